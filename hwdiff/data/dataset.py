@@ -1,0 +1,217 @@
+"""The prepared dataset: one compressed `.npz` file without pickle that holds strokes, texts, parts and a manifest."""
+
+import hashlib
+import json
+import zipfile
+import zlib
+from collections import Counter
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+from hwdiff.data import iam, images, strokes, tokenizer
+from hwdiff.errors import HwdiffError
+from hwdiff.files import replacing
+
+FORMAT = "hwdiff dataset 1"
+PARTS = ("train", "validation", "test")
+VALIDATION_SHARE, TEST_SHARE = 0.05, 0.10
+SPLITS = {
+    "authors": {"trainset": "train", "testset_f": "train", "testset_t": "train", "testset_v": "test"},
+    "official": {"trainset": "train", "testset_v": "validation", "testset_t": "validation", "testset_f": "test"},
+}
+
+
+def hash_share(name):
+    """A number in [0, 1) that depends on `name` alone, the same on every machine."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:6], "big") / 2**48
+
+
+def part_of_forms(forms, split, lists):
+    """Assign each form, whole, to a part: {form: "train" | "validation" | "test"}; forms in no list are missing from it.
+
+    split: "authors" (5 % of the training forms, chosen by hash, become the validation part), "official", or "hash", which needs no lists.
+    lists: {list name: [form, ...]} or None. Forms are compared exactly.
+    Raises HwdiffError when the lists put a form into two parts.
+    """
+    if split == "hash":
+        bounds = ((TEST_SHARE, "test"), (TEST_SHARE + VALIDATION_SHARE, "validation"), (1, "train"))
+        return {form: next(part for bound, part in bounds if hash_share(form) < bound) for form in forms}
+    part_of = {}
+    for name, part in SPLITS[split].items():
+        for form in lists[name]:
+            if part_of.setdefault(form, part) != part:
+                raise HwdiffError(f"split lists: form {form} is in two parts ({part_of[form]} and {part}, from {name}); mend the lists")
+    if split == "authors":
+        part_of.update({form: "validation" for form, part in part_of.items() if part == "train" and hash_share(form) < VALIDATION_SHARE})
+    return {form: part_of[form] for form in forms if form in part_of}
+
+
+def style_lines(forms):
+    """For each line the index of the line whose image gives its style: another one of the same form, each used once.
+
+    forms: (n,) form of each line. A form's lines follow one another in an order drawn by hash of the form; a lone line gets itself.
+    """
+    members = {}
+    for index, form in enumerate(forms):
+        members.setdefault(form, []).append(index)
+    style = np.zeros(len(forms), dtype=np.int32)
+    for form, indices in members.items():
+        order = sorted(indices, key=lambda index: hash_share(f"{form}/{index - indices[0]}"))
+        style[order] = np.roll(order, -1)
+    return style
+
+
+@dataclass
+class Prepared:
+    """What `prepare` did: the manifest, and whether the file stood there already with the same content."""
+
+    manifest: dict
+    existed: bool
+
+
+def prepare(source, out, split="authors", limits=None, workers=-1, progress=None):
+    """Read the IAM database below `source` and write the dataset file `out`.
+
+    split: "authors" or "official"; without the split lists it becomes "hash", as the manifest then says.
+    Raises HwdiffError when the source cannot be used, or `out` holds something else than a dataset of the same parameters.
+    """
+    limits, out = limits or iam.Limits(), Path(out)
+    if out.suffix != ".npz":
+        raise HwdiffError(f"{out}: a dataset file must be named *.npz")
+    if split not in SPLITS:
+        raise HwdiffError(f"split: no such split as {split!r}; choose one of {', '.join(SPLITS)}")
+    if out.exists():
+        manifest = Dataset(out).manifest
+        _require(out, manifest, {"split": split, **asdict(limits)})
+        return Prepared(manifest, existed=True)
+    source, report = iam.Source(source), iam.Report()
+    lists = source.split_lists()
+    split = split if lists else "hash"
+    lines = iam.read_lines(source, report, limits, workers, progress)
+    part_of = part_of_forms({line.form for line in lines}, split, lists)
+    for line in lines:
+        if line.form not in part_of:
+            report.leave_out("form that is in no split list", line.id)
+    lines = [line for line in lines if line.form in part_of]
+    parts = [part_of[line.form] for line in lines]
+    manifest = {
+        "format": FORMAT,
+        "parameters": {"split": split, **asdict(limits)},
+        "sources": report.sources,
+        "counts": {"lines": len(lines), "forms": len({line.form for line in lines}), **Counter(parts)},
+        "official line images": sum(line.image is not None for line in lines),
+        "left out": dict(report.left_out.most_common()),
+        "left out, for example": report.examples,
+        "versions": {name: version(name) for name in ("hwdiff", "numpy", "lxml", "pillow")},
+    }
+    write(out, lines, parts, manifest)
+    return Prepared(manifest, existed=False)
+
+
+def write(path, lines, parts, manifest):
+    """Write lines (a list of `iam.Line`), the part of each and the manifest as one dataset file."""
+    image_blobs = [b"" if line.image is None else zlib.compress(line.image.tobytes(), 6) for line in lines]
+    arrays = {
+        "ids": np.array([line.id for line in lines]),
+        "forms": np.array([line.form for line in lines]),
+        "texts": np.array([line.text for line in lines]),
+        "parts": np.array([PARTS.index(part) for part in parts], dtype=np.uint8),
+        "style_lines": style_lines([line.form for line in lines]),
+        "starts": np.cumsum([0, *(len(line.offsets) for line in lines)]),
+        "offsets": np.concatenate([line.offsets for line in lines]).astype(np.int16),
+        "pen_up": np.concatenate([line.pen_up for line in lines]),
+        "kept": np.concatenate([line.kept for line in lines]),
+        "image_starts": np.cumsum([0, *map(len, image_blobs)]),
+        "images": np.frombuffer(b"".join(image_blobs), dtype=np.uint8),
+    }
+    # NumPy strips trailing blanks from no text, but it does strip trailing NULs, which no line has.
+    digest = hashlib.sha256()
+    for name, array in arrays.items():
+        digest.update(name.encode() + str(array.dtype).encode() + np.ascontiguousarray(array).tobytes())
+    manifest = {**manifest, "content": digest.hexdigest()}
+    with replacing(path) as temporary:
+        np.savez_compressed(temporary, manifest=np.array(json.dumps(manifest)), **arrays)
+
+
+def _require(path, manifest, parameters):
+    for name, wanted in parameters.items():
+        found = manifest["parameters"].get(name)
+        if found != wanted and not (name == "split" and found == "hash"):
+            raise HwdiffError(f"{path}: prepared with {name} = {found}, but {wanted} is asked for; prepare another file with hwdiff prepare")
+
+
+class Dataset:
+    """A prepared dataset file, read into memory. Lines are numbered 0, 1, ...; `ids`, `forms`, `texts`, `parts` have one entry for each.
+
+    path: written by `prepare`.   parameters: what it must have been prepared with, for instance split="authors".
+    Raises HwdiffError when the file is missing, damaged, something else, or was prepared with other parameters.
+    """
+
+    def __init__(self, path, **parameters):
+        self.path = Path(path)
+        try:
+            with np.load(self.path, allow_pickle=False) as file:
+                self.manifest = json.loads(str(file["manifest"]))
+                arrays = {name: file[name] for name in file.files if name != "manifest"}
+        except FileNotFoundError as error:
+            raise HwdiffError(f"{path}: no such file; make it with hwdiff prepare --source DIR --out {path}") from error
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            raise HwdiffError(f"{path}: not a whole dataset file ({error}); make it again with hwdiff prepare") from error
+        if self.manifest.get("format") != FORMAT:
+            raise HwdiffError(f"{path}: format {self.manifest.get('format')!r}, but this version reads {FORMAT!r}; prepare it again")
+        _require(path, self.manifest, parameters)
+        self.ids, self.forms, self.texts = arrays["ids"], arrays["forms"], arrays["texts"]
+        self.parts = np.array(PARTS)[arrays["parts"]]
+        self.style_lines = arrays["style_lines"]
+        self._starts, self._offsets, self._pen_up, self._kept = (arrays[name] for name in ("starts", "offsets", "pen_up", "kept"))
+        self._image_starts, self._images = arrays["image_starts"], arrays["images"]
+        merged_ends = np.concatenate(([0], np.cumsum(self._kept)))[self._starts]
+        self.lengths = np.diff(merged_ends)
+        self._assert_parts_share_no_form()
+
+    def _assert_parts_share_no_form(self):
+        part_of = {}
+        for form, part in zip(self.forms, self.parts, strict=True):
+            if part_of.setdefault(form, part) != part:
+                raise HwdiffError(f"{self.path}: form {form} is in two parts, {part_of[form]} and {part}; prepare it again")
+
+    def __len__(self):
+        return len(self.ids)
+
+    @property
+    def content(self):
+        """Fingerprint of the lines (SHA-256): what caches and checkpoints remember of the dataset."""
+        return self.manifest["content"]
+
+    def part(self, name):
+        """Indices of the lines of a part: "train", "validation" or "test"."""
+        return np.flatnonzero(self.parts == name)
+
+    def _recorded(self, index):
+        span = slice(self._starts[index], self._starts[index + 1])
+        return self._offsets[span].astype(np.int64), self._pen_up[span], self._kept[span]
+
+    def strokes(self, index):
+        """What the model is to draw: offsets (N, 2) float32 of standard deviation 1, y upwards, and pen_up (N,) bool.
+
+        The first offset always counts as a pen-up move, as in the authors' data.
+        """
+        offsets, pen_up = strokes.merge(*self._recorded(index))
+        pen_up[0] = True
+        return (offsets / strokes.scale_of(offsets)).astype(np.float32), pen_up
+
+    def tokens(self, index):
+        """Tokens of the line's text with its end token, (L,) int64."""
+        return tokenizer.encode(self.texts[index])
+
+    def line_image(self, index):
+        """The image of the line at height 96, (96, W) uint8: the official one where the dataset has it, else drawn from the strokes."""
+        start, end = self._image_starts[index : index + 2]
+        if end > start:
+            pixels = np.frombuffer(zlib.decompress(self._images[start:end].tobytes()), dtype=np.uint8)
+            return pixels.reshape(images.HEIGHT, -1)
+        offsets, pen_up, _ = self._recorded(index)
+        return images.normalise(images.draw_line(iam.drawable_strokes(offsets, pen_up)), str(self.ids[index]))

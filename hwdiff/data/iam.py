@@ -1,0 +1,293 @@
+"""The IAM On-Line Handwriting Database as it is downloaded: archives or the folders unpacked from them.
+
+`read_lines` yields each line with its text, and counts in a `Report` what it left out and why. Nothing is ever unpacked to disk.
+"""
+
+import hashlib
+import re
+import tarfile
+import zlib
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from joblib import Parallel, delayed
+from lxml import etree
+
+from hwdiff.data import images, strokes
+from hwdiff.errors import HwdiffError
+from hwdiff.files import sha256_of
+
+LINE_NAME = re.compile(r"(?P<form>[a-z]\d\d-\d+[a-z]?)-(?P<number>\d+)")
+SPLIT_LISTS = ("trainset", "testset_f", "testset_t", "testset_v")
+MAX_COORDINATE = 16_000  # tablet units; the board is about 9 000 wide, and differences of coordinates must fit 16 bits
+MAX_FILE = 32 * 2**20  # bytes; the largest line file has about 0.2 MB
+LINES_PER_TASK = 200
+_POINT_X = etree.XPath("//Stroke/Point/@x", smart_strings=False)
+_POINT_Y = etree.XPath("//Stroke/Point/@y", smart_strings=False)
+
+
+@dataclass
+class Line:
+    """One line of handwriting, as recorded.
+
+    offsets: (N, 2) int16 between successive points in tablet units, y upwards.   pen_up: (N,) bool, moves made with the pen up.
+    kept: (N,) bool, the points left after merging.   image: the official line image at height 96, (96, W) uint8, or None.
+    """
+
+    id: str
+    form: str
+    text: str
+    offsets: np.ndarray
+    pen_up: np.ndarray
+    kept: np.ndarray
+    image: np.ndarray | None = None
+
+
+@dataclass
+class Report:
+    """What was left out and why: a count for each reason, with the first few names."""
+
+    left_out: Counter = field(default_factory=Counter)
+    examples: dict = field(default_factory=dict)
+    sources: dict = field(default_factory=dict)
+
+    def leave_out(self, reason, name):
+        self.left_out[reason] += 1
+        names = self.examples.setdefault(reason, [])
+        if len(names) < 3:
+            names.append(name)
+
+
+@dataclass
+class Limits:
+    """Which lines are dropped, as in the authors' program: those beyond these."""
+
+    max_points: int = 488
+    max_offset: float = 15.0
+    max_tokens: int = 50
+    max_image_width: int = images.MAX_WIDTH
+
+
+class Source:
+    """A folder that holds the database: finds the archives, or the folders unpacked from them, wherever they lie below it.
+
+    Raises HwdiffError when there is no such folder, or the strokes or the texts are missing.
+    """
+
+    def __init__(self, path):
+        self.path = Path(path)
+        if not self.path.is_dir():
+            raise HwdiffError(f"{self.path}: no such folder; give the one that holds lineStrokes-all.tar.gz and ascii-all.tar.gz")
+        self.strokes = self._find("lineStrokes", required=True)
+        self.texts = self._find("ascii", required=True)
+        self.images = self._find("lineImages", required=False)
+
+    def _find(self, name, required):
+        found = [path for pattern in (f"{name}*.tar.gz", f"{name}*.tgz", name) for path in sorted(self.path.rglob(pattern))]
+        if self.path.name == name:
+            found.append(self.path)
+        if not found and required:
+            raise HwdiffError(f"{self.path}: neither {name}-all.tar.gz nor a folder {name} in it; see \"Getting IAM\" in the README")
+        return found[0] if found else None
+
+    def split_lists(self):
+        """The forms of each split list as {list: [form, ...]}; None unless all four are there. The lists may lie in any folder below."""
+        lists = {}
+        for name in SPLIT_LISTS:
+            found = [path for path in sorted(self.path.rglob(f"{name}*")) if path.is_file() and path.stem == name]
+            if not found:
+                return None
+            lists[name] = found[0].read_text(encoding="utf-8", errors="replace").split()
+        return lists
+
+
+def read_files(path, suffix, report):
+    """Yield (name, bytes) of the files with `suffix` in an archive or below a folder, in its order; their SHA-256 goes into the report.
+
+    Raises HwdiffError when an archive is truncated or damaged.
+    """
+    if path.is_dir():
+        digest = hashlib.sha256()
+        for file in sorted(path.rglob(f"*{suffix}")):
+            name, content = str(file.relative_to(path)), file.read_bytes()
+            digest.update(f"{name}\0{hashlib.sha256(content).hexdigest()}\n".encode())
+            yield name, content
+        report.sources[path.name] = digest.hexdigest()
+        return
+    members = 0
+    try:
+        with tarfile.open(path, "r|gz") as archive:
+            for member in archive:
+                members += 1
+                if not member.name.endswith(suffix) or not member.isfile():
+                    continue
+                if ".." in PurePosixPath(member.name).parts or member.name.startswith("/"):
+                    report.leave_out("archive member with a path that climbs out", member.name)
+                elif member.size > MAX_FILE:
+                    report.leave_out("archive member of more than 32 MB", member.name)
+                else:
+                    yield member.name, archive.extractfile(member).read()
+    except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
+        raise HwdiffError(f"{path}: damaged or cut short after {members} members ({error}); download it again") from error
+    report.sources[path.name] = sha256_of(path)
+
+
+def read_transcripts(source, report):
+    """The text of every line, as {line id: text}. Line k after `CSR:` (and one blank line) belongs to file `-k`."""
+    texts = {}
+    for name, content in read_files(source.texts, ".txt", report):
+        form = PurePosixPath(name).stem
+        try:
+            text = content.decode("utf-8")
+        except UnicodeDecodeError:
+            report.leave_out("transcript that is not UTF-8 text", name)
+            continue
+        _, found, corrected = text.replace("\r\n", "\n").partition("CSR:")
+        lines = corrected.rstrip("\n").split("\n")[2:]
+        if not found or not lines:
+            report.leave_out("transcript without lines after CSR:", name)
+            continue
+        texts.update({f"{form}-{number:02d}": line for number, line in enumerate(lines, start=1)})
+    return texts
+
+
+def parse_points(content):
+    """The points of a line file: (N, 2) int64 in tablet units, y downwards, and (N,) bool, True at the first point of each stroke.
+
+    Raises ValueError, with the reason as it is counted, for anything but well-formed XML with whole coordinates in range.
+    """
+    try:
+        root = etree.fromstring(content, etree.XMLParser(resolve_entities=False, load_dtd=False, no_network=True))
+    except etree.XMLSyntaxError as error:
+        raise ValueError("XML that is not well-formed") from error
+    if root.getroottree().docinfo.doctype:
+        raise ValueError("XML with a document type (entities are not read)")
+    lengths = [len(stroke) for stroke in root.iter("Stroke") if len(stroke)]
+    xs, ys = _POINT_X(root), _POINT_Y(root)
+    if not len(xs) == len(ys) == sum(lengths):
+        raise ValueError("point without whole x and y")
+    try:
+        xs, ys = list(map(int, xs)), list(map(int, ys))
+    except ValueError as error:
+        raise ValueError("point without whole x and y") from error
+    if max(map(abs, xs + ys), default=0) > MAX_COORDINATE:
+        raise ValueError(f"coordinate beyond {MAX_COORDINATE} tablet units")
+    points = np.array((xs, ys)).T
+    if len(points) < 2 or not np.ptp(points, axis=0).any():
+        raise ValueError("strokes without extent")
+    first = np.zeros(len(points), dtype=bool)
+    first[np.cumsum([0, *lengths[:-1]])] = True
+    return points, first
+
+
+def preprocess(content, text, limits, image=None):
+    """One line file and its text to (offsets int16, pen_up, kept, image), all of the unmerged length N; see `Line`.
+
+    image: bytes of the official line image or None. Raises ValueError with the reason when the line is dropped.
+    """
+    offsets, pen_up = strokes.to_offsets(*parse_points(content))
+    kept = strokes.merge_collinear(offsets)
+    merged, _ = strokes.merge(offsets, pen_up, kept)
+    if len(merged) > limits.max_points:
+        raise ValueError(f"more than {limits.max_points} points")
+    if np.abs(merged).max() > limits.max_offset * strokes.scale_of(merged):
+        raise ValueError(f"an offset above {limits.max_offset:g} standard deviations")
+    if len(text) + 1 >= limits.max_tokens:
+        raise ValueError(f"{limits.max_tokens} or more tokens")
+    if image is not None:
+        try:
+            image = images.normalise(images.read_image(image))
+        except HwdiffError as error:
+            raise ValueError("line image that cannot be read") from error
+        width = image.shape[1]
+    else:
+        width = images.drawn_width(drawable_strokes(offsets, pen_up))
+    if width >= limits.max_image_width:
+        raise ValueError(f"a line image of {limits.max_image_width} pixels or more in width")
+    return offsets.astype(np.int16), pen_up, kept, image
+
+
+def drawable_strokes(offsets, pen_up):
+    """The strokes as the tablet recorded them, y downwards: a list of (n, 2) positions in tablet units, the first point at (0, 0)."""
+    with_first = np.concatenate((np.zeros((1, 2), dtype=np.int64), offsets * np.array((1, -1))))
+    return strokes.split_strokes(with_first, np.concatenate(([True], pen_up)))
+
+
+def _preprocess_all(tasks, limits):
+    results = []
+    for content, text, image in tasks:
+        try:
+            results.append(preprocess(content, text, limits, image))
+        except ValueError as error:
+            results.append(str(error))
+    return results
+
+
+def read_lines(source, report, limits=None, workers=-1, progress=None):
+    """Read and preprocess the whole database.
+
+    source: a `Source`.   report: filled on the way.   workers: processes, -1 for one a core; the result is the same for any number.
+    progress(n): called with the number of line files done since the last call.
+    Returns a list of `Line`, sorted by id. Raises HwdiffError when an archive is damaged or no line is left.
+    """
+    limits = limits or Limits()
+    texts = read_transcripts(source, report)
+    official = dict(_line_images(source, report))
+    names, lines, seen = [], [], set()
+
+    def tasks():
+        batch = []
+        for name, content in read_files(source.strokes, ".xml", report):
+            match = LINE_NAME.fullmatch(PurePosixPath(name).stem)
+            line_id = match and f"{match['form']}-{int(match['number']):02d}"
+            if not match:
+                report.leave_out("line file whose name is no line id", name)
+            elif line_id in seen:
+                report.leave_out("line file that comes twice", name)
+            elif line_id not in texts:
+                report.leave_out("line file without a text line", name)
+            elif not texts[line_id].strip():
+                report.leave_out("empty text", name)
+            else:
+                names.append((line_id, match["form"]))
+                batch.append((content, texts[line_id], official.pop(line_id, None)))
+            seen.add(line_id)
+            if len(batch) == LINES_PER_TASK:
+                yield delayed(_preprocess_all)(batch, limits)
+                batch = []
+        if batch:
+            yield delayed(_preprocess_all)(batch, limits)
+
+    done = 0
+    for results in Parallel(n_jobs=workers, return_as="generator", pre_dispatch="2*n_jobs", batch_size=1)(tasks()):
+        for result in results:
+            line_id, form = names[done]
+            done += 1
+            if isinstance(result, str):
+                report.leave_out(result, line_id)
+            else:
+                lines.append(Line(line_id, form, texts[line_id], *result))
+        if progress:
+            progress(len(results))
+    forms = {form for _, form in names}
+    for line_id in sorted(texts.keys() - seen):
+        form = line_id.rpartition("-")[0]
+        if form in forms and texts[line_id].strip():
+            report.leave_out("text line without a line file", line_id)
+    for form in sorted({line_id.rpartition("-")[0] for line_id in texts} - forms):
+        report.leave_out("transcript of a form without line files", form)
+    if not lines:
+        raise HwdiffError(f"{source.strokes}: no line that can be used; left out: {dict(report.left_out) or 'nothing, there is no line file'}")
+    return sorted(lines, key=lambda line: line.id)
+
+
+def _line_images(source, report):
+    """(line id, file content) of the official line images, where there are any."""
+    if source.images is None:
+        return
+    for name, content in read_files(source.images, ".tif", report):
+        match = LINE_NAME.fullmatch(PurePosixPath(name).stem)
+        if match:
+            yield f"{match['form']}-{int(match['number']):02d}", content

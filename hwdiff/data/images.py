@@ -1,0 +1,153 @@
+"""Line images: reading scans, cutting and scaling them as the authors do, and drawing lines like the official IAM images.
+
+A line image here is (height, width) uint8, 0 black ink, 255 white paper.
+"""
+
+import io
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFilter
+
+from hwdiff.errors import HwdiffError
+
+HEIGHT = 96
+MAX_WIDTH = 1400
+INK = 127  # a pixel below this is ink
+# Measured on official images: strokes fill a canvas of 0.3 pixels a tablet unit less 10 pixels, with a soft pen of 6 pixels.
+PIXELS_PER_UNIT = 0.3
+PEN_WIDTH = 6
+PEN_ROOM = 10
+PEN_BLUR = ImageFilter.Kernel((3, 3), (2, 5, 2, 5, 12, 5, 2, 5, 2))
+FIVE_LEVELS = [min(255, 64 * round(value / 63.75)) for value in range(256)]
+
+
+def read_image(source, name=None):
+    """Read a scan of a line of handwriting: any size, grey, colour or with transparency, dark ink on light paper.
+
+    source: a path, the bytes of an image file, a PIL image, or an array (H, W) or (H, W, 3) uint8.   name: what errors call it.
+    Contrast is stretched so that the paper (the median) becomes 255 and the darkest thousandth 0; an official line image is left as it is.
+    Returns (H, W) uint8. Raises HwdiffError when it is no image or shows no ink.
+    """
+    name = name or (source if isinstance(source, str) or hasattr(source, "__fspath__") else "style image")
+    try:
+        if isinstance(source, np.ndarray):
+            image = Image.fromarray(source)
+        elif isinstance(source, Image.Image):
+            image = source
+        else:
+            image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
+        if image.mode == "P" or "transparency" in image.info:
+            image = image.convert("RGBA")
+        if image.mode in ("RGBA", "LA"):
+            paper = Image.new("RGBA", image.size, "white")
+            image = Image.alpha_composite(paper, image.convert("RGBA"))
+        if image.mode.startswith(("I", "F")):  # deep greys: PIL would cut them off at 255 instead of scaling
+            grey = np.asarray(image, dtype=np.float64)
+        else:
+            grey = np.asarray(image.convert("L"), dtype=np.float64)
+    except FileNotFoundError as error:
+        raise HwdiffError(f"{name}: no such file") from error
+    except (OSError, ValueError, TypeError, SyntaxError, Image.DecompressionBombError) as error:
+        raise HwdiffError(f"{name}: not an image that can be read ({error}); give a PNG, TIFF or JPEG of one line of handwriting") from error
+    paper, ink = np.median(grey), np.quantile(grey, 0.001, method="lower")
+    if grey.size < 64 or not np.isfinite(paper - ink) or paper - ink < 0.15 * max(255, paper):
+        raise HwdiffError(f"{name}: no ink found in {image.width} x {image.height} pixels; give a scan of dark handwriting on light paper")
+    return (np.clip((grey - ink) / (paper - ink), 0, 1) * 255).round().astype(np.uint8)
+
+
+def trim(image, name="style image"):
+    """Cut the white margins of (H, W) uint8, as the authors do: the last row and the last column with ink are lost.
+
+    Raises HwdiffError when no row or column of ink is left.
+    """
+    ink = image < INK
+    rows, columns = np.flatnonzero(ink.any(axis=1)), np.flatnonzero(ink.any(axis=0))
+    if len(rows) < 2 or len(columns) < 2:
+        raise HwdiffError(f"{name}: no ink found in {image.shape[1]} x {image.shape[0]} pixels; give a scan of dark handwriting on light paper")
+    return image[rows[0] : rows[-1], columns[0] : columns[-1]]
+
+
+def scaled_width(shape, height=HEIGHT):
+    """The width, rounded down, that an image of `shape` (H, W) gets when it is scaled to `height`."""
+    return height * shape[1] // shape[0]
+
+
+def scale_to_height(image, height=HEIGHT):
+    """Scale (H, W) uint8 to (height, W') by bilinear interpolation without antialiasing; values are truncated, as in the authors' program."""
+    width = max(1, scaled_width(image.shape, height))
+    image = image.astype(np.float32)
+    for axis, size in ((0, height), (1, width)):
+        old = image.shape[axis]
+        at = np.clip((np.arange(size, dtype=np.float32) + 0.5) * np.float32(old / size) - 0.5, 0, old - 1)
+        low = np.floor(at).astype(int)
+        share = (at - low.astype(np.float32)).reshape((-1, 1) if axis == 0 else (1, -1))
+        high = np.minimum(low + 1, old - 1)
+        image = np.take(image, low, axis) * (1 - share) + np.take(image, high, axis) * share
+    return image.astype(np.uint8)
+
+
+def normalise(image, name="style image"):
+    """Margins cut and scaled to height 96: (96, W) uint8, from any (H, W) uint8."""
+    return scale_to_height(trim(image, name))
+
+
+def pad_to_width(image, width=MAX_WIDTH, name="style image"):
+    """Pad (H, W) uint8 with white on the right to `width`. Raises HwdiffError when it is wider than that already."""
+    if image.shape[1] > width:
+        raise HwdiffError(
+            f"{name}: {image.shape[1]} pixels wide at height {image.shape[0]}, at most {width} can be used; cut a shorter piece of the line"
+        )
+    return np.pad(image, ((0, 0), (0, width - image.shape[1])), constant_values=255)
+
+
+def draw_strokes(strokes, shape, pen_width):
+    """Draw strokes with round joints and ends, black on white, at twice the size and then averaged.
+
+    strokes: list of (n, 2) positions in pixels, y downwards.   shape: (height, width) of the image.   pen_width: in pixels.
+    Returns a PIL image of mode L.
+    """
+    height, width = shape
+    canvas = Image.new("L", (2 * width, 2 * height), 255)
+    pen = ImageDraw.Draw(canvas)
+    radius = pen_width  # half of the doubled width
+    for stroke in strokes:
+        path = 2 * np.asarray(stroke)
+        if len(path) > 1:
+            pen.line(path.round().astype(int).ravel().tolist(), fill=0, width=round(2 * radius))
+        for x, y in path.tolist():  # ten times faster than PIL's own curved joints
+            pen.ellipse((x - radius, y - radius, x + radius - 0.5, y + radius - 0.5), fill=0)
+    return canvas.reduce(2)
+
+
+def draw_line(strokes):
+    """Draw a line of tablet strokes like the official IAM line images (four greys and white), without their margin of 100 pixels.
+
+    strokes: list of (n, 2) positions in tablet units, y downwards. Returns (H, W) uint8.
+    Raises HwdiffError when the strokes have no extent.
+    """
+    origin, _, scale, shape = _canvas(strokes)
+    drawn = draw_strokes([(stroke - origin) * scale + PEN_ROOM / 2 for stroke in strokes], shape, PEN_WIDTH)
+    return np.asarray(drawn.filter(PEN_BLUR).point(FIVE_LEVELS))
+
+
+def drawn_width(strokes):
+    """The width at height 96 of the line image that `draw_line` makes of `strokes`; those near the limit of 1400 are drawn to see."""
+    _, extent, scale, _ = _canvas(strokes)
+    ink_width, ink_height = extent * scale + PEN_WIDTH
+    estimate = HEIGHT * ink_width / ink_height
+    if abs(estimate / MAX_WIDTH - 1) > 0.05:
+        return round(estimate)
+    return scaled_width(trim(draw_line(strokes)).shape)
+
+
+def _canvas(strokes):
+    """Origin (2,) and extent (2,) of the strokes in tablet units, the scale in pixels a unit, and the (height, width) to draw on."""
+    points = np.concatenate(strokes) if strokes else np.zeros((1, 2))
+    origin, extent = points.min(axis=0), np.ptp(points, axis=0)
+    if not extent.any():
+        raise HwdiffError("line: its strokes have no extent, so there is nothing to draw")
+    height = np.floor(PIXELS_PER_UNIT * extent[1])
+    # The official scale follows from the height alone; a line too flat for it (a lone dash) keeps the plain scale.
+    scale = (height - PEN_ROOM) / extent[1] if height > 2 * PEN_ROOM else PIXELS_PER_UNIT
+    width, height = np.ceil(extent * scale).astype(int) + PEN_ROOM + 1
+    return origin, extent, scale, (int(height), int(width))

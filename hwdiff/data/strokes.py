@@ -1,0 +1,77 @@
+"""Pen points to the offsets that the model sees (section 3.1 of Luhman & Luhman 2020, in the form of their released program).
+
+Everything here stays in whole tablet units: dividing by the standard deviation changes neither which pairs of offsets are merged
+nor their order, so a line is kept as integers and one scale, and is normalised when it is read.
+"""
+
+import numpy as np
+
+MERGE_ROUNDS = 3
+MERGE_SHARE = 0.2
+
+
+def to_offsets(points, pen_up):
+    """Offsets between successive points, y upwards.
+
+    points: (N + 1, 2) integers in tablet units, y downwards.   pen_up: (N + 1,) bool, True at the first point of each stroke.
+    Returns offsets (N, 2) int64 and pen_up (N,) bool: True where the move to the point was made with the pen up.
+    """
+    return np.diff(np.asarray(points, dtype=np.int64), axis=0) * (1, -1), np.array(pen_up[1:], dtype=bool)
+
+
+def merge_collinear(offsets, rounds=MERGE_ROUNDS, share=MERGE_SHARE):
+    """Which points are left when the successive offsets that lie most nearly on one line are merged.
+
+    In each round the offsets are paired up, (0, 1), (2, 3), ..., pairs are ranked by |a| + |b| - |a + b|, and the best `share` of the
+    current length is merged.
+    offsets: (N, 2) integers. Returns (N,) bool, True where the path still has a point at the end of that offset: about 0.51 N of them.
+    """
+    ends = np.arange(len(offsets))
+    for _ in range(rounds):
+        pairs = len(offsets) // 2
+        first, second = offsets[0 : 2 * pairs : 2], offsets[1 : 2 * pairs : 2]
+        detour = np.linalg.norm(first, axis=1) + np.linalg.norm(second, axis=1) - np.linalg.norm(first + second, axis=1)
+        merged = 2 * np.argsort(detour, kind="stable")[: int(len(offsets) * share)]
+        offsets = offsets.copy()
+        offsets[merged + 1] += offsets[merged]
+        offsets, ends = np.delete(offsets, merged, axis=0), np.delete(ends, merged)
+    kept = np.zeros(ends[-1] + 1 if len(ends) else 0, dtype=bool)
+    kept[ends] = True
+    return kept
+
+
+def merge(offsets, pen_up, kept):
+    """The offsets between the points that `kept` leaves; a merged offset is a pen-up move if any of its parts was.
+
+    offsets: (N, 2), pen_up: (N,) bool, kept: (N,) bool, True at the end. Returns offsets (M, 2) and pen_up (M,) bool.
+    """
+    starts = np.concatenate(([0], np.flatnonzero(kept)[:-1] + 1)).astype(int)
+    return np.add.reduceat(offsets, starts, axis=0), np.logical_or.reduceat(pen_up, starts)
+
+
+def scale_of(offsets):
+    """The standard deviation of all x and y offsets together: what they are divided by. 0 if nothing moves."""
+    return float(offsets.std()) if len(offsets) else 0.0
+
+
+def split_strokes(offsets, pen_up):
+    """The pen's path, a list of (n, 2) positions, one for each stroke: a pen-up move starts a new one and draws nothing.
+
+    offsets: (N, 2), pen_up: (N,) bool.
+    """
+    positions = np.cumsum(np.asarray(offsets, dtype=np.float64), axis=0)
+    starts = np.flatnonzero(pen_up)
+    return [stroke for stroke in np.split(positions, starts) if len(stroke)]
+
+
+def pad(offsets, pen_up, length):
+    """Stack lines into offsets (B, length, 2) float32 and pen_up (B, length) float32, padded with offset (0, 0) and pen up.
+
+    offsets: list of (N, 2), pen_up: list of (N,), no N above `length`.
+    """
+    padded_offsets = np.zeros((len(offsets), length, 2), dtype=np.float32)
+    padded_pen_up = np.ones((len(offsets), length), dtype=np.float32)
+    for row, (line_offsets, line_pen_up) in enumerate(zip(offsets, pen_up, strict=True)):
+        padded_offsets[row, : len(line_offsets)] = line_offsets
+        padded_pen_up[row, : len(line_pen_up)] = line_pen_up
+    return padded_offsets, padded_pen_up

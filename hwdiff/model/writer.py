@@ -1,0 +1,111 @@
+"""The network: Fig. 9 of Luhman & Luhman 2020, a U-Net over pen offsets that attends to the text."""
+
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import nn
+
+from hwdiff.data.tokenizer import PADDING
+from hwdiff.errors import HwdiffError
+from hwdiff.model.blocks import AttentionBlock, Conv, ConvBlock, NoiseEmbedding
+from hwdiff.model.encoder import TextStyleEncoder
+
+LENGTH_UNIT = 8
+POSITION_FORMS = ("strokes", "text")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Widths and depth; the defaults are the published size. position_form: see `blocks.AttentionBlock`."""
+
+    c1: int = 128
+    c2: int = 192
+    c3: int = 256
+    num_layers: int = 2
+    position_form: str = "strokes"
+
+    def __post_init__(self):
+        for name, unit in (("c1", 4), ("c2", 12), ("c3", 8)):  # divisible by the heads; channels of a head and of emb even
+            if getattr(self, name) <= 0 or getattr(self, name) % unit:
+                raise HwdiffError(f"{name} = {getattr(self, name)}: must be a positive multiple of {unit}")
+        if self.num_layers < 1:
+            raise HwdiffError(f"num_layers = {self.num_layers}: must be at least 1")
+        if self.position_form not in POSITION_FORMS:
+            raise HwdiffError(f"position_form = {self.position_form!r}: choose one of {', '.join(POSITION_FORMS)}")
+
+
+class DiffusionWriter(nn.Module):
+    """Predicts the noise in pen offsets, and the pen flag, from noisy offsets, text, noise level and style.
+
+    eps, pen_up, attention = network(strokes, text, noise_level, style)
+
+    strokes: (B, N, 2), N divisible by 8.   text: (B, L) tokens, 0 is padding.   noise_level: (B, 1, 1), sqrt(alpha_bar).
+    style: (B, S, 1280), S = 14 columns of MobileNetV2 features.
+    Returns eps (B, N, 2); pen_up (B, N, 1), probabilities; attention (B, 6, N / 8, L), that of the last attention block to the text
+    (Fig. 4), or None with attention=False, which is faster.
+    """
+
+    def __init__(self, config=None):
+        super().__init__()
+        self.config = config = config or ModelConfig()
+        c1, c2, c3, emb = config.c1, config.c2, config.c3, config.c1 // 4
+        text_channels = 2 * c2
+
+        def attention_block(channels, heads, position_factor):
+            return AttentionBlock(text_channels, channels, heads, emb, position_factor, config.position_form)
+
+        self.noise_embedding = NoiseEmbedding(emb)
+        self.encoder = TextStyleEncoder(text_channels, 4 * c2, emb)
+        self.input = nn.Linear(2, c1)
+        self.down1 = ConvBlock(c1, c1, emb)
+        self.down2 = ConvBlock(c1, c2, emb)
+        self.attention2 = attention_block(c2, 3, 4)
+        self.down3 = ConvBlock(c2, c3, emb)
+        self.attention3 = attention_block(c3, 4, 2)
+        self.middle_dense = nn.Linear(c3, text_channels)
+        self.middle = nn.ModuleList(attention_block(text_channels, 6, 1) for _ in range(config.num_layers))
+        self.skip3 = Conv(c3, text_channels)
+        self.up3 = ConvBlock(text_channels, c3, emb)
+        self.skip2 = Conv(c2, c3)
+        self.up2 = ConvBlock(c3, c2, emb)
+        self.skip1 = Conv(c1, c2)
+        self.up1 = ConvBlock(c2, c1, emb)
+        self.eps_out = nn.Linear(c1, 2)
+        self.pen_out = nn.Linear(c1, 1)
+
+    @property
+    def settings(self):
+        """The configuration as a dictionary, as checkpoints store it."""
+        return asdict(self.config)
+
+    def forward(self, strokes, text, noise_level, style, attention=True):
+        eps, pen_logit, weights = self.predict(strokes, text, noise_level, style, attention)
+        return eps, torch.sigmoid(pen_logit), weights
+
+    def predict(self, strokes, text, noise_level, style, attention=False):
+        """As `forward`, but the pen flag as the logit of its probability, which the loss needs."""
+        if strokes.shape[1] % LENGTH_UNIT:
+            raise HwdiffError(f"strokes: {strokes.shape[1]} points; their number must divide by {LENGTH_UNIT}")
+        mask = (text != PADDING)[:, None, None, :]
+        emb = self.noise_embedding(noise_level)
+        text = self.encoder(text, style, emb)
+        h1 = self.down1(self.input(strokes), emb)
+        h2, _ = self.attention2(self.down2(_halve(h1), emb), text, emb, mask)
+        h3, _ = self.attention3(self.down3(_halve(h2), emb), text, emb, mask)
+        x, weights = self.middle_dense(_halve(h3)), None
+        for number, block in enumerate(self.middle, start=1):
+            x, weights = block(x, text, emb, mask, weights=attention and number == len(self.middle))
+        x = self.up3(_double(x) + self.skip3(h3), emb)
+        x = self.up2(_double(x) + self.skip2(h2), emb)
+        x = self.up1(_double(x) + self.skip1(h1), emb)
+        return self.eps_out(x), self.pen_out(x), weights
+
+
+def _halve(x):
+    """Average of each two neighbours, (B, N, C) to (B, N / 2, C)."""
+    return x.unflatten(1, (-1, 2)).mean(dim=2)
+
+
+def _double(x):
+    """Each point twice, (B, N, C) to (B, 2 N, C)."""
+    return x.repeat_interleave(2, dim=1)
