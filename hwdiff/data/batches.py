@@ -39,7 +39,7 @@ class StyleFeatures:
         self.dataset, self.extractor = dataset, extractor
         self.device = next(extractor.parameters()).device
         name = f"{dataset.path.stem}.style-{dataset.content[:8]}-{extractor.fingerprint[:8]}.npy"
-        path = Path(folder or dataset.path.parent) / name
+        self.path = path = Path(folder or dataset.path.parent) / name
         record = np.dtype([("computed", "?"), ("features", "f2", (14, 1280))])
         try:
             if not path.exists():
@@ -76,10 +76,10 @@ class StyleFeatures:
         return torch.from_numpy(self._cache["features"][indices].astype(np.float32))
 
 
-def make_batch(dataset, style_features, indices, length=None):
+def make_batch(dataset, style_features, indices, style_lines, length=None):
     """The lines `indices` as a `Batch`, padded to `length` points, or to that of the longest rounded up to a multiple of 8.
 
-    Padding is offset (0, 0) with the pen up, and token 0; the style of a line is that of another line of its form.
+    Padding is offset (0, 0) with the pen up, and token 0.   style_lines: for each line of the dataset the one that gives its style.
     """
     offsets, pen_up = zip(*(dataset.strokes(index) for index in indices), strict=True)
     lengths = dataset.lengths[indices]
@@ -89,7 +89,7 @@ def make_batch(dataset, style_features, indices, length=None):
         torch.from_numpy(padded_offsets),
         torch.from_numpy(padded_pen_up)[..., None],
         torch.from_numpy(tokenizer.pad([dataset.tokens(index) for index in indices])),
-        style_features[dataset.style_lines[indices]],
+        style_features[style_lines[indices]],
         torch.from_numpy(lengths.astype(np.int64)),
     )
 

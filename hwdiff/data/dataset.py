@@ -49,10 +49,11 @@ def part_of_forms(forms, split, lists):
     return {form: part_of[form] for form in forms if form in part_of}
 
 
-def style_lines(forms):
+def style_lines(forms, own_style=False):
     """For each line the index of the line whose image gives its style: another one of the same form, each used once.
 
     forms: (n,) form of each line. A form's lines follow one another in an order drawn by hash of the form; a lone line gets itself.
+    own_style=True shuffles a form's lines instead, so that a line may get itself, as in the authors' released program.
     """
     members = {}
     for index, form in enumerate(forms):
@@ -60,7 +61,7 @@ def style_lines(forms):
     style = np.zeros(len(forms), dtype=np.int32)
     for form, indices in members.items():
         order = sorted(indices, key=lambda index: hash_share(f"{form}/{index - indices[0]}"))
-        style[order] = np.roll(order, -1)
+        style[indices if own_style else order] = order if own_style else np.roll(order, -1)
     return style
 
 
@@ -119,7 +120,6 @@ def write(path, lines, parts, manifest):
         "forms": np.array([line.form for line in lines]),
         "texts": np.array([line.text for line in lines]),
         "parts": np.array([PARTS.index(part) for part in parts], dtype=np.uint8),
-        "style_lines": style_lines([line.form for line in lines]),
         "starts": np.cumsum([0, *(len(line.offsets) for line in lines)]),
         "offsets": np.concatenate([line.offsets for line in lines]).astype(np.int16),
         "pen_up": np.concatenate([line.pen_up for line in lines]),
@@ -165,7 +165,6 @@ class Dataset:
         _require(path, self.manifest, parameters)
         self.ids, self.forms, self.texts = arrays["ids"], arrays["forms"], arrays["texts"]
         self.parts = np.array(PARTS)[arrays["parts"]]
-        self.style_lines = arrays["style_lines"]
         self._starts, self._offsets, self._pen_up, self._kept = (arrays[name] for name in ("starts", "offsets", "pen_up", "kept"))
         self._image_starts, self._images = arrays["image_starts"], arrays["images"]
         merged_ends = np.concatenate(([0], np.cumsum(self._kept)))[self._starts]

@@ -62,10 +62,14 @@ class Report:
 
 @dataclass
 class Limits:
-    """Which lines are dropped, as in the authors' program: those beyond these."""
+    """Which lines are dropped: those beyond these.
+
+    max_offset: in standard deviations of a line's offsets, from their mean ("paper") or from 0 (long_offsets = "released").
+    """
 
     max_points: int = 488
     max_offset: float = 15.0
+    long_offsets: str = "paper"
     max_tokens: int = 50
     max_image_width: int = images.MAX_WIDTH
 
@@ -89,7 +93,7 @@ class Source:
         if self.path.name == name:
             found.append(self.path)
         if not found and required:
-            raise HwdiffError(f"{self.path}: neither {name}-all.tar.gz nor a folder {name} in it; see \"Getting IAM\" in the README")
+            raise HwdiffError(f'{self.path}: neither {name}-all.tar.gz nor a folder {name} in it; see "Getting IAM" in the README')
         return found[0] if found else None
 
     def split_lists(self):
@@ -192,7 +196,8 @@ def preprocess(content, text, limits, image=None):
     merged, _ = strokes.merge(offsets, pen_up, kept)
     if len(merged) > limits.max_points:
         raise ValueError(f"more than {limits.max_points} points")
-    if np.abs(merged).max() > limits.max_offset * strokes.scale_of(merged):
+    centre = merged.mean() if limits.long_offsets == "paper" else 0
+    if np.abs(merged - centre).max() > limits.max_offset * strokes.scale_of(merged):
         raise ValueError(f"an offset above {limits.max_offset:g} standard deviations")
     if len(text) + 1 >= limits.max_tokens:
         raise ValueError(f"{limits.max_tokens} or more tokens")
@@ -291,3 +296,19 @@ def _line_images(source, report):
         match = LINE_NAME.fullmatch(PurePosixPath(name).stem)
         if match:
             yield f"{match['form']}-{int(match['number']):02d}", content
+
+
+def read_pairs(source, report):
+    """The lines that have an official line image, each with the one drawn from its strokes: {line id: (official, drawn)}, both (96, W) uint8.
+
+    Raises HwdiffError when the source has no line image.
+    """
+    official, pairs = dict(_line_images(source, report)), {}
+    if not official:
+        raise HwdiffError(f"{source.path}: no line images in it (lineImages-all.tar.gz, or a folder lineImages), so there is nothing to compare")
+    for name, content in read_files(source.strokes, ".xml", report):
+        line_id = PurePosixPath(name).stem
+        if line_id in official:
+            drawn = images.draw_line(drawable_strokes(*strokes.to_offsets(*parse_points(content))))
+            pairs[line_id] = images.normalise(images.read_image(official[line_id], line_id), line_id), images.normalise(drawn, line_id)
+    return pairs

@@ -41,10 +41,9 @@ def read_image(source, name=None):
         if image.mode in ("RGBA", "LA"):
             paper = Image.new("RGBA", image.size, "white")
             image = Image.alpha_composite(paper, image.convert("RGBA"))
-        if image.mode.startswith(("I", "F")):  # deep greys: PIL would cut them off at 255 instead of scaling
-            grey = np.asarray(image, dtype=np.float64)
-        else:
-            grey = np.asarray(image.convert("L"), dtype=np.float64)
+        if not image.mode.startswith(("I", "F")):  # deep greys stay: PIL would cut them off at 255 instead of scaling
+            image = image.convert("L")
+        grey = np.asarray(image, dtype=np.float64)
     except FileNotFoundError as error:
         raise HwdiffError(f"{name}: no such file") from error
     except (OSError, ValueError, TypeError, SyntaxError, Image.DecompressionBombError) as error:

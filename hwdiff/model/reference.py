@@ -14,7 +14,10 @@ from hwdiff.model.blocks import NOISE_HIDDEN
 from hwdiff.model.writer import DiffusionWriter, ModelConfig
 
 # The order in which the authors' program stores the weights of each kind of group, by the names here.
-_CONV_BLOCK = ("affine1.scale", "affine1.shift", "affine2.scale", "affine2.shift", "affine3.scale", "affine3.shift", "skip", "conv1", "conv2", "dense")
+_CONV_BLOCK = (
+    *(f"{affine}.{part}" for affine in ("affine1", "affine2", "affine3") for part in ("scale", "shift")),
+    *("skip", "conv1", "conv2", "dense"),
+)
 _ATTENTION = ("query", "key", "value", "out")
 _ATTENTION_BLOCK = (
     "text_dense",
@@ -63,8 +66,7 @@ def load_reference(path):
         "conv": [("skip1",), ("skip2",), ("skip3",)],
         "encoder": [[f"encoder.{name}" for name in _ENCODER]],
         "attention block": [
-            [f"{block}.{name}" for name in _ATTENTION_BLOCK]
-            for block in ("attention2", "attention3", *(f"middle.{i}" for i in range(layers)))
+            [f"{block}.{name}" for name in _ATTENTION_BLOCK] for block in ("attention2", "attention3", *(f"middle.{i}" for i in range(layers)))
         ],
     }
     state = {}

@@ -47,6 +47,8 @@ class DiffusionWriter(nn.Module):
 
     def __init__(self, config=None):
         super().__init__()
+        self.info = {}  # the header of the checkpoint it came from
+        self.default_style = None  # (14, 1280): the hand it writes in when none is given
         self.config = config = config or ModelConfig()
         c1, c2, c3, emb = config.c1, config.c2, config.c3, config.c1 // 4
         text_channels = 2 * c2

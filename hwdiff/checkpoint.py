@@ -1,0 +1,90 @@
+"""Weights on disk: safetensors with everything about them, as JSON, in the header. No pickle is ever loaded."""
+
+import json
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from hwdiff.errors import HwdiffError
+from hwdiff.files import replacing
+from hwdiff.model.reference import load_reference
+from hwdiff.model.writer import DiffusionWriter, ModelConfig
+
+FORMAT = "hwdiff checkpoint 1"
+_DEFAULT_STYLE = "default_style"
+_HDF5 = b"\x89HDF"
+
+
+def default_device():
+    """CUDA where there is one, else the CPU."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def save_model(network, path, **info):
+    """Write the weights of `network` (in fp32) and its default style to the safetensors file `path`, whole or not at all.
+
+    info: what else belongs in the header, in JSON types: `step`, `style_weights` (a `StyleExtractor.identity`), `training`, `dataset`.
+    """
+    header = {
+        "format": FORMAT,
+        "model": network.settings,
+        **info,
+        "versions": {name: version(name) for name in ("hwdiff", "torch")},
+    }
+    state = {name: tensor.detach().float().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    if network.default_style is not None:
+        state[_DEFAULT_STYLE] = network.default_style.half().cpu().contiguous()
+    with replacing(path) as temporary:
+        save_file(state, temporary, metadata={"hwdiff": json.dumps(header)})
+
+
+def read_info(path):
+    """The header of the checkpoint `path`, without its weights: a dictionary. Raises HwdiffError when it is not a checkpoint."""
+    try:
+        with safe_open(path, "pt") as file:
+            header = json.loads((file.metadata() or {}).get("hwdiff", "null"))
+    except (SafetensorError, OSError, ValueError) as error:
+        raise HwdiffError(f"{path}: not a whole checkpoint ({error}); give a .safetensors file that hwdiff train wrote") from error
+    if not isinstance(header, dict):
+        raise HwdiffError(f"{path}: a safetensors file, but not of hwdiff (its header does not say so); give one that hwdiff train wrote")
+    if header.get("format") != FORMAT:
+        raise HwdiffError(f"{path}: format {header.get('format')!r}, but this version reads {FORMAT!r}; use the version that wrote it")
+    return header
+
+
+def load_model(path, device=None):
+    """Open a model: a checkpoint of `hwdiff train`, or a weights file (`.h5`) of the authors' program, told apart by content.
+
+    device: "cpu", "cuda", ...; by default CUDA where there is one.
+    Returns a DiffusionWriter in eval mode; its `info` is the checkpoint's header ({} for `.h5`).
+    Raises HwdiffError when the file is missing, damaged, or something else; a pickle is refused, never run.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            start = file.read(4)
+    except OSError as error:
+        raise HwdiffError(f"{path}: cannot be read ({error.strerror}); give the path of a checkpoint") from error
+    if start == _HDF5:
+        network = load_reference(path)
+    elif start[:2] in (b"PK", b"\x80\x02", b"\x80\x04", b"\x80\x05"):
+        raise HwdiffError(f"{path}: a pickle (as torch.save writes), which could run code and is not opened; give a .safetensors or .h5 file")
+    else:
+        network = _read_network(path, read_info(path))
+    return network.to(device or default_device()).eval()
+
+
+def _read_network(path, info):
+    try:
+        network = DiffusionWriter(ModelConfig(**info["model"]))
+        with safe_open(path, "pt") as file:
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+        network.default_style = state.pop(_DEFAULT_STYLE, None)
+        network.load_state_dict(state)
+    except (SafetensorError, RuntimeError, KeyError, TypeError) as error:
+        raise HwdiffError(f"{path}: its weights do not fit its header ({str(error).splitlines()[0]}); copy the file again") from error
+    network.info = info
+    return network

@@ -1,0 +1,87 @@
+"""Figures. Each function returns a matplotlib Figure; `save_figure` is the one way to write them."""
+
+import json
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import torch
+import torch.nn.functional as F
+from matplotlib.figure import Figure
+
+from hwdiff.data import images
+from hwdiff.errors import HwdiffError
+from hwdiff.files import replacing
+
+# Loss (stroke + pen) of a public PyTorch port on training batches: constant learning rate 3e-4, released noise levels, padding included.
+PORT_CURVE = {100: 2.02, 200: 1.23, 300: 0.93, 500: 0.68, 1000: 0.501, 5000: 0.347, 10_000: 0.315, 20_000: 0.284, 40_000: 0.261, 60_000: 0.246}
+
+
+def save_figure(figure, path):
+    """Write `figure` to `path` (.png or .svg), whole or not at all; the same figure gives the same bytes."""
+    path = Path(path)
+    if path.suffix.lower() not in (".png", ".svg"):
+        raise HwdiffError(f"{path}: figures are saved as .png or .svg; choose such a name")
+    # Without a fixed salt and date two SVGs of one figure differ.
+    with replacing(path) as temporary, matplotlib.rc_context({"svg.hashsalt": "hwdiff"}):
+        metadata = {"Date": None} if path.suffix.lower() == ".svg" else None
+        figure.savefig(temporary, dpi=150, bbox_inches="tight", metadata=metadata)
+
+
+def compare_line_images(pairs, extractor):
+    """Official line images beside those drawn from the strokes.
+
+    pairs: {line id: (official, drawn)}, (96, W) uint8 each.   extractor: a `StyleExtractor`.
+    Returns the figure and the cosine of the (14, 1280) style features of each pair, {line id: cosine}.
+    """
+    figure = Figure(figsize=(10, 1.5 * len(pairs)), layout="constrained")
+    cosines = {}
+    for row, (line_id, pair) in enumerate(sorted(pairs.items())):
+        padded = np.stack([images.pad_to_width(image, name=line_id) for image in pair])
+        official, drawn = extractor(torch.from_numpy(padded)).flatten(1)
+        cosines[line_id] = F.cosine_similarity(official, drawn, dim=0).item()
+        for half, (image, name) in enumerate(zip(padded, ("official", f"drawn, cosine {cosines[line_id]:.3f}"), strict=True)):
+            axes = figure.add_subplot(2 * len(pairs), 1, 2 * row + half + 1)
+            axes.imshow(image, cmap="gray", vmin=0, vmax=255)
+            axes.set_title(f"{line_id} {name}", fontsize=7, loc="left", pad=2)
+            axes.set_axis_off()
+    return figure, cosines
+
+
+def plot_inks(inks, columns=1, title=None):
+    """A page of lines, each under its text. inks: a list of `Ink`."""
+    rows = -(-len(inks) // columns)
+    figure = Figure(figsize=(7 * columns, 1.1 * rows + (0.4 if title else 0)), layout="constrained")
+    if title:
+        figure.suptitle(title, fontsize=9)
+    for number, ink in enumerate(inks, start=1):
+        axes = figure.add_subplot(rows, columns, number)
+        axes.imshow(ink.to_image(), cmap="gray", vmin=0, vmax=255)
+        axes.set_title(ink.text, fontsize=7, loc="left", pad=2)
+        axes.set_axis_off()
+    return figure
+
+
+def read_metrics(run):
+    """The metrics of a training run: {name: (steps,) array}. run: its folder. Raises HwdiffError when it has none."""
+    path = Path(run) / "metrics.jsonl"
+    try:
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+    except (OSError, ValueError) as error:
+        raise HwdiffError(f"{path}: no training metrics ({error}); give the folder that hwdiff train wrote") from error
+    return {name: np.array([line[name] for line in lines]) for name in lines[0]}
+
+
+def plot_loss(metrics, smooth=10):
+    """The loss of a run by step, its mean over `smooth` steps, and the curve of a public port on the same terms."""
+    step, loss = metrics["step"], metrics["loss"]
+    figure = Figure(figsize=(6, 3.5), layout="constrained")
+    axes = figure.add_subplot()
+    axes.plot(step, loss, color="0.8", linewidth=0.7, label="hwdiff, each step")
+    if len(loss) >= smooth:
+        axes.plot(step[smooth - 1 :], np.convolve(loss, np.full(smooth, 1 / smooth), "valid"), color="C0", label=f"hwdiff, mean of {smooth} steps")
+    port = {at: value for at, value in PORT_CURVE.items() if at <= step[-1]}
+    axes.plot(port.keys(), port.values(), "kx", label="public PyTorch port")
+    axes.set(xlabel="step", ylabel="loss (stroke + pen)", yscale="log")
+    axes.legend(frameon=False)
+    return figure

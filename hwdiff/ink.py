@@ -1,0 +1,89 @@
+"""Ink: one line of pen strokes, as the model writes it, and how it is drawn."""
+
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+
+import numpy as np
+
+from hwdiff.data import images, strokes
+from hwdiff.errors import HwdiffError
+from hwdiff.files import replacing
+
+PEN_WIDTH = 0.45  # in the offsets' unit, a standard deviation of them: about the pen of the official IAM line images
+MARGIN = 1.5
+PIXELS_PER_UNIT = 8
+
+
+@dataclass
+class Ink:
+    """A line of handwriting.
+
+    offsets: (N, 2) float32, from point to point, y upwards, in the line's standard deviation.
+    pen_up: (N,) bool, True where the pen moved to the point without writing.   text: what it is meant to say.
+    In a notebook it shows itself. Raises HwdiffError when the arrays do not fit or hold numbers that are not finite.
+    """
+
+    offsets: np.ndarray
+    pen_up: np.ndarray
+    text: str = ""
+
+    def __post_init__(self):
+        self.offsets = np.asarray(self.offsets, dtype=np.float32)
+        self.pen_up = np.asarray(self.pen_up, dtype=bool)
+        if self.offsets.ndim != 2 or self.offsets.shape[1] != 2 or self.pen_up.shape != self.offsets.shape[:1]:
+            raise HwdiffError(f"ink: offsets {self.offsets.shape} and pen_up {self.pen_up.shape}; they must be (N, 2) and (N,)")
+        if not np.isfinite(self.offsets).all():
+            raise HwdiffError("ink: offsets that are not finite numbers")
+
+    def __len__(self):
+        return len(self.offsets)
+
+    def trimmed(self):
+        """Without the pen-up moves at its end, which draw nothing: the padding that the model writes after the text."""
+        down = np.flatnonzero(~self.pen_up)
+        end = down[-1] + 1 if len(down) else 0
+        return Ink(self.offsets[:end], self.pen_up[:end], self.text)
+
+    def strokes(self):
+        """The strokes as a list of (n, 2) positions, y upwards; nothing is drawn between one and the next. One point is a dot."""
+        return strokes.split_strokes(self.offsets, self.pen_up)
+
+    def _placed(self):
+        """Strokes with y downwards inside margins, and the (width, height) that they take."""
+        placed = [stroke * (1, -1) for stroke in self.strokes()]
+        points = np.concatenate(placed) if placed else np.zeros((1, 2))
+        low = points.min(axis=0) - MARGIN
+        return [stroke - low for stroke in placed], points.max(axis=0) + MARGIN - low
+
+    def to_svg(self):
+        """The line as an SVG document: one path, a subpath for each stroke."""
+        placed, (width, height) = self._placed()
+        # A dot is a subpath of no length, which round caps make visible.
+        path = " ".join("M" + " L".join(f"{x:.2f} {y:.2f}" for x, y in (stroke if len(stroke) > 1 else np.repeat(stroke, 2, 0))) for stroke in placed)
+        size = f'width="{width * PIXELS_PER_UNIT:.0f}" height="{height * PIXELS_PER_UNIT:.0f}" viewBox="0 0 {width:.2f} {height:.2f}"'
+        return (
+            f'<svg xmlns="http://www.w3.org/2000/svg" {size}><title>{escape(self.text)}</title><rect width="100%" height="100%" fill="white"/>'
+            f'<path d="{path}" fill="none" stroke="black" stroke-width="{PEN_WIDTH}" stroke-linecap="round" stroke-linejoin="round"/></svg>\n'
+        )
+
+    def _repr_svg_(self):
+        return self.to_svg()
+
+    def to_image(self, pixels_per_unit=PIXELS_PER_UNIT):
+        """The line as a PIL image of mode L, black on white."""
+        placed, size = self._placed()
+        width, height = np.ceil(size * pixels_per_unit).astype(int)
+        return images.draw_strokes([stroke * pixels_per_unit for stroke in placed], (int(height), int(width)), PEN_WIDTH * pixels_per_unit)
+
+    def save(self, path):
+        """Write the line to `path`, an `.svg` or `.png` file; its folders are made. Raises HwdiffError for another kind."""
+        path = Path(path)
+        if path.suffix.lower() == ".svg":
+            with replacing(path) as temporary:
+                temporary.write_text(self.to_svg(), encoding="utf-8")
+        elif path.suffix.lower() == ".png":
+            with replacing(path) as temporary:
+                self.to_image().save(temporary, format="PNG")
+        else:
+            raise HwdiffError(f"{path}: ink is saved as .svg or .png, not as {path.suffix or 'a file without a suffix'}")

@@ -1,0 +1,102 @@
+"""Samplers: from noise to pen offsets. Each is a plain function that is handed the network, the noise and a callback.
+
+The network is conditioned on the noise level itself, so any decreasing `alpha_bar`, alpha_bar[0] = 1, can be walked without retraining.
+"""
+
+import torch
+
+from hwdiff.diffusion import STEPS, alpha_bars
+
+
+def schedule(steps=STEPS):
+    """Signal levels for `steps` network calls: (steps + 1,) float64, [0] = 1; the published ones for 60, else spaced evenly in log-SNR.
+
+    Both ends of the published schedule are kept: every network call sees a noise level that training covered.
+    """
+    published = alpha_bars()
+    if steps == STEPS:
+        return published
+    ends = torch.logit(published[[1, -1]])
+    return torch.cat((published[:1], torch.sigmoid(torch.linspace(*ends.tolist(), steps, dtype=torch.float64))))
+
+
+def _call(network, y, text, style, alpha_bar, t, callback):
+    """The network's eps and pen_up at step t of `alpha_bar`; the attention is asked for only if there is a callback."""
+    noise_level = alpha_bar[t].sqrt().to(y).expand(len(y), 1, 1)
+    eps, pen_up, attention = network(y, text, noise_level, style, attention=callback is not None)
+    if callback:
+        callback(t, y, pen_up, attention)
+    return eps, pen_up
+
+
+def _clean(y, eps, alpha_bar_t):
+    """Eq. 10: the clean ink that y and the predicted noise imply."""
+    return (y - (1 - alpha_bar_t).sqrt() * eps) / alpha_bar_t.sqrt()
+
+
+def sample_eq12(network, y, text, style, alpha_bar, noise, callback=None, released=False):
+    """Denoise y by Eq. 12 of Luhman & Luhman (2020), as in Algorithm 2: predict the clean ink, then noise it to the next level.
+
+    The paper's Eq. 12 divides by sqrt(alpha_t) and so keeps the next level's share of the signal.
+    y: (B, N, 2) standard normal.   text: (B, L) tokens.   style: (B, S, 1280).   alpha_bar: (T + 1,) by the paper's t, [0] = 1.
+    noise(t): (B, N, 2) standard normal, asked for at t = T, ..., 2.   callback(t, y, pen_up, attention): what the network saw and said.
+    released: as in the authors' program, no noise is added at t = 2.
+    Returns offsets (B, N, 2) and pen-up probabilities (B, N, 1), both of the last step.
+    """
+    for t in range(len(alpha_bar) - 1, 0, -1):
+        eps, pen_up = _call(network, y, text, style, alpha_bar, t, callback)
+        alpha = alpha_bar[t] / alpha_bar[t - 1]
+        y = (y - (1 - alpha_bar[t]).sqrt() * eps) / alpha.sqrt()
+        if t > (2 if released else 1):
+            y = y + (1 - alpha_bar[t - 1]).sqrt() * noise(t)
+    return y, pen_up
+
+
+def sample_eq9(network, y, text, style, alpha_bar, noise, callback=None):
+    """Denoise y by Eq. 9 of Luhman & Luhman (2020), the paper's ablation: ancestral sampling as in DDPM, with variance beta_t.
+
+    Arguments and result as in `sample_eq12`.
+    """
+    for t in range(len(alpha_bar) - 1, 0, -1):
+        eps, pen_up = _call(network, y, text, style, alpha_bar, t, callback)
+        alpha = alpha_bar[t] / alpha_bar[t - 1]
+        beta = 1 - alpha
+        y = (y - beta / (1 - alpha_bar[t]).sqrt() * eps) / alpha.sqrt()
+        if t > 1:
+            y = y + beta.sqrt() * noise(t)
+    return y, pen_up
+
+
+def sample_ddim(network, y, text, style, alpha_bar, noise=None, callback=None):
+    """Denoise y without further noise: DDIM (Song et al. 2021, Eq. 12 with sigma = 0). Arguments and result as in `sample_eq12`."""
+    for t in range(len(alpha_bar) - 1, 0, -1):
+        eps, pen_up = _call(network, y, text, style, alpha_bar, t, callback)
+        y = alpha_bar[t - 1].sqrt() * _clean(y, eps, alpha_bar[t]) + (1 - alpha_bar[t - 1]).sqrt() * eps
+    return y, pen_up
+
+
+def sample_dpm(network, y, text, style, alpha_bar, noise=None, callback=None):
+    """Denoise y without further noise by the second-order multistep DPM-Solver++ (Lu et al. 2022, Algorithm 2), in terms of clean ink.
+
+    The first and the last step are of first order, that is DDIM's. Arguments and result as in `sample_eq12`.
+    """
+    log_snr = torch.logit(alpha_bar) / 2  # lambda_t of the paper: log of signal over noise
+    previous = None
+    for t in range(len(alpha_bar) - 1, 0, -1):
+        eps, pen_up = _call(network, y, text, style, alpha_bar, t, callback)
+        clean = _clean(y, eps, alpha_bar[t])
+        if t == 1:
+            return clean, pen_up
+        step = log_snr[t - 1] - log_snr[t]
+        if previous is None:
+            direction = clean
+        else:
+            ratio = (log_snr[t] - log_snr[t + 1]) / step
+            direction = clean + (clean - previous) / (2 * ratio)
+        noise_ratio = ((1 - alpha_bar[t - 1]) / (1 - alpha_bar[t])).sqrt()
+        y = noise_ratio * y - alpha_bar[t - 1].sqrt() * torch.expm1(-step) * direction
+        previous = clean
+    return y, pen_up
+
+
+SAMPLERS = {"eq12": sample_eq12, "eq9": sample_eq9, "ddim": sample_ddim, "dpm": sample_dpm}

@@ -1,0 +1,117 @@
+"""From texts to ink: what `hwdiff.sample` and `hwdiff write` do."""
+
+import warnings
+
+import numpy as np
+import torch
+
+from hwdiff.data import tokenizer
+from hwdiff.errors import HwdiffError
+from hwdiff.ink import Ink
+from hwdiff.model.style import load_style_extractor
+from hwdiff.model.writer import LENGTH_UNIT
+from hwdiff.samplers import SAMPLERS, schedule
+
+POINTS_PER_CHARACTER = 16
+MAX_BATCH = 64
+TRAINED_TOKENS = 50
+
+
+@torch.inference_mode()
+def sample(
+    network, texts, style=None, sampler="eq12", steps=60, seed=0, length=None, style_extractor=None, end_tokens=1, padded_style=True, callback=None
+):
+    """Write texts by hand.
+
+    network: from `load_model`.   texts: a list of strings, or one.
+    style: an image of a line in the hand to write in (path, PIL image or uint8 array), features (S, 1280), or (len(texts), S, 1280) for
+    one hand a text; None for the model's default.   sampler: "eq12", "eq9", "ddim" or "dpm", or a function like those in `samplers`.
+    steps: network calls.   seed: text i is written with seed + i; its ink depends on that, the text, the style and its length alone.
+    length: points to write, a multiple of 8; by default 16 a character.   style_extractor: for style images, the one of the training.
+    end_tokens=2, padded_style=False: as in the authors' released inference.   callback(t, y, pen_up, attention): see `samplers`.
+    Returns a list of `Ink`. Warns of characters that the alphabet lacks.
+    Raises HwdiffError for a text in which nothing can be written, an unknown sampler, or a style that cannot be used.
+    """
+    texts = [texts] if isinstance(texts, str) else list(texts)
+    for text in texts:
+        check_text(text)
+    if steps < 1:
+        raise HwdiffError(f"steps = {steps}: must be at least 1")
+    if length is not None and (length < LENGTH_UNIT or length % LENGTH_UNIT):
+        raise HwdiffError(f"length = {length}: must be a positive multiple of {LENGTH_UNIT}")
+    if not callable(sampler) and sampler not in SAMPLERS:
+        raise HwdiffError(f"sampler: no such sampler as {sampler!r}; choose one of {', '.join(SAMPLERS)}")
+    step_through = sampler if callable(sampler) else SAMPLERS[sampler]
+    device = next(network.parameters()).device
+    styles = style_features(network, style, len(texts), style_extractor, padded_style)
+    tokens = [tokenizer.encode(text, end_tokens) for text in texts]
+    lengths = [length or POINTS_PER_CHARACTER * len(text) for text in texts]
+    alpha_bar = schedule(steps).to(torch.float32)
+    inks = [None] * len(texts)
+    # Points that pad a line would be seen by the others (self-attention has no mask), so only lines of one length share a batch.
+    for batch_length in sorted(set(lengths)):
+        alike = [i for i in range(len(texts)) if lengths[i] == batch_length]
+        for batch in (alike[start : start + MAX_BATCH] for start in range(0, len(alike), MAX_BATCH)):
+            noise = seeded_noise([seed + i for i in batch], batch_length, device)
+            text = torch.from_numpy(tokenizer.pad([tokens[i] for i in batch])).to(device)
+            offsets, pen_up = step_through(network, noise(None), text, styles[batch].to(device), alpha_bar, noise, callback=callback)
+            for i, line_offsets, line_pen_up in zip(batch, offsets.cpu().numpy(), pen_up.cpu().numpy(), strict=True):
+                inks[i] = Ink(line_offsets, line_pen_up[:, 0] > 0.5, texts[i]).trimmed()
+    return inks
+
+
+def seeded_noise(seeds, length, device):
+    """A noise source: each call gives (len(seeds), length, 2) standard normal draws, row by row from generators of their own.
+
+    They are drawn on the CPU, so that a GPU writes the same ink.
+    """
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+
+    def noise(t):
+        return torch.stack([torch.randn(length, 2, generator=generator) for generator in generators]).to(device)
+
+    return noise
+
+
+def check_text(text):
+    """Warn of the characters of `text` that the alphabet lacks. Raises HwdiffError when nothing in it can be written."""
+    unknown = tokenizer.unknown_characters(text)
+    if not any(character not in unknown and character not in " _" for character in text):
+        raise HwdiffError(f"text {text!r}: nothing in it can be written; the alphabet is a-z A-Z 0-9 . ? ! , ' \" - and blank")
+    if unknown:
+        warnings.warn(f"text {text!r}: the model cannot write {' '.join(map(repr, unknown))}; it will leave a gap or guess", stacklevel=3)
+    if len(text) + 1 >= TRAINED_TOKENS:
+        warnings.warn(f"text of {len(text)} characters: the model was trained on fewer than {TRAINED_TOKENS - 1}; break it into lines", stacklevel=3)
+
+
+def style_features(network, style, count, style_extractor=None, padded=True):
+    """Style features (count, S, 1280) from whatever `sample` takes as style.
+
+    Raises HwdiffError when they cannot be had, or the extractor's weights are not those that the model was trained with.
+    """
+    if style is None:
+        features = network.default_style
+        if features is None:
+            raise HwdiffError("style: this model has no default style; give an image of a line of handwriting")
+    elif isinstance(style, torch.Tensor) or (isinstance(style, np.ndarray) and style.shape[-1] == 1280 and style.dtype.kind == "f"):
+        features = torch.as_tensor(style)
+    else:
+        extractor = style_extractor or load_style_extractor()
+        require_style_weights(network, extractor)
+        features = extractor.of_image(style, padded)
+    features = features.float()
+    if features.ndim == 2:
+        features = features.expand(count, -1, -1)
+    if features.shape[0] != count or features.shape[-1] != 1280 or features.shape[1] < 1 or not features.isfinite().all():
+        raise HwdiffError(f"style: features of shape {tuple(features.shape)}; finite ones of shape (S, 1280) or ({count}, S, 1280) are needed")
+    return features
+
+
+def require_style_weights(network, extractor):
+    """Raises HwdiffError when `extractor` has other weights than the features that the model of `network` was trained on."""
+    trained = network.info.get("style_weights")
+    if trained and trained["fingerprint"] != extractor.fingerprint:
+        raise HwdiffError(
+            f"style weights: {extractor.name} ({extractor.fingerprint[:8]}), but the model was trained with {trained['name']} "
+            f"({trained['fingerprint'][:8]}); give those with --style-weights"
+        )
