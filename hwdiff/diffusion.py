@@ -37,19 +37,22 @@ def add_noise(clean, noise_level, eps):
     return noise_level * clean + (1 - noise_level**2).sqrt() * eps
 
 
-def loss_terms(eps, eps_predicted, pen_up, pen_logit, noise_level, pen_weight="paper"):
+def pen_weights(noise_level, form="paper"):
+    """What the pen's loss is weighted with, (B, 1, 1): "paper" each example's own alpha_bar, "released" the batch's mean of it."""
+    alpha_bar = noise_level**2
+    return alpha_bar.mean().expand_as(alpha_bar) if form == "released" else alpha_bar
+
+
+def loss_terms(eps, eps_predicted, pen_up, pen_logit, pen_weight):
     """The two terms of the loss of Algorithm 1 (Eq. 6, 13 and 14), each a mean over all points, padding included.
 
     eps, eps_predicted: (B, N, 2).   pen_up, pen_logit: (B, N, 1), the flag and the logit of its predicted probability.
-    noise_level: (B, 1, 1).   pen_weight: "paper" weighs each example by its own alpha_bar, "released" the batch by the mean alpha_bar.
+    pen_weight: (B, 1, 1), see `pen_weights`.
     Returns (stroke, pen): |eps - eps_predicted|^2 summed over x and y, and the weighted cross-entropy. The loss is their sum.
     """
     stroke = (eps - eps_predicted).square().sum(dim=-1).mean()
     cross_entropy = F.binary_cross_entropy_with_logits(pen_logit, pen_up, reduction="none")
-    alpha_bar = noise_level**2
-    if pen_weight == "released":
-        return stroke, cross_entropy.mean() * alpha_bar.mean()
-    return stroke, (cross_entropy * alpha_bar).mean()
+    return stroke, (cross_entropy * pen_weight).mean()
 
 
 def learning_rate(step):

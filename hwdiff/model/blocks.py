@@ -30,29 +30,31 @@ class NoiseEmbedding(nn.Module):
 
 
 class Affine(nn.Module):
-    """Fig. 6: scale and shift the channels of x (B, N, C) by two linear maps of emb (B, 1, E). The scale starts near 1."""
+    """Fig. 6: scale and shift the channels of x (B, N, C) by two linear maps of emb (B, 1, E), kept as one. The scale starts near 1."""
 
     def __init__(self, channels, emb):
         super().__init__()
-        self.scale = nn.Linear(emb, channels)
-        self.shift = nn.Linear(emb, channels)
-        nn.init.ones_(self.scale.bias)
-        nn.init.zeros_(self.shift.bias)
+        self.scale_shift = nn.Linear(emb, 2 * channels)
+        with torch.no_grad():
+            self.scale_shift.bias.copy_(torch.cat((torch.ones(channels), torch.zeros(channels))))
 
     def forward(self, x, emb):
-        return torch.addcmul(self.shift(emb), x, self.scale(emb))
+        scale, shift = self.scale_shift(emb).chunk(2, dim=-1)
+        return torch.addcmul(shift, x, scale)
 
 
-class Conv(nn.Conv1d):
-    """A convolution of width 3 with zero padding over (B, N, C), as one matrix product of the three neighbours of each point."""
+class Conv(nn.Linear):
+    """A convolution of width 3 with zero padding over (B, N, C): a linear map of each point and its two neighbours.
+
+    weight: (channels_out, 3 channels_in), the three neighbours one after the other.
+    """
 
     def __init__(self, channels_in, channels_out):
-        super().__init__(channels_in, channels_out, 3, padding=1)
+        super().__init__(3 * channels_in, channels_out)
 
     def forward(self, x):
         padded = F.pad(x, (0, 0, 1, 1))
-        neighbours = torch.cat((padded[:, :-2], x, padded[:, 2:]), dim=-1)
-        return F.linear(neighbours, self.weight.transpose(1, 2).flatten(1), self.bias)
+        return super().forward(torch.cat((padded[:, :-2], x, padded[:, 2:]), dim=-1))
 
 
 class ConvBlock(nn.Module):

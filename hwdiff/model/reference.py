@@ -14,10 +14,7 @@ from hwdiff.model.blocks import NOISE_HIDDEN
 from hwdiff.model.writer import DiffusionWriter, ModelConfig
 
 # The order in which the authors' program stores the weights of each kind of group, by the names here.
-_CONV_BLOCK = (
-    *(f"{affine}.{part}" for affine in ("affine1", "affine2", "affine3") for part in ("scale", "shift")),
-    *("skip", "conv1", "conv2", "dense"),
-)
+_CONV_BLOCK = ("affine1.scale_shift", "affine2.scale_shift", "affine3.scale_shift", "skip", "conv1", "conv2", "dense")
 _ATTENTION = ("query", "key", "value", "out")
 _ATTENTION_BLOCK = (
     "text_dense",
@@ -25,7 +22,7 @@ _ATTENTION_BLOCK = (
     *(f"self_attention.{name}" for name in _ATTENTION),
     "feed_forward.hidden",
     "feed_forward.out",
-    *(f"{affine}.{part}" for affine in ("text_affine", "affine1", "affine2", "affine3") for part in ("scale", "shift")),
+    *(f"{affine}.scale_shift" for affine in ("text_affine", "affine1", "affine2", "affine3")),
     "norm",
 )
 _ENCODER = (
@@ -33,7 +30,7 @@ _ENCODER = (
     "style_feed_forward.hidden",
     "style_feed_forward.out",
     *(f"attention.{name}" for name in _ATTENTION),
-    *(f"{affine}.{part}" for affine in ("style_affine", "text_affine", "attention_affine", "out_affine") for part in ("scale", "shift")),
+    *(f"{affine}.scale_shift" for affine in ("style_affine", "text_affine", "attention_affine", "out_affine")),
     "feed_forward.hidden",
     "feed_forward.out",
     "norm",
@@ -96,7 +93,7 @@ def _kind(arrays):
 
 
 def _name_arrays(arrays, names, path):
-    """Pairs of (kernel, bias) as torch names and layouts them: dense (in, out) and conv (width, in, out) kernels are turned round."""
+    """Pairs of (kernel, bias) as torch names and layouts them: dense (in, out) and conv (width, in, out) kernels are flattened and turned round."""
     arrays, state = iter(arrays), {}
     try:
         for name in names:
@@ -109,7 +106,9 @@ def _name_arrays(arrays, names, path):
                 if not (np.allclose(first, 1) and np.allclose(second, 0)):
                     raise HwdiffError(f"{path}: a layer norm with a scale or shift of its own, which the published network does not have")
                 continue
-            state[f"{name}.weight"] = torch.from_numpy(np.ascontiguousarray(first.T))  # .T turns (width, in, out) into (out, in, width)
+            if name.endswith("scale_shift"):
+                first, second = np.concatenate((first, next(arrays)), axis=1), np.concatenate((second, next(arrays)))
+            state[f"{name}.weight"] = torch.from_numpy(np.ascontiguousarray(first.reshape(-1, first.shape[-1]).T))
             state[f"{name}.bias"] = torch.from_numpy(second)
     except StopIteration as error:
         raise HwdiffError(f"{path}: a layer lacks some of its weights; copy the file again") from error

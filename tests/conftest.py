@@ -1,0 +1,143 @@
+"""What the tests share: the folder of reference data, where there is one, and a small made-up database in the form of IAM's archives."""
+
+import io
+import os
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torchvision.models import mobilenet_v2
+
+from hwdiff.data.batches import StyleFeatures
+from hwdiff.data.dataset import Dataset, prepare
+from hwdiff.model.style import load_style_extractor
+from hwdiff.model.writer import DiffusionWriter, ModelConfig
+
+SHARED = Path(os.environ.get("HWDIFF_SHARED", Path(__file__).parents[2] / "shared"))
+TEXTS = ["a quick sketch", "Of 3 lines, or so", "written by nobody", "to be read by none."]
+LISTS = {"trainset": ["a01-000u", "a01-001", "b02-004z"], "testset_f": ["b02-005"], "testset_t": ["c03-000"], "testset_v": ["c03-001a"]}
+
+
+@pytest.fixture(scope="session")
+def shared():
+    """The folder of reference data (HWDIFF_SHARED, or `shared` beside the project)."""
+    if not SHARED.is_dir():
+        pytest.skip(f"no reference data at {SHARED}: set HWDIFF_SHARED to its folder")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def iam(shared):
+    return shared / "data" / "iam-ondb"
+
+
+def golden(shared, name):
+    """The arrays of a golden file; where there is a folder of reference data, the file must be in it."""
+    with np.load(shared / "golden" / name, allow_pickle=False) as file:
+        return {key: file[key] for key in file.files}
+
+
+def make_points(seed, words=3):
+    """Made-up strokes of a line, a list of lists of (x, y) in tablet units, y downwards: loops, one stroke a word."""
+    generator = np.random.default_rng(seed)
+    strokes, x = [], 1000
+    for _ in range(words):
+        t = np.linspace(0, 6 * np.pi, 60)
+        xs = x + 900 * t / t[-1] + 70 * np.sin(t) + generator.normal(0, 3, len(t))
+        ys = 2000 + 200 * np.cos(t) * generator.uniform(0.6, 1) + generator.normal(0, 3, len(t))
+        strokes.append([(int(a), int(b)) for a, b in zip(xs, ys, strict=True)])
+        x += 1100
+    return strokes
+
+
+def make_xml(strokes):
+    body = "".join("<Stroke>" + "".join(f'<Point x="{x}" y="{y}" time="0.1"/>' for x, y in stroke) + "</Stroke>" for stroke in strokes)
+    return f'<?xml version="1.0" encoding="ISO-8859-1"?><WhiteboardCaptureSession><StrokeSet>{body}</StrokeSet></WhiteboardCaptureSession>'.encode()
+
+
+def make_transcript(lines):
+    return ("OCR:\r\n\r\nwrong\r\n\r\nCSR:\r\n\r\n" + "".join(f"{line}\r\n" for line in lines)).encode()
+
+
+def write_archive(path, files):
+    """A .tar.gz of {member name: bytes}."""
+    with tarfile.open(path, "w:gz") as archive:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+
+
+def form_files(forms, lines=TEXTS):
+    """({member: XML}, {member: transcript}) of made-up forms, as IAM's archives name them."""
+    strokes, texts = {}, {}
+    for form in forms:
+        folder = f"{form[:3]}/{form[:7]}"
+        texts[f"ascii/{folder}/{form}.txt"] = make_transcript(lines)
+        for number in range(1, len(lines) + 1):
+            strokes[f"lineStrokes/{folder}/{form}-{number:02d}.xml"] = make_xml(make_points([len(strokes), *form.encode()]))
+    return strokes, texts
+
+
+@pytest.fixture(scope="session")
+def source(tmp_path_factory):
+    """A folder like a download of IAM's: archives of strokes and texts, split lists in a folder of their own."""
+    folder = tmp_path_factory.mktemp("iam")
+    strokes, texts = form_files([form for forms in LISTS.values() for form in forms])
+    write_archive(folder / "lineStrokes-all.tar.gz", strokes)
+    write_archive(folder / "ascii-all.tar.gz", texts)
+    (folder / "task").mkdir()
+    for name, forms in LISTS.items():
+        (folder / "task" / f"{name}.txt").write_text("".join(f" {form}\n" for form in forms))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def dataset(source, tmp_path_factory):
+    path = tmp_path_factory.mktemp("dataset") / "lines.npz"
+    prepare(source, path, workers=1)
+    return Dataset(path)
+
+
+@pytest.fixture(scope="session")
+def style_weights(tmp_path_factory):
+    """A weights file of MobileNetV2 with random weights, for what does not need trained ones."""
+    path = tmp_path_factory.mktemp("weights") / "mobilenet.safetensors"
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        state = mobilenet_v2(weights=None).state_dict()
+    save_file({key: value for key, value in state.items() if key.startswith("features.")}, path, metadata={"padding": "right-bottom"})
+    return path
+
+
+@pytest.fixture(scope="session")
+def extractor(style_weights):
+    return load_style_extractor(style_weights)
+
+
+@pytest.fixture(scope="session")
+def features(dataset, extractor, tmp_path_factory):
+    return StyleFeatures(dataset, extractor, tmp_path_factory.mktemp("cache"))
+
+
+TINY = ModelConfig(c1=32, c2=48, c3=64, num_layers=1)
+
+
+def fill(network, seed=0):
+    """Set all weights from NumPy's generator, whose stream does not change from one version of torch to the next."""
+    generator = np.random.default_rng(seed)
+    with torch.no_grad():
+        for weight in network.parameters():
+            size = weight.shape[-1] if weight.ndim > 1 else weight.shape[0]
+            weight.copy_(torch.from_numpy(generator.normal(0, size**-0.5, tuple(weight.shape))))
+    return network.eval()
+
+
+@pytest.fixture(scope="session")
+def network():
+    network = fill(DiffusionWriter(TINY))
+    network.default_style = torch.from_numpy(np.random.default_rng(1).random((14, 1280), dtype=np.float32))
+    return network
