@@ -141,3 +141,11 @@ def network():
     network = fill(DiffusionWriter(TINY))
     network.default_style = torch.from_numpy(np.random.default_rng(1).random((14, 1280), dtype=np.float32))
     return network
+
+
+@pytest.fixture(scope="session")
+def iam_dataset(iam, tmp_path_factory):
+    """The whole real database, prepared."""
+    path = tmp_path_factory.mktemp("iam") / "iam.npz"
+    prepare(iam, path)
+    return Dataset(path, split="authors")

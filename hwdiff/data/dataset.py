@@ -108,12 +108,11 @@ def prepare(source, out, split="authors", limits=None, workers=-1, progress=None
         "left out, for example": report.examples,
         "versions": {name: version(name) for name in ("hwdiff", "numpy", "lxml", "pillow")},
     }
-    write(out, lines, parts, manifest)
-    return Prepared(manifest, existed=False)
+    return Prepared(write(out, lines, parts, manifest), existed=False)
 
 
 def write(path, lines, parts, manifest):
-    """Write lines (a list of `iam.Line`), the part of each and the manifest as one dataset file."""
+    """Write lines (a list of `iam.Line`), the part of each and the manifest as one dataset file. Returns the manifest as written."""
     image_blobs = [b"" if line.image is None else zlib.compress(line.image.tobytes(), 6) for line in lines]
     arrays = {
         "ids": np.array([line.id for line in lines]),
@@ -134,6 +133,7 @@ def write(path, lines, parts, manifest):
     manifest = {**manifest, "content": digest.hexdigest()}
     with replacing(path) as temporary:
         np.savez_compressed(temporary, manifest=np.array(json.dumps(manifest)), **arrays)
+    return manifest
 
 
 def _require(path, manifest, parameters):

@@ -3,6 +3,7 @@
 `read_lines` yields each line with its text, and counts in a `Report` what it left out and why. Nothing is ever unpacked to disk.
 """
 
+import gzip
 import hashlib
 import re
 import tarfile
@@ -122,7 +123,7 @@ def read_files(path, suffix, report):
         return
     members = 0
     try:
-        with tarfile.open(path, "r|gz") as archive:
+        with gzip.open(path) as stream, tarfile.open(fileobj=stream, mode="r|") as archive:
             for member in archive:
                 members += 1
                 if not member.name.endswith(suffix) or not member.isfile():
@@ -133,6 +134,8 @@ def read_files(path, suffix, report):
                     report.leave_out("archive member of more than 32 MB", member.name)
                 else:
                     yield member.name, archive.extractfile(member).read()
+            while stream.read(2**20):  # to the end, where gzip checks that all of it came
+                pass
     except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
         raise HwdiffError(f"{path}: damaged or cut short after {members} members ({error}); download it again") from error
     report.sources[path.name] = sha256_of(path)

@@ -1,0 +1,135 @@
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from hwdiff.data import dataset as ds
+from hwdiff.data.iam import Limits
+from hwdiff.errors import HwdiffError
+from tests.conftest import LISTS, TEXTS
+
+
+def test_what_was_prepared_comes_back(dataset):
+    assert len(dataset) == 24
+    assert dataset.texts.tolist() == TEXTS * 6
+    offsets, pen_up = dataset.strokes(0)
+    assert offsets.shape == (dataset.lengths[0], 2)
+    assert offsets.std() == pytest.approx(1)
+    assert pen_up[0]
+    assert dataset.tokens(1)[-1] == 1
+    assert dataset.line_image(0).shape[0] == 96
+    manifest = dataset.manifest
+    assert manifest["counts"]["lines"] == 24
+    assert manifest["counts"]["test"] == 4
+    assert set(manifest["sources"]) == {"ascii-all.tar.gz", "lineStrokes-all.tar.gz"}
+    assert {"hwdiff", "numpy"} <= set(manifest["versions"])
+
+
+def test_strokes_equal_what_they_were_the_day_they_were_checked(dataset):
+    """Small golden numbers of the project's own: the made-up line's merging, order and scale."""
+    offsets, pen_up = dataset.strokes(0)
+    assert len(offsets) == 93
+    np.testing.assert_allclose(offsets[:2], [[1.01239, 0.43819866], [0.57419133, 0.60441196]], atol=1e-6)
+    np.testing.assert_allclose(offsets[-1], [0.64974284, -0.15110299], atol=1e-6)
+    assert np.flatnonzero(pen_up).tolist() == [0, 32, 63]
+
+
+def test_preparing_again_changes_nothing(source, tmp_path):
+    path = tmp_path / "deep" / "lines.npz"
+    first = ds.prepare(source, path, workers=1)
+    before = path.read_bytes()
+    again = ds.prepare(source, path, workers=1)
+    assert (first.existed, again.existed) == (False, True)
+    assert again.manifest["content"] == first.manifest["content"]
+    assert path.read_bytes() == before
+
+
+def test_other_parameters_are_refused(source, dataset):
+    with pytest.raises(HwdiffError, match="prepared with split = authors, but official"):
+        ds.prepare(source, dataset.path, split="official", workers=1)
+    with pytest.raises(HwdiffError, match="prepared with max_points = 488, but 100"):
+        ds.prepare(source, dataset.path, limits=Limits(max_points=100), workers=1)
+    with pytest.raises(HwdiffError, match="split = authors, but official"):
+        ds.Dataset(dataset.path, split="official")
+    with pytest.raises(HwdiffError, match="no such split"):
+        ds.prepare(source, dataset.path, split="mine")
+
+
+def test_a_failed_preparation_leaves_nothing(tmp_path):
+    with pytest.raises(HwdiffError):
+        ds.prepare(tmp_path, tmp_path / "lines.npz")
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(HwdiffError, match=r"must be named \*\.npz"):
+        ds.prepare(tmp_path, tmp_path / "lines.h5")
+
+
+def test_damaged_and_foreign_files_are_refused(dataset, tmp_path):
+    whole = dataset.path.read_bytes()
+    short = tmp_path / "short.npz"
+    short.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(HwdiffError, match=r"short\.npz: not a whole dataset file"):
+        ds.Dataset(short)
+    flipped = tmp_path / "flipped.npz"
+    flipped.write_bytes(whole[:-2000] + bytes(1000) + whole[-1000:])
+    with pytest.raises(HwdiffError, match="not a whole dataset file"):
+        ds.Dataset(flipped)
+    np.savez(tmp_path / "pickled.npz", manifest=np.array([{"a": 1}], dtype=object))
+    with pytest.raises(HwdiffError, match="not a whole dataset file"):
+        ds.Dataset(tmp_path / "pickled.npz")
+    np.savez(tmp_path / "other.npz", manifest=np.array(json.dumps({"format": "hwdiff dataset 0"})))
+    with pytest.raises(HwdiffError, match="this version reads 'hwdiff dataset 1'"):
+        ds.Dataset(tmp_path / "other.npz")
+    with pytest.raises(HwdiffError, match="no such file; make it with hwdiff prepare"):
+        ds.Dataset(tmp_path / "none.npz")
+
+
+def test_splits_assign_whole_forms_exactly():
+    forms = [form for members in LISTS.values() for form in members]
+    authors = ds.part_of_forms([*forms, "b02-00", "a01-000"], "authors", LISTS)
+    assert authors.keys() == set(forms)  # b02-00 and a01-000 begin like listed forms, but are not in the lists
+    assert {form for form, part in authors.items() if part == "test"} == set(LISTS["testset_v"])
+    official = ds.part_of_forms(forms, "official", LISTS)
+    assert [official[form] for form in ("a01-001", "b02-005", "c03-000", "c03-001a")] == ["train", "test", "validation", "validation"]
+    with pytest.raises(HwdiffError, match="form x is in two parts"):
+        ds.part_of_forms(["x"], "authors", {**LISTS, "trainset": ["x"], "testset_v": ["x"]})
+
+
+def test_validation_forms_are_a_twentieth_chosen_by_hash():
+    lists = {"trainset": [f"f{i:04}" for i in range(4000)], "testset_f": [], "testset_t": [], "testset_v": []}
+    part_of = ds.part_of_forms(lists["trainset"], "authors", lists)
+    assert sum(part == "validation" for part in part_of.values()) == 215
+    assert [form for form, part in part_of.items() if part == "validation"][:3] == ["f0005", "f0027", "f0046"]
+
+
+def test_without_lists_the_split_is_by_hash(source, tmp_path):
+    for archive in source.glob("*.tar.gz"):
+        shutil.copy(archive, tmp_path)
+    manifest = ds.prepare(tmp_path, tmp_path / "lines.npz", workers=1).manifest
+    assert manifest["parameters"]["split"] == "hash"
+    part_of = ds.part_of_forms([f"f{i:04}" for i in range(4000)], "hash", None)
+    shares = [np.mean([part == name for part in part_of.values()]) for name in ds.PARTS]
+    assert shares == pytest.approx([0.85, 0.05, 0.10], abs=0.01)
+
+
+def test_a_style_line_is_another_of_the_form():
+    forms = ["a"] * 5 + ["b"] + ["c"] * 2
+    styles = ds.style_lines(forms)
+    assert sorted(styles.tolist()) == list(range(8))
+    assert [forms[style] for style in styles] == forms
+    assert np.flatnonzero(styles == np.arange(8)).tolist() == [5]  # the form with only one line
+    many = [f"f{i // 6}" for i in range(600)]
+    own = ds.style_lines(many, own_style=True)
+    assert sorted(own.tolist()) == list(range(600))
+    assert 50 < np.sum(own == np.arange(600)) < 160  # one in six by chance
+
+
+def test_no_form_is_in_two_parts_of_the_real_database(iam_dataset):
+    parts = {part: set(iam_dataset.forms[iam_dataset.part(part)]) for part in ds.PARTS}
+    assert all(parts.values())
+    assert not (parts["train"] & parts["test"] or parts["train"] & parts["validation"] or parts["validation"] & parts["test"])
+    # The authors' program takes lines of these test forms into its training part, since it matches forms by their beginning.
+    for form in parts["test"]:
+        if form.startswith(("c02-059", "e02-117")):
+            assert form not in parts["train"]
+    assert iam_dataset.path.stat().st_size < 25e6

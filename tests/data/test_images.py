@@ -1,0 +1,101 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from hwdiff.data import images
+from hwdiff.errors import HwdiffError
+from tests.conftest import golden, make_points
+
+
+@pytest.fixture
+def scan():
+    picture = np.full((120, 300), 255, dtype=np.uint8)
+    picture[30:80, 20:280:9] = 0
+    return picture
+
+
+def test_scaled_line_images_equal_the_authors(shared, iam):
+    arrays = golden(shared, "preprocessing.npz")
+    names = [name for name in arrays if name.endswith(".h96")]
+    assert len(names) == 2
+    for name in names:
+        image = images.read_image(iam / "lineImages" / name.removesuffix(".h96"))
+        np.testing.assert_array_equal(images.normalise(image), arrays[name][..., 0])
+
+
+def test_scaling_has_half_pixel_centres_and_truncates():
+    image = np.array([[0, 100], [200, 250]], dtype=np.uint8)
+    assert images.scale_to_height(image, 4).tolist() == [[0, 25, 75, 100], [50, 71, 115, 137], [150, 165, 196, 212], [200, 212, 237, 250]]
+
+
+def test_trim_loses_the_last_row_and_column_of_ink(scan):
+    assert images.trim(scan).shape == (49, 252)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "LA", "P", "1", "I;16", "I", "F"])
+def test_scans_of_every_mode_are_read_alike(scan, mode, tmp_path):
+    if mode == "I;16":
+        picture = Image.fromarray(scan.astype(np.uint16) * 257)
+    else:
+        picture = Image.fromarray(scan).convert(mode)
+    path = tmp_path / ("scan.tif" if mode in ("F", "I") else "scan.png")
+    picture.save(path)
+    np.testing.assert_array_equal(images.read_image(path), scan)
+
+
+def test_transparent_paper_is_white(scan):
+    picture = np.dstack([np.zeros_like(scan)] * 3 + [255 - scan])
+    np.testing.assert_array_equal(images.read_image(Image.fromarray(picture)), scan)
+
+
+def test_grey_paper_and_pale_ink_are_stretched(scan):
+    np.testing.assert_array_equal(images.read_image(np.where(scan == 0, 90, 210).astype(np.uint8)), scan)
+
+
+@pytest.mark.parametrize("picture", [np.full((50, 50), 255), np.zeros((50, 50)), np.zeros((1, 1)), np.full((96, 400), 130)])
+def test_pictures_without_ink_are_refused(picture):
+    with pytest.raises(HwdiffError, match="no ink found"):
+        images.read_image(picture.astype(np.uint8))
+
+
+def test_what_is_no_image_is_refused(tmp_path):
+    path = tmp_path / "letter.png"
+    path.write_text("Dear Sir")
+    with pytest.raises(HwdiffError, match=r"letter\.png: not an image"):
+        images.read_image(path)
+    with pytest.raises(HwdiffError, match="no such file"):
+        images.read_image(tmp_path / "none.png")
+
+
+def test_padding_refuses_what_is_too_wide():
+    assert images.pad_to_width(np.zeros((96, 10), dtype=np.uint8)).shape == (96, 1400)
+    with pytest.raises(HwdiffError, match="1401 pixels wide"):
+        images.pad_to_width(np.zeros((96, 1401), dtype=np.uint8))
+
+
+def test_drawn_lines_have_four_greys_and_white():
+    strokes = [np.array(stroke) for stroke in make_points(0)]
+    drawn = images.draw_line(strokes)
+    assert set(np.unique(drawn)) == {0, 64, 128, 192, 255}
+    height, width = np.ptp(np.concatenate(strokes)[:, 1]), np.ptp(np.concatenate(strokes)[:, 0])
+    scale = (np.floor(0.3 * height) - images.PEN_ROOM) / height
+    inked = images.trim(drawn)
+    assert inked.shape == pytest.approx((height * scale + 6, width * scale + 6), abs=2)
+    assert images.drawn_width(strokes) == pytest.approx(images.normalise(drawn).shape[1], rel=0.02)
+
+
+def test_drawing_nothing_is_refused():
+    with pytest.raises(HwdiffError, match="no extent"):
+        images.draw_line([np.zeros((3, 2))])
+    assert (images.draw_line([np.array([(0, 0), (300, 0)])]) == 0).any()  # a lone dash
+
+
+def test_drawn_lines_resemble_the_official_ones(shared, iam):
+    from hwdiff.data.iam import Report, Source, read_pairs
+    from hwdiff.figures import compare_line_images
+    from hwdiff.model.style import load_style_extractor
+
+    extractor = load_style_extractor(shared / "weights" / "mobilenet_v2-imagenet.safetensors")
+    _, cosines = compare_line_images(read_pairs(Source(iam), Report()), extractor)
+    assert len(cosines) == 6
+    assert min(cosines.values()) > 0.95
