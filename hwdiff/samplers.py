@@ -16,8 +16,8 @@ def schedule(steps=STEPS):
     published = alpha_bars()
     if steps == STEPS:
         return published
-    ends = torch.logit(published[[1, -1]])
-    return torch.cat((published[:1], torch.sigmoid(torch.linspace(*ends.tolist(), steps, dtype=torch.float64))))
+    noisy, clean = torch.logit(published[[-1, 1]]).tolist()
+    return torch.cat((published[:1], torch.sigmoid(torch.linspace(noisy, clean, steps, dtype=torch.float64).flip(0))))
 
 
 def _call(network, y, text, style, alpha_bar, t, callback):

@@ -102,14 +102,28 @@ def dataset(source, tmp_path_factory):
     return Dataset(path)
 
 
+def random_mobilenet(seed):
+    """MobileNetV2 with random weights and batch norms that fit them, so that its features are of the usual size."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        network = mobilenet_v2(weights=None)
+        for module in network.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.momentum = 1.0
+        with torch.no_grad():
+            network.train().features(torch.randn(2, 3, 96, 400))
+    return network.eval()
+
+
 @pytest.fixture(scope="session")
 def style_weights(tmp_path_factory):
     """A weights file of MobileNetV2 with random weights, for what does not need trained ones."""
     path = tmp_path_factory.mktemp("weights") / "mobilenet.safetensors"
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        state = mobilenet_v2(weights=None).state_dict()
-    save_file({key: value for key, value in state.items() if key.startswith("features.")}, path, metadata={"padding": "right-bottom"})
+    save_file(
+        {key: value for key, value in random_mobilenet(0).state_dict().items() if key.startswith("features.")},
+        path,
+        metadata={"padding": "right-bottom"},
+    )
     return path
 
 
@@ -130,9 +144,11 @@ def fill(network, seed=0):
     """Set all weights from NumPy's generator, whose stream does not change from one version of torch to the next."""
     generator = np.random.default_rng(seed)
     with torch.no_grad():
-        for weight in network.parameters():
-            size = weight.shape[-1] if weight.ndim > 1 else weight.shape[0]
-            weight.copy_(torch.from_numpy(generator.normal(0, size**-0.5, tuple(weight.shape))))
+        for name, weight in network.named_parameters():
+            deviation = weight.shape[-1] ** -0.5 if weight.ndim > 1 else 0.1
+            weight.copy_(torch.from_numpy(generator.normal(0, deviation, tuple(weight.shape))))
+            if name.endswith("scale_shift.bias"):
+                weight[: len(weight) // 2] += 1
     return network.eval()
 
 

@@ -1,6 +1,7 @@
 """Style features: MobileNetV2 on the image of a line (section 3.2 of Luhman & Luhman 2020)."""
 
 import hashlib
+import warnings
 from itertools import pairwise
 
 import numpy as np
@@ -52,7 +53,7 @@ class StyleExtractor(nn.Module):
 
     @torch.inference_mode()
     def forward(self, pixels):
-        """pixels: (B, 96, W) uint8, W = 1400 as in training gives 14 columns, a narrower image fewer. Returns (B, W // 100, 1280) float32."""
+        """pixels: (B, 96, W) uint8, as wide as 1400 in training. Returns (B, S, 1280) float32, S = 14 at that width, about W / 96."""
         x = pixels.float().unsqueeze(1) / 127.5 - 1
         x = self.features(x.expand(-1, 3, -1, -1).contiguous())
         return F.avg_pool2d(x, 3, stride=3).flatten(2).transpose(1, 2)
@@ -61,11 +62,15 @@ class StyleExtractor(nn.Module):
         """Features of one scan or line image (whatever `images.read_image` reads): (14, 1280) float32 on the CPU.
 
         padded=False leaves the image as wide as it is, as the authors' released inference does: fewer columns than 14, at least one.
-        Raises HwdiffError when there is no ink, or the line is wider than 1400 pixels at height 96.
+        Of a line that is wider than 1400 pixels at height 96 only the beginning is used, with a warning.
+        Raises HwdiffError when there is no ink.
         """
         name = source if isinstance(source, str) or hasattr(source, "__fspath__") else "style image"
         line = images.normalise(images.read_image(source, name), name)
-        line = images.pad_to_width(line, images.MAX_WIDTH if padded else max(line.shape[1], 96), name)
+        if line.shape[1] > images.MAX_WIDTH:
+            warnings.warn(f"{name}: {line.shape[1]} pixels wide at height 96; only the first {images.MAX_WIDTH} are used", stacklevel=2)
+            line = line[:, : images.MAX_WIDTH]
+        line = images.pad_to_width(line, images.MAX_WIDTH if padded else max(line.shape[1], images.HEIGHT), name)
         device = next(self.parameters()).device
         return self(torch.from_numpy(line)[None].to(device))[0].cpu()
 

@@ -34,10 +34,7 @@ def test_trim_loses_the_last_row_and_column_of_ink(scan):
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "LA", "P", "1", "I;16", "I", "F"])
 def test_scans_of_every_mode_are_read_alike(scan, mode, tmp_path):
-    if mode == "I;16":
-        picture = Image.fromarray(scan.astype(np.uint16) * 257)
-    else:
-        picture = Image.fromarray(scan).convert(mode)
+    picture = Image.fromarray(scan.astype(np.uint16) * 257) if mode == "I;16" else Image.fromarray(scan).convert(mode)
     path = tmp_path / ("scan.tif" if mode in ("F", "I") else "scan.png")
     picture.save(path)
     np.testing.assert_array_equal(images.read_image(path), scan)

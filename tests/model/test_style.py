@@ -1,0 +1,105 @@
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torchvision.models import MobileNet_V2_Weights
+
+from hwdiff.errors import HwdiffError
+from hwdiff.model import style
+from tests.conftest import random_mobilenet
+
+
+@pytest.fixture(scope="session")
+def lines():
+    pixels = np.random.default_rng(0).integers(0, 255, (2, 96, 1400), dtype=np.uint8)
+    return torch.from_numpy(pixels)
+
+
+def test_features_have_the_published_shape(extractor, lines):
+    assert extractor(lines).shape == (2, 14, 1280)
+    assert extractor(lines[:, :, :450]).shape == (2, 5, 1280)
+
+
+def test_torchvisions_weights_give_torchvisions_features(lines, tmp_path):
+    network = random_mobilenet(1)
+    torch.save(network.state_dict(), tmp_path / "mobilenet_v2.pth")
+    extractor = style.load_style_extractor(tmp_path / "mobilenet_v2.pth")
+    with torch.inference_mode():
+        expected = F.avg_pool2d(network.features(lines[:, None].expand(-1, 3, -1, -1) / 127.5 - 1), 3, 3)
+    torch.testing.assert_close(extractor(lines), expected.flatten(2).transpose(1, 2), atol=1e-4, rtol=1e-4)
+    assert extractor.padding == style.BOTH_SIDES
+
+
+def test_the_side_of_the_padding_belongs_to_the_weights(extractor, style_weights, lines, tmp_path):
+    assert extractor.padding == style.RIGHT_BOTTOM
+    both = tmp_path / "both.safetensors"
+    save_file(load_file(style_weights), both)
+    other = style.load_style_extractor(both)
+    assert other.padding == style.BOTH_SIDES
+    assert other.fingerprint != extractor.fingerprint
+    assert not torch.allclose(other(lines), extractor(lines))
+
+
+def test_padding_is_tensorflows(lines):
+    x = torch.arange(1.0, 7).view(1, 1, 1, 6)
+    assert style._SamePadding()(x)[0, 0].tolist() == [[0, 0, 0, 0, 0, 0, 0], [1, 2, 3, 4, 5, 6, 0], [0] * 7]  # odd height: both sides
+
+
+def test_the_network_stays_frozen(extractor):
+    assert not extractor.train().training
+    assert not any(weight.requires_grad for weight in extractor.parameters())
+
+
+def test_the_wrong_side_turns_the_features(shared, iam, tmp_path):
+    """The real weights, as padded in their training and as torchvision would pad them: the cosine is about 0.6."""
+    weights = shared / "weights" / "mobilenet_v2-imagenet.safetensors"
+    save_file(load_file(weights), tmp_path / "wrong.safetensors")
+    line = iam / "lineImages" / "a02-050-03.tif"
+    right = style.load_style_extractor(weights).of_image(line)
+    wrong = style.load_style_extractor(tmp_path / "wrong.safetensors").of_image(line)
+    assert F.cosine_similarity(right.flatten(), wrong.flatten(), dim=0) == pytest.approx(0.6, abs=0.1)
+
+
+def test_scans_of_any_size_give_features(extractor):
+    for shape in ((30, 100), (400, 1200), (96, 97)):
+        picture = np.full(shape, 255, dtype=np.uint8)
+        picture[shape[0] // 4 : -shape[0] // 4, 10:-10:7] = 0
+        assert extractor.of_image(picture).shape == (14, 1280)
+    assert extractor.of_image(Image.fromarray(picture), padded=False).shape == (1, 1280)
+    with pytest.raises(HwdiffError, match="no ink"):
+        extractor.of_image(np.full((50, 50), 255, dtype=np.uint8))
+    wide = np.full((30, 2000), 255, dtype=np.uint8)
+    wide[10:20, 5:-5:3] = 0
+    with pytest.warns(UserWarning, match="pixels wide at height 96; only the first 1400"):
+        assert extractor.of_image(wide).shape == (14, 1280)
+
+
+class Evil:
+    def __reduce__(self):
+        return print, ("run",)
+
+
+def test_what_is_no_weights_file_is_refused(style_weights, tmp_path, capsys):
+    with pytest.raises(HwdiffError, match="cannot be read"):
+        style.load_style_extractor(tmp_path / "none.safetensors")
+    (tmp_path / "short.safetensors").write_bytes(style_weights.read_bytes()[:5000])
+    with pytest.raises(HwdiffError, match=r"short\.safetensors: damaged"):
+        style.load_style_extractor(tmp_path / "short.safetensors")
+    torch.save(Evil(), tmp_path / "evil.pth")
+    with pytest.raises(HwdiffError, match=r"evil\.pth: neither safetensors nor"):
+        style.load_style_extractor(tmp_path / "evil.pth")
+    assert "run" not in capsys.readouterr().out
+    save_file({"weight": torch.zeros(3)}, tmp_path / "other.safetensors")
+    with pytest.raises(HwdiffError, match=r"other\.safetensors: not MobileNetV2"):
+        style.load_style_extractor(tmp_path / "other.safetensors")
+
+
+def test_a_download_that_fails_says_what_to_do(monkeypatch):
+    def fail(*args, **kwargs):
+        raise OSError("network unreachable")
+
+    monkeypatch.setattr(MobileNet_V2_Weights.IMAGENET1K_V1.__class__, "get_state_dict", fail)
+    with pytest.raises(HwdiffError, match=r"cannot be downloaded .* --style-weights FILE"):
+        style.load_style_extractor()

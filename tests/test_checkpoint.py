@@ -1,0 +1,84 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from hwdiff import HwdiffError, load_model
+from hwdiff.checkpoint import read_info, save_model
+from tests.model.test_writer import inputs
+
+
+@pytest.fixture
+def path(network, tmp_path):
+    save_model(network, tmp_path / "new" / "model.safetensors", step=7, style_weights={"name": "made up", "fingerprint": "0" * 64})
+    return tmp_path / "new" / "model.safetensors"
+
+
+@torch.inference_mode()
+def test_a_model_comes_back(network, path):
+    opened = load_model(path, device="cpu")
+    assert not opened.training
+    assert opened.config == network.config
+    assert opened.info["step"] == 7
+    assert read_info(path)["style_weights"]["name"] == "made up"
+    for expected, found in zip(network(*inputs()), opened(*inputs()), strict=True):
+        assert torch.equal(expected, found)
+    torch.testing.assert_close(opened.default_style.float(), network.default_style, atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("keep", [0, 6, 500, 0.5, 0.999])
+def test_a_checkpoint_cut_short_is_refused(path, keep):
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(keep * len(whole)) if keep < 1 else keep])
+    with pytest.raises(HwdiffError, match=r"model\.safetensors: not a whole checkpoint"):
+        load_model(path)
+
+
+class Evil:
+    def __reduce__(self):
+        return print, ("run",)
+
+
+def test_a_pickle_is_never_run(tmp_path, capsys):
+    torch.save(Evil(), tmp_path / "model.safetensors")
+    with pytest.raises(HwdiffError, match="a pickle"):
+        load_model(tmp_path / "model.safetensors")
+    with pytest.raises(HwdiffError, match="not a whole checkpoint"):
+        read_info(tmp_path / "model.safetensors")
+    np.save(tmp_path / "array.npy", np.zeros(3))
+    with pytest.raises(HwdiffError, match="not a whole checkpoint"):
+        load_model(tmp_path / "array.npy")
+    assert "run" not in capsys.readouterr().out
+
+
+def test_foreign_safetensors_are_refused(path, network, tmp_path):
+    save_file({"a": torch.zeros(2)}, tmp_path / "other.safetensors")
+    with pytest.raises(HwdiffError, match="not of hwdiff"):
+        load_model(tmp_path / "other.safetensors")
+    header = read_info(path)
+    save_file({"a": torch.zeros(2)}, tmp_path / "newer.safetensors", metadata={"hwdiff": json.dumps({**header, "format": "hwdiff checkpoint 9"})})
+    with pytest.raises(HwdiffError, match="'hwdiff checkpoint 9', but this version reads"):
+        load_model(tmp_path / "newer.safetensors")
+    save_file(dict(network.state_dict()), tmp_path / "wide.safetensors", metadata={"hwdiff": json.dumps({**header, "model": {"c1": 64}})})
+    with pytest.raises(HwdiffError, match="do not fit its header"):
+        load_model(tmp_path / "wide.safetensors")
+    with pytest.raises(HwdiffError, match="cannot be read"):
+        load_model(tmp_path / "none.safetensors")
+    with pytest.raises(HwdiffError, match="cannot be read"):
+        load_model(tmp_path)
+
+
+def test_a_failed_save_keeps_what_was_there(network, path, monkeypatch):
+    before = path.read_bytes()
+
+    def full_disk(tensors, filename, metadata):
+        filename.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("hwdiff.checkpoint.save_file", full_disk)
+    with pytest.raises(HwdiffError, match="No space left on device"):
+        save_model(network, path)
+    assert path.read_bytes() == before
+    assert [file.name for file in path.parent.iterdir()] == [path.name]

@@ -1,0 +1,70 @@
+import xml.etree.ElementTree as ET
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hwdiff import HwdiffError, Ink
+
+# A stroke to the right and up, a pen-up move, a dot, then padding.
+OFFSETS = [(0, 0), (4, 0), (0, 3), (5, 0), (3, 3), (0, 0), (1, 1)]
+PEN_UP = [True, False, False, True, True, True, True]
+
+
+@pytest.fixture
+def ink():
+    return Ink(OFFSETS, [True, False, False, True, False, True, True], "a & b")
+
+
+def test_pen_up_moves_at_the_end_are_cut(ink):
+    trimmed = ink.trimmed()
+    assert len(trimmed) == 5
+    assert trimmed.text == "a & b"
+    assert len(Ink(OFFSETS, [True] * 7).trimmed()) == 0
+
+
+def test_no_line_is_drawn_at_pen_ups(ink):
+    first, second = ink.trimmed().strokes()
+    assert first.tolist() == [[0, 0], [4, 0], [4, 3]]
+    assert second.tolist() == [[9, 3], [12, 6]]
+    picture = np.asarray(ink.trimmed().to_image(10))
+    columns = (picture < 128).any(axis=0)
+    assert not columns[10 * 7 : 10 * 9].any()  # the gap between the strokes, margins of 1.5 units included
+    assert columns[20:50].all()
+
+
+def test_svg_is_well_formed_and_turns_y_down(ink):
+    root = ET.fromstring(ink.trimmed().to_svg())
+    assert root[0].text == "a & b"
+    assert root[2].attrib["d"] == "M1.50 7.50 L5.50 7.50 L5.50 4.50 M10.50 4.50 L13.50 1.50"
+    assert ink._repr_svg_() == ink.to_svg()
+
+
+def test_a_point_is_a_dot():
+    ink = Ink(OFFSETS[:5], PEN_UP[:5])
+    assert [len(stroke) for stroke in ink.strokes()] == [3, 1, 1]
+    assert (np.asarray(Ink([(0, 0)], [False]).to_image(20)) < 128).sum() > 50
+
+
+def test_saving(ink, tmp_path):
+    ink.save(tmp_path / "deep" / "line.svg")
+    ink.save(tmp_path / "deep" / "line.PNG")
+    assert (tmp_path / "deep" / "line.svg").read_text() == ink.to_svg()
+    assert Image.open(tmp_path / "deep" / "line.PNG").size == ink.to_image().size
+    with pytest.raises(HwdiffError, match=r"line\.gif: ink is saved as \.svg or \.png"):
+        ink.save(tmp_path / "line.gif")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(HwdiffError, match="cannot be written"):
+        ink.save(tmp_path / "file" / "line.svg")
+
+
+def test_empty_ink_is_a_blank_page():
+    ink = Ink(np.zeros((0, 2)), [])
+    assert np.asarray(ink.to_image()).min() == 255
+    ET.fromstring(ink.to_svg())
+
+
+@pytest.mark.parametrize(("offsets", "pen_up"), [([(0, 0, 0)], [True]), ([(0, 0)], [True, False]), ([(0, np.nan)], [True]), ([0, 1], [True, True])])
+def test_arrays_that_do_not_fit_are_refused(offsets, pen_up):
+    with pytest.raises(HwdiffError, match="ink:"):
+        Ink(offsets, pen_up)

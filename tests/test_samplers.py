@@ -1,0 +1,103 @@
+import numpy as np
+import pytest
+import torch
+
+from hwdiff import diffusion, samplers
+from hwdiff.model.reference import load_reference
+from hwdiff.writing import seeded_noise
+from tests.conftest import golden
+
+
+def gaussian_network(mean, deviation):
+    """The best possible network for ink that is normal with this mean and deviation: its eps has a closed form."""
+
+    def network(y, text, noise_level, style, attention=True):
+        variance = noise_level**2 * deviation**2 + 1 - noise_level**2
+        eps = (1 - noise_level**2).sqrt() * (y - noise_level * mean) / variance
+        return eps, torch.sigmoid(y[..., :1]), None
+
+    return network
+
+
+def run(sampler, network, steps, points=4000, **options):
+    noise = seeded_noise([0, 1], points, "cpu")
+    return sampler(network, noise(None).double(), None, None, samplers.schedule(steps), lambda t: noise(t).double(), **options)
+
+
+@pytest.mark.parametrize("case", [("new", samplers.sample_eq12, {"released": True}), ("standard", samplers.sample_eq9, {})])
+@torch.inference_mode()
+def test_the_recorded_loops_come_out(shared, case):
+    name, sampler, options = case
+    arrays = {key: torch.from_numpy(array) for key, array in golden(shared, "reference-tiny.npz").items() if key.startswith("sample.")}
+    network = load_reference(shared / "golden" / "reference-tiny.h5")
+    draws = iter(arrays[f"sample.{name}.noise"])
+    text, style = arrays["sample.text"].long(), arrays["sample.style"]
+    offsets, pen_up = sampler(network, next(draws), text, style, diffusion.alpha_bars().float(), lambda t: next(draws), **options)
+    expected = arrays[f"sample.{name}.output"]
+    assert (offsets - expected[..., :2]).abs().max() / expected[..., :2].abs().max() < 1e-5
+    assert (pen_up[..., 0] - expected[..., 2]).abs().max() < 1e-5
+
+
+def test_the_released_program_adds_no_noise_at_t_2():
+    network = gaussian_network(0.7, 0.4)
+    paper, released = (run(samplers.sample_eq12, network, 60, points=8, released=released)[0] for released in (False, True))
+    assert (paper - released).abs().max() > 1e-3
+    asked = []
+    noise = seeded_noise([0], 8, "cpu")
+    samplers.sample_eq12(network, noise(None), None, None, samplers.schedule(60), lambda t: asked.append(t) or noise(t), released=True)
+    assert asked == list(range(60, 2, -1))
+
+
+def eq12_deviation(deviation, steps):
+    """What Eq. 12 does to normal ink: noising the *expected* clean ink at each step loses some variance. Exact, by recursion."""
+    alpha_bar, variance = samplers.schedule(steps), 1.0
+    for t in range(steps, 0, -1):
+        gain = alpha_bar[t].sqrt() * deviation**2 / (alpha_bar[t] * deviation**2 + 1 - alpha_bar[t])
+        variance = alpha_bar[t - 1] * gain**2 * variance + 1 - alpha_bar[t - 1]
+    return float(variance) ** 0.5
+
+
+@pytest.mark.parametrize("name", samplers.SAMPLERS)
+@pytest.mark.parametrize("steps", [60, 200])
+def test_the_samplers_reach_a_known_distribution(name, steps):
+    offsets, _ = run(samplers.SAMPLERS[name], gaussian_network(0.7, 0.4), steps)
+    expected = eq12_deviation(0.4, steps) if name == "eq12" else 0.4
+    assert offsets.mean().item() == pytest.approx(0.7, abs=0.06)
+    assert offsets.std().item() == pytest.approx(expected, abs=0.035)
+
+
+def test_deterministic_samplers_follow_the_ode_with_few_steps():
+    """For normal ink the flow is known: y_0 = mean + deviation (y_T - l_T mean) / s_T. Halving the steps shows the order."""
+    alpha = diffusion.alpha_bars()[-1]
+    start = seeded_noise([0, 1], 4000, "cpu")(None).double()
+    exact = 0.7 + 0.4 * (start - alpha.sqrt() * 0.7) / (alpha * 0.16 + 1 - alpha).sqrt()
+    errors = {
+        name: [(run(samplers.SAMPLERS[name], gaussian_network(0.7, 0.4), steps)[0] - exact).square().mean().sqrt().item() for steps in (10, 20, 40)]
+        for name in ("ddim", "dpm")
+    }
+    assert errors["ddim"][2] < errors["ddim"][1] < errors["ddim"][0] < 0.15
+    assert all(second < first for first, second in zip(errors["ddim"], errors["dpm"], strict=True))
+
+
+def test_schedules_keep_the_published_ends():
+    published = diffusion.alpha_bars()
+    for steps in (2, 5, 20, 100):
+        levels = samplers.schedule(steps)
+        assert len(levels) == steps + 1
+        assert levels[0] == 1
+        assert (levels.diff() < 0).all()
+        torch.testing.assert_close(levels[[1, -1]], published[[1, -1]])
+    assert torch.equal(samplers.schedule(60), published)
+    assert samplers.schedule(1).tolist() == pytest.approx([1, published[-1].item()])
+
+
+@torch.inference_mode()
+def test_the_callback_sees_each_step(network):
+    seen = []
+    noise = seeded_noise([0], 16, "cpu")
+    text = torch.tensor([[3, 4, 1]])
+    arguments = (text, network.default_style[None], samplers.schedule(5).float(), noise)
+    offsets, _ = samplers.sample_ddim(network, noise(None), *arguments, callback=lambda *step: seen.append(step))
+    assert [step[0] for step in seen] == [5, 4, 3, 2, 1]
+    assert all(y.shape == (1, 16, 2) and pen_up.shape == (1, 16, 1) and attention.shape == (1, 6, 2, 3) for _, y, pen_up, attention in seen)
+    assert not np.array_equal(seen[-1][1], offsets)
