@@ -1,4 +1,4 @@
-"""The command line: `hwdiff prepare`, `train`, `write`, `info`, `compare-images`."""
+"""The command line: `hwdiff prepare`, `train`, `write`, `info`, `compare-images`, `benchmark`."""
 
 import json
 import sys
@@ -187,6 +187,21 @@ def compare_images(
     save_figure(figure, out)
     for line_id, cosine in cosines.items():
         print(f"{line_id}  cosine of style features {cosine:.3f}")
+
+
+@command
+def benchmark(
+    data: Annotated[Path, typer.Option(help="The dataset file that hwdiff prepare wrote.")],
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; by default CUDA where there is one.")] = None,
+):
+    """Measure writing and training as a share of this machine's matrix-product rate."""
+    from hwdiff.benchmark import benchmark as measure
+    from hwdiff.checkpoint import default_device
+    from hwdiff.data.dataset import Dataset
+
+    for what, seconds, rate, share in measure(Dataset(data), device or default_device()):
+        duration = "" if seconds is None else f"{seconds:.2f} s"
+        print(f"{what:62} {duration:>9} {rate / 1e9:9.1f} GFLOP/s {'' if share is None else format(share, '5.0%')}")
 
 
 def _print_dataset(path, manifest):

@@ -64,7 +64,7 @@ class TrainingConfig:
 PRESETS = {
     "paper": TrainingConfig(),
     "smoke": TrainingConfig(
-        steps=100, batch_size=24, learning_rate=1e-3, padding="bucket", save_every=50, model=ModelConfig(c1=32, c2=48, c3=64, num_layers=1)
+        steps=100, batch_size=16, learning_rate=1e-3, padding="bucket", save_every=50, model=ModelConfig(c1=32, c2=48, c3=64, num_layers=1)
     ),
 }
 

@@ -101,7 +101,7 @@ def test_styles_are_images_or_features(writer, extractor, tmp_path):
     assert features[0].shape == (2, 14, 1280)
     own = torch.rand(2, 14, 1280)
     assert torch.equal(style_features(writer, own, 2), own)
-    assert style_features(writer, picture, 1, extractor, padded=False).shape == (1, 5, 1280)
+    assert style_features(writer, picture, 1, extractor, padded=False).shape == (1, 8, 1280)
     for wrong in (torch.rand(3, 14, 1280), torch.rand(14, 100), torch.full((14, 1280), torch.nan)):
         with pytest.raises(HwdiffError, match="style: features of shape"):
             style_features(writer, wrong, 2)

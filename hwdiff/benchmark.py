@@ -1,0 +1,92 @@
+"""Speed as a share of what the machine's matrix products reach, measured in the same run."""
+
+import time
+from itertools import islice
+
+import numpy as np
+import torch
+
+from hwdiff import diffusion, training
+from hwdiff.model.style import FEATURES
+from hwdiff.model.writer import DiffusionWriter
+from hwdiff.samplers import sample_eq12, schedule
+from hwdiff.writing import seeded_noise
+
+FORWARD_FLOP = 2.11e9  # of one line of 488 points
+LINE_POINTS = 488
+
+
+def rate_of(function, flop, device, seconds=3.0):
+    """Floating-point operations a second of `function`, which does `flop` of them; repeated for `seconds`, after a call to warm up."""
+
+    def wait():
+        if torch.device(device).type == "cuda":
+            torch.cuda.synchronize()
+
+    function()
+    wait()
+    calls, start = 0, time.perf_counter()
+    while time.perf_counter() - start < seconds:
+        function()
+        wait()
+        calls += 1
+    return flop * calls / (time.perf_counter() - start)
+
+
+def matrix_product_rate(dtype, device, size=1024):
+    """Floating-point operations a second of a product of two square matrices."""
+    left, right = torch.randn(2, size, size, device=device).to(dtype)
+    return rate_of(lambda: left @ right, 2 * size**3, device)
+
+
+def sampling_rate(device):
+    """Operations a second while one line of 488 points is written in 60 steps at the published size."""
+    network = DiffusionWriter().to(device).eval()
+    noise = seeded_noise([0], LINE_POINTS, device)
+    text = torch.randint(3, 70, (1, 31), device=device)
+    style = torch.rand(1, *FEATURES, device=device)
+    with torch.inference_mode():
+        levels = schedule().float()
+        return rate_of(lambda: sample_eq12(network, noise(None), text, style, levels, noise), diffusion.STEPS * FORWARD_FLOP, device)
+
+
+def training_rate(dataset, config, device, steps=4):
+    """(seconds a step, operations a second) of training at `config`, operations counted without padding.
+
+    Batches are real, from `dataset`; only the style features are random. A step is all of it: batch, forward, backward, clipping, Adam.
+    """
+
+    class RandomStyle:
+        def __getitem__(self, indices):
+            return torch.from_numpy(np.random.default_rng(0).random((len(indices), *FEATURES), dtype=np.float32))
+
+    network = DiffusionWriter(config.model).to(device).train()
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-4, betas=training.BETAS, fused=True)
+    generator, alpha_bar = torch.Generator(device).manual_seed(0), diffusion.alpha_bars()
+    points, start = 0, 0.0
+    for number, batch in enumerate(islice(training.training_batches(dataset, RandomStyle(), config), steps + 1)):
+        optimizer.zero_grad()
+        stroke, _ = training.accumulate_gradients(network, batch.to(device), config, alpha_bar, generator)
+        training.clip_gradients(network.parameters(), config.clipping)
+        optimizer.step()
+        stroke.item()
+        if number == 0:  # the first one warms up
+            start = time.perf_counter()
+        else:
+            points += int(batch.lengths.sum())
+    seconds = time.perf_counter() - start
+    return seconds / steps, 3 * FORWARD_FLOP * points / LINE_POINTS / seconds
+
+
+def benchmark(dataset, device):
+    """Measure the machine, sampling and training; yields (what, seconds, operations a second, share of the matrix-product rate)."""
+    fp32, bf16 = (matrix_product_rate(dtype, device) for dtype in (torch.float32, torch.bfloat16))
+    yield "matrix product, fp32", None, fp32, None
+    yield "matrix product, bf16", None, bf16, None
+    rate = sampling_rate(device)
+    yield "writing one line of 488 points, 60 steps, fp32", diffusion.STEPS * FORWARD_FLOP / rate, rate, rate / fp32
+    # Where bf16 is emulated it is a hundred times slower than fp32: nobody would train with it.
+    for precision, limit in (("fp32", fp32), ("bf16", bf16)):
+        if precision == "fp32" or bf16 > fp32:
+            seconds, rate = training_rate(dataset, training.preset("paper", padding="bucket", precision=precision), device)
+            yield f"training step, batch 96, {precision}, counted without padding", seconds, rate, rate / limit

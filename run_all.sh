@@ -1,0 +1,75 @@
+#!/usr/bin/env bash
+# Sets hwdiff up and runs it.
+#   ./run_all.sh          set up; then prepare IAM, train the smoke preset for a minute or two, write samples -> runs/smoke/
+#   ./run_all.sh test     set up; then run the tests
+# IAM=DIR             the folder with the IAM On-Line archives   (default: data/iam-ondb, or $HWDIFF_SHARED/data/iam-ondb)
+# STYLE_WEIGHTS=FILE  MobileNetV2 weights                        (default: torchvision's, downloaded once)
+# An active environment in which hwdiff is installed is used as it is; otherwise .venv is made here.
+set -euo pipefail
+cd "$(dirname "$0")"
+export PYTHONUNBUFFERED=1
+HWDIFF_SHARED=${HWDIFF_SHARED:-$(cd .. && pwd)/shared}
+
+say() { printf '\n== %s\n' "$*"; }
+fail() { printf 'error: %s\n' "$*" >&2; exit 1; }
+
+find_python() {
+  for python in "${PYTHON:-python3}" python3.13 python3.12 python3.11 python3.14; do
+    "$python" -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$python"; return; }
+  done
+  fail "Python 3.11 or later is needed; install one, or name it with PYTHON=..."
+}
+
+set_up() {
+  if [ -n "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ] && (cd / && python -c 'import hwdiff') 2>/dev/null; then
+    say "using the active environment ${VIRTUAL_ENV:-$CONDA_PREFIX}"
+    return
+  fi
+  local stamp wanted
+  stamp=.venv/.installed
+  wanted=$(cat requirements.txt pyproject.toml | cksum)
+  if [ "$(cat $stamp 2>/dev/null)" != "$wanted" ]; then
+    say "setting up .venv with the versions of requirements.txt (about 6 GB, most of it PyTorch)"
+    [ -x .venv/bin/python ] || "$(find_python)" -m venv .venv || fail "the environment .venv could not be made"
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check uv || fail "uv could not be installed from PyPI; is there a network?"
+    .venv/bin/uv pip install --python .venv/bin/python --requirement requirements.txt --editable . ||
+      fail "the packages could not be installed; see above"
+    echo "$wanted" > $stamp
+  else
+    say "using .venv, which is up to date"
+  fi
+  export VIRTUAL_ENV=$PWD/.venv PATH=$PWD/.venv/bin:$PATH
+}
+
+main_job() {
+  local iam=${IAM:-} weights=${STYLE_WEIGHTS:-} out=runs/smoke style=()
+  for folder in data/iam-ondb "$HWDIFF_SHARED/data/iam-ondb"; do
+    if [ -z "$iam" ] && [ -d "$folder" ]; then iam=$folder; fi
+  done
+  [ -n "$iam" ] || fail "no IAM archives: download them (README, \"Getting IAM\") into data/iam-ondb, or name their folder with IAM=DIR"
+  if [ -z "$weights" ]; then
+    for file in "$HWDIFF_SHARED"/weights/mobilenet_v2*.safetensors; do if [ -f "$file" ]; then weights=$file; fi; done
+  fi
+  if [ -n "$weights" ]; then style=(--style-weights "$weights"); fi
+
+  say "1/3 preparing $iam -> runs/iam.npz"
+  hwdiff prepare --source "$iam" --out runs/iam.npz
+  if [ -f $out/model.safetensors ]; then
+    say "2/3 $out holds a trained model already (delete the folder to train it again)"
+  else
+    say "2/3 training the preset smoke -> $out"
+    rm -rf $out
+    hwdiff train --data runs/iam.npz --out $out --preset smoke "${style[@]}"
+  fi
+  say "3/3 writing -> $out/samples (after a hundred steps the ink is scribble: training has only begun)"
+  hwdiff write "the quick brown fox jumps" --model $out/model.safetensors -o $out/samples/fox.svg
+  hwdiff write "Samples from a diffusion model" --model $out/model.safetensors --sampler ddim --steps 20 -o $out/samples/samples.png
+  say "done: look at $out/samples"
+}
+
+case "${1:-}" in
+  "") set_up; main_job ;;
+  test) set_up; say "running the tests"; python -m pytest "${@:2}" ;;
+  -h | --help) sed -n '2,8s/^# \{0,1\}//p' "$0" ;;
+  *) fail "no such command as '$1'; see ./run_all.sh --help" ;;
+esac

@@ -1,0 +1,108 @@
+import json
+import subprocess
+import sys
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from hwdiff.cli import app
+
+
+def hwdiff(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def trained(source, style_weights, tmp_path_factory):
+    """prepare and train, one after the other, as a user would."""
+    folder = tmp_path_factory.mktemp("cli")
+    prepared = hwdiff("prepare", "--source", source, "--out", folder / "data" / "lines.npz")
+    assert prepared.exit_code == 0, prepared.output
+    assert "24 lines of 6 forms (16 train, 4 validation, 4 test), split authors" in prepared.output
+    options = ("--steps", 2, "--batch-size", 3, "--style-weights", style_weights)
+    result = hwdiff("train", "--data", folder / "data" / "lines.npz", "--out", folder / "run", *options)
+    assert result.exit_code == 0, result.output
+    return folder
+
+
+def test_write(trained, style_weights):
+    model = trained / "run" / "model.safetensors"
+    result = hwdiff("write", "hello world", "--model", model, "-o", trained / "new" / "hello.svg")
+    assert result.exit_code == 0, result.output
+    assert (trained / "new" / "hello.svg").read_text().startswith("<svg")
+    picture = Image.new("L", (300, 60), 255)
+    picture.paste(0, (20, 20, 280, 40))
+    picture.save(trained / "hand.png")
+    options = ("--style", trained / "hand.png", "--style-weights", style_weights, "--sampler", "dpm", "--steps", 4, "--seed", 5)
+    result = hwdiff("write", "hi", "--model", model, *options, "-o", trained / "hi.png")
+    assert result.exit_code == 0, result.output
+    assert Image.open(trained / "hi.png").format == "PNG"
+
+
+def test_info(trained):
+    checkpoint = hwdiff("info", trained / "run" / "model.safetensors")
+    assert "parameters" in checkpoint.output
+    assert json.loads(checkpoint.output.split("\n", 1)[1])["step"] == 2
+    assert "24 lines of 6 forms" in hwdiff("info", trained / "data" / "lines.npz").output
+
+
+def test_preparing_twice_says_so(trained, source):
+    again = hwdiff("prepare", "--source", source, "--out", trained / "data" / "lines.npz")
+    assert "nothing to do" in again.output
+    assert again.exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("write", "", "--model", "{run}/model.safetensors", "-o", "a.svg"), "error: text '': nothing in it can be written"),
+        (("write", "hi", "--model", "{run}/none.safetensors", "-o", "a.svg"), "none.safetensors: cannot be read"),
+        (("write", "hi", "--model", "{run}/config.json", "-o", "a.svg"), "config.json: not a whole checkpoint"),
+        (("write", "hi", "--model", "{run}/model.safetensors", "-o", "a.gif"), "a.gif: ink is saved as .svg or .png"),
+        (
+            ("write", "hi", "--model", "{run}/model.safetensors", "--style", "no.png", "--style-weights", "{weights}", "-o", "a.svg"),
+            "no.png: no such file",
+        ),
+        (("train", "--data", "none.npz", "--out", "x"), "none.npz: no such file; make it with hwdiff prepare"),
+        (("train", "--data", "{data}", "--out", "{run}", "--style-weights", "{weights}"), "holds a training run already"),
+        (("train", "--data", "{data}", "--out", "x", "--precision", "fp8"), "precision = 'fp8': choose one of fp32, bf16"),
+        (("prepare", "--source", "none", "--out", "x.npz"), "none: no such folder"),
+        (("info", "none.npz"), "none.npz: no such file"),
+    ],
+)
+def test_errors_are_one_line(trained, style_weights, arguments, message):
+    places = {"run": trained / "run", "data": trained / "data" / "lines.npz", "weights": style_weights}
+    result = hwdiff(*(argument.format(**places) for argument in arguments))
+    assert result.exit_code == 1
+    [line] = [line for line in result.output.splitlines() if line.startswith("error: ")]
+    assert message in line
+    assert "Traceback" not in result.output
+
+
+def test_unknown_characters_are_named(trained):
+    result = hwdiff("write", "a € b", "--model", trained / "run" / "model.safetensors", "--steps", 2, "-o", trained / "euro.svg")
+    assert result.exit_code == 0
+    assert "warning: text 'a € b': the model cannot write '€'" in result.output
+
+
+def test_help_reads_well_and_does_not_wait_for_torch():
+    code = "import sys, hwdiff.cli; print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "False"
+    result = hwdiff("--help")
+    for command in ("prepare", "train", "write", "info"):
+        assert command in result.output
+        assert hwdiff(command, "--help").exit_code == 0
+    unknown = hwdiff("train", "--data", "x", "--out", "y", "--preset", "huge")
+    assert unknown.exit_code == 2
+    assert "huge" in unknown.output
+
+
+def test_benchmark_reports_shares(trained, monkeypatch):
+    from hwdiff import benchmark
+    from hwdiff.data.dataset import Dataset
+
+    monkeypatch.setattr(benchmark, "rate_of", lambda function, flop, device: function() is None or 1e9)
+    monkeypatch.setattr(benchmark, "training_rate", lambda dataset, config, device: (2.0, 5e8))
+    rows = list(benchmark.benchmark(Dataset(trained / "data" / "lines.npz"), "cpu"))
+    assert [row[3] for row in rows] == [None, None, 1.0, 0.5]
