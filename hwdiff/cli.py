@@ -3,6 +3,7 @@
 import json
 import sys
 import warnings
+from dataclasses import replace
 from enum import StrEnum
 from functools import wraps
 from pathlib import Path
@@ -23,6 +24,11 @@ StyleWeights = Annotated[
 class Split(StrEnum):
     authors = "authors"
     official = "official"
+
+
+class Form(StrEnum):
+    paper = "paper"
+    released = "released"
 
 
 class Preset(StrEnum):
@@ -66,12 +72,14 @@ def prepare(
     source: Annotated[Path, typer.Option(help="Folder with the IAM On-Line archives (or what was unpacked from them) and the split lists.")],
     out: Annotated[Path, typer.Option(help="The dataset file to write, *.npz.")],
     split: Annotated[Split, typer.Option(help="authors: as the paper trains; official: as the database's makers propose.")] = Split.authors,
+    long_offsets: Annotated[Form, typer.Option(help="What a long offset is measured from: the mean (paper) or zero (released).")] = Form.paper,
 ):
     """Read the IAM On-Line archives and write one dataset file."""
     from hwdiff.data.dataset import prepare as prepare_dataset
+    from hwdiff.data.iam import Limits
 
     with tqdm(desc="reading lines", unit=" lines", disable=None) as bar:
-        prepared = prepare_dataset(source, out, split.value, progress=bar.update)
+        prepared = prepare_dataset(source, out, split.value, Limits(long_offsets=long_offsets.value), progress=bar.update)
     if prepared.existed:
         print(f"{out} is there already, prepared with the same parameters: nothing to do (delete it to read the archives again)")
     _print_dataset(out, prepared.manifest)
@@ -91,6 +99,7 @@ def train(
     noise_levels: Annotated[str | None, typer.Option(help="paper or released (the authors' code): how noise levels are drawn.")] = None,
     pen_weight: Annotated[str | None, typer.Option(help="paper or released: how the pen's loss is weighted.")] = None,
     clipping: Annotated[str | None, typer.Option(help="all or each (released): what gradients are clipped together.")] = None,
+    position_form: Annotated[str | None, typer.Option(help="strokes (released) or text (paper): which positions are multiplied.")] = None,
     own_style: Annotated[bool | None, typer.Option(help="A line's style image may be its own (released).")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of weights, order and noise.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; by default CUDA where there is one.")] = None,
@@ -115,6 +124,8 @@ def train(
         own_style=own_style,
         seed=seed,
     )
+    if position_form:
+        config = replace(config, model=replace(config.model, position_form=position_form))
     dataset = Dataset(data, split="authors") if preset is Preset.paper else Dataset(data)
     device = device or default_device()
     features = StyleFeatures(dataset, load_style_extractor(style_weights, device))
@@ -169,6 +180,32 @@ def info(path: Annotated[Path, typer.Argument(help="A dataset file, a checkpoint
     parameters = sum(weight.numel() for weight in network.parameters())
     print(f"{path}: network of Luhman & Luhman (2020), {parameters:,} parameters")
     print(json.dumps(network.info or {"model": network.settings, "written by": "the authors' program"}, indent=2))
+
+
+@command
+def report(
+    run: Annotated[Path, typer.Argument(help="The folder that hwdiff train wrote.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The folder for the figures loss.png and samples.png.")],
+    seed: Annotated[int, typer.Option(help="Seed of the samples.")] = 0,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; by default CUDA where there is one.")] = None,
+):
+    """Draw a training run's loss, and what its model writes (the texts of the paper's Fig. 11 and 14)."""
+    from hwdiff.checkpoint import load_model
+    from hwdiff.figures import plot_inks, plot_loss, read_metrics, save_figure
+    from hwdiff.writing import sample
+
+    texts = [
+        "the quick brown fox jumps",
+        "Samples from a diffusion model",
+        "night bring only a disturbed tossing",
+        "here in the same words in",
+    ]
+    save_figure(plot_loss(read_metrics(run)), out / "loss.png")
+    network = load_model(run / "model.safetensors", device)
+    inks = [ink for pair in zip(*(sample(network, texts, sampler=name, seed=seed) for name in ("eq12", "eq9")), strict=True) for ink in pair]
+    title = f"after {network.info['step']} training steps; left Eq. 12, right Eq. 9"
+    save_figure(plot_inks(inks, columns=2, title=title), out / "samples.png")
+    print(f"wrote {out / 'loss.png'} and {out / 'samples.png'}")
 
 
 @command

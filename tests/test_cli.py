@@ -47,6 +47,13 @@ def test_info(trained):
     assert "24 lines of 6 forms" in hwdiff("info", trained / "data" / "lines.npz").output
 
 
+def test_report(trained):
+    result = hwdiff("report", trained / "run", "-o", trained / "figures")
+    assert result.exit_code == 0, result.output
+    assert Image.open(trained / "figures" / "loss.png").width > 300
+    assert Image.open(trained / "figures" / "samples.png").width > 1000
+
+
 def test_preparing_twice_says_so(trained, source):
     again = hwdiff("prepare", "--source", source, "--out", trained / "data" / "lines.npz")
     assert "nothing to do" in again.output

@@ -166,7 +166,7 @@ def parse_points(content):
     Raises ValueError, with the reason as it is counted, for anything but well-formed XML with whole coordinates in range.
     """
     try:
-        root = etree.fromstring(content, etree.XMLParser(resolve_entities=False, load_dtd=False, no_network=True))
+        root = etree.fromstring(content, etree.XMLParser(resolve_entities=False, load_dtd=False, no_network=True, collect_ids=False))
     except etree.XMLSyntaxError as error:
         raise ValueError("XML that is not well-formed") from error
     if root.getroottree().docinfo.doctype:

@@ -30,14 +30,20 @@ def merge_collinear(offsets, rounds=MERGE_ROUNDS, share=MERGE_SHARE):
     for _ in range(rounds):
         pairs = len(offsets) // 2
         first, second = offsets[0 : 2 * pairs : 2], offsets[1 : 2 * pairs : 2]
-        detour = np.linalg.norm(first, axis=1) + np.linalg.norm(second, axis=1) - np.linalg.norm(first + second, axis=1)
+        detour = _norm(first) + _norm(second) - _norm(first + second)
         merged = 2 * np.argsort(detour, kind="stable")[: int(len(offsets) * share)]
+        left = np.ones(len(offsets), dtype=bool)
+        left[merged] = False
         offsets = offsets.copy()
         offsets[merged + 1] += offsets[merged]
-        offsets, ends = np.delete(offsets, merged, axis=0), np.delete(ends, merged)
+        offsets, ends = offsets[left], ends[left]
     kept = np.zeros(ends[-1] + 1 if len(ends) else 0, dtype=bool)
     kept[ends] = True
     return kept
+
+
+def _norm(vectors):
+    return np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
 
 
 def merge(offsets, pen_up, kept):

@@ -104,6 +104,15 @@ def test_text_and_strokes_are_paired_exactly(tmp_path):
     }
 
 
+@pytest.mark.parametrize("content", [b"", b"OCR:\n\nwords\n", b"CSR:\n\n", b"CSR:\n\n\n\n"])
+def test_an_empty_form_is_left_out(tmp_path, content):
+    strokes_of_both, texts = form_files(["a01-000u", "b01-000"])
+    texts["ascii/a01/a01-000/a01-000u.txt"] = content
+    lines, report = read(make_source(tmp_path, strokes_of_both, texts))
+    assert {line.form for line in lines.values()} == {"b01-000"}
+    assert report.left_out == {"transcript without lines after CSR:": 1, "line file without a text line": 4}
+
+
 @pytest.mark.parametrize("encoding", ["utf-16", "latin-1"])
 def test_a_transcript_in_another_encoding_is_left_out(tmp_path, encoding):
     _, texts = form_files(["b01-000"])
