@@ -59,7 +59,7 @@ main_job() {
   else
     say "2/3 training the preset smoke -> $out"
     rm -rf $out
-    hwdiff train --data runs/iam.npz --out $out --preset smoke "${style[@]}"
+    hwdiff train --data runs/iam.npz --out $out --preset smoke ${style[@]+"${style[@]}"}
   fi
   say "3/3 writing -> $out/samples (after a hundred steps the ink is scribble: training has only begun)"
   hwdiff write "the quick brown fox jumps" --model $out/model.safetensors -o $out/samples/fox.svg

@@ -67,7 +67,7 @@ def training_rate(dataset, config, device, steps=4):
     for number, batch in enumerate(islice(training.training_batches(dataset, RandomStyle(), config), steps + 1)):
         optimizer.zero_grad()
         stroke, _ = training.accumulate_gradients(network, batch.to(device), config, alpha_bar, generator)
-        training.clip_gradients(network.parameters(), config.clipping)
+        training.clip_gradients(network, config.clipping)
         optimizer.step()
         stroke.item()
         if number == 0:  # the first one warms up

@@ -18,9 +18,14 @@ _DEFAULT_STYLE = "default_style"
 _HDF5 = b"\x89HDF"
 
 
-def default_device():
-    """CUDA where there is one, else the CPU."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
+def find_device(name=None):
+    """The torch.device called `name`; by default CUDA where there is one, else the CPU. Raises HwdiffError when it cannot be used."""
+    try:
+        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise HwdiffError(f"device {name!r}: cannot be used here ({str(error).splitlines()[0]}); try cpu") from error
+    return device
 
 
 def save_model(network, path, **info):
@@ -37,8 +42,11 @@ def save_model(network, path, **info):
     state = {name: tensor.detach().float().cpu().contiguous() for name, tensor in network.state_dict().items()}
     if network.default_style is not None:
         state[_DEFAULT_STYLE] = network.default_style.half().cpu().contiguous()
-    with replacing(path) as temporary:
-        save_file(state, temporary, metadata={"hwdiff": json.dumps(header)})
+    try:
+        with replacing(path) as temporary:
+            save_file(state, temporary, metadata={"hwdiff": json.dumps(header)})
+    except SafetensorError as error:  # what safetensors makes of a full disk
+        raise HwdiffError(f"{path}: cannot be written ({error}); free some space or choose another path") from error
 
 
 def read_info(path):
@@ -62,19 +70,19 @@ def load_model(path, device=None):
     Returns a DiffusionWriter in eval mode; its `info` is the checkpoint's header ({} for `.h5`).
     Raises HwdiffError when the file is missing, damaged, or something else; a pickle is refused, never run.
     """
-    path = Path(path)
+    path, device = Path(path), find_device(device)
     try:
         with path.open("rb") as file:
             start = file.read(4)
     except OSError as error:
-        raise HwdiffError(f"{path}: cannot be read ({error.strerror}); give the path of a checkpoint") from error
+        raise HwdiffError(f"{path}: cannot be read ({error.strerror}); train one with hwdiff train, or give the path of another") from error
     if start == _HDF5:
         network = load_reference(path)
     elif start[:2] in (b"PK", b"\x80\x02", b"\x80\x04", b"\x80\x05"):
         raise HwdiffError(f"{path}: a pickle (as torch.save writes), which could run code and is not opened; give a .safetensors or .h5 file")
     else:
         network = _read_network(path, read_info(path))
-    return network.to(device or default_device()).eval()
+    return network.to(device).eval()
 
 
 def _read_network(path, info):

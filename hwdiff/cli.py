@@ -16,6 +16,7 @@ from hwdiff.errors import HwdiffError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
+SMOKE_MODEL = Path("runs/smoke/model.safetensors")  # what ./run_all.sh trains
 StyleWeights = Annotated[
     Path | None, typer.Option(help="MobileNetV2 weights (.safetensors or torchvision's .pth); by default torchvision's, downloaded once.")
 ]
@@ -38,9 +39,15 @@ class Preset(StrEnum):
 
 class Sampler(StrEnum):
     eq12 = "eq12"
+    eq12_released = "eq12-released"
     eq9 = "eq9"
     ddim = "ddim"
     dpm = "dpm"
+
+
+def progress_bar(**options):
+    """A progress bar; a line every half minute where there is no terminal."""
+    return tqdm(mininterval=0.5 if sys.stderr.isatty() else 30, **options)
 
 
 def command(function):
@@ -78,7 +85,7 @@ def prepare(
     from hwdiff.data.dataset import prepare as prepare_dataset
     from hwdiff.data.iam import Limits
 
-    with tqdm(desc="reading lines", unit=" lines", disable=None) as bar:
+    with progress_bar(desc="reading lines", unit=" lines") as bar:
         prepared = prepare_dataset(source, out, split.value, Limits(long_offsets=long_offsets.value), progress=bar.update)
     if prepared.existed:
         print(f"{out} is there already, prepared with the same parameters: nothing to do (delete it to read the archives again)")
@@ -106,7 +113,7 @@ def train(
 ):
     """Train a model."""
     from hwdiff import training
-    from hwdiff.checkpoint import default_device
+    from hwdiff.checkpoint import find_device
     from hwdiff.data.batches import StyleFeatures
     from hwdiff.data.dataset import Dataset
     from hwdiff.model.style import load_style_extractor
@@ -127,10 +134,10 @@ def train(
     if position_form:
         config = replace(config, model=replace(config.model, position_form=position_form))
     dataset = Dataset(data, split="authors") if preset is Preset.paper else Dataset(data)
-    device = device or default_device()
+    device = find_device(device)
     features = StyleFeatures(dataset, load_style_extractor(style_weights, device))
     print(f"training {preset.value}: {config.steps} steps of {config.batch_size} lines on {device}; style features: {features.path}")
-    with tqdm(total=config.steps, desc="training", unit=" steps", disable=None, mininterval=1) as bar:
+    with progress_bar(total=config.steps, desc="training", unit=" steps") as bar:
 
         def show(step, metrics):
             bar.update()
@@ -144,12 +151,14 @@ def train(
 def write(
     text: Annotated[str, typer.Argument(help="What to write, on one line.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The picture to write, *.svg or *.png.")],
-    model: Annotated[Path, typer.Option(help="A checkpoint (.safetensors), or weights of the authors' program (.h5).")],
+    model: Annotated[Path, typer.Option(help="A checkpoint (.safetensors), or weights of the authors' program (.h5).")] = SMOKE_MODEL,
     style: Annotated[Path | None, typer.Option(help="A picture of a line in the hand to write in; by default a hand kept in the model.")] = None,
     style_weights: StyleWeights = None,
     sampler: Annotated[Sampler, typer.Option(help="eq12: the paper's; eq9: its ablation; ddim, dpm: noiseless, for few steps.")] = Sampler.eq12,
     steps: Annotated[int, typer.Option(help="Network calls.")] = 60,
     seed: Annotated[int, typer.Option(help="Another seed writes the text another time.")] = 0,
+    end_tokens: Annotated[int, typer.Option(help="End tokens after the text: 1, or 2 as in the released program.")] = 1,
+    padded_style: Annotated[bool, typer.Option(help="Pad the style image to 1400 pixels as in training; the released program does not.")] = True,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; by default CUDA where there is one.")] = None,
 ):
     """Write a text by hand."""
@@ -161,7 +170,17 @@ def write(
         raise HwdiffError(f"{out}: ink is saved as .svg or .png; choose such a name")
     network = load_model(model, device)
     extractor = load_style_extractor(style_weights) if style else None
-    [ink] = sample(network, [text], str(style) if style else None, sampler.value, steps, seed, style_extractor=extractor)
+    [ink] = sample(
+        network,
+        [text],
+        str(style) if style else None,
+        sampler.value,
+        steps,
+        seed,
+        style_extractor=extractor,
+        end_tokens=end_tokens,
+        padded_style=padded_style,
+    )
     ink.save(out)
     print(f"wrote {out}: {len(ink)} points, {len(ink.strokes())} strokes")
 
@@ -233,10 +252,10 @@ def benchmark(
 ):
     """Measure writing and training as a share of this machine's matrix-product rate."""
     from hwdiff.benchmark import benchmark as measure
-    from hwdiff.checkpoint import default_device
+    from hwdiff.checkpoint import find_device
     from hwdiff.data.dataset import Dataset
 
-    for what, seconds, rate, share in measure(Dataset(data), device or default_device()):
+    for what, seconds, rate, share in measure(Dataset(data), find_device(device)):
         duration = "" if seconds is None else f"{seconds:.2f} s"
         print(f"{what:62} {duration:>9} {rate / 1e9:9.1f} GFLOP/s {'' if share is None else format(share, '5.0%')}")
 

@@ -66,10 +66,10 @@ def read_metrics(run):
     """The metrics of a training run: {name: (steps,) array}. run: its folder. Raises HwdiffError when it has none."""
     path = Path(run) / "metrics.jsonl"
     try:
-        lines = [json.loads(line) for line in path.read_text().splitlines()]
-    except (OSError, ValueError) as error:
+        lines = [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]  # the last may be half
+        return {name: np.array([line[name] for line in lines]) for name in lines[0]}
+    except (OSError, ValueError, LookupError) as error:
         raise HwdiffError(f"{path}: no training metrics ({error}); give the folder that hwdiff train wrote") from error
-    return {name: np.array([line[name] for line in lines]) for name in lines[0]}
 
 
 def plot_loss(metrics):

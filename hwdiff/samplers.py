@@ -1,7 +1,10 @@
 """Samplers: from noise to pen offsets. Each is a plain function that is handed the network, the noise and a callback.
 
-The network is conditioned on the noise level itself, so any decreasing `alpha_bar`, alpha_bar[0] = 1, can be walked without retraining.
+The network is called as `network(y, text, noise_level, style, attention=...)`, attention=False when nobody asks for the attention.
+It is conditioned on the noise level itself, so any decreasing `alpha_bar`, alpha_bar[0] = 1, can be walked without retraining.
 """
+
+from functools import partial
 
 import torch
 
@@ -99,4 +102,10 @@ def sample_dpm(network, y, text, style, alpha_bar, noise=None, callback=None):
     return y, pen_up
 
 
-SAMPLERS = {"eq12": sample_eq12, "eq9": sample_eq9, "ddim": sample_ddim, "dpm": sample_dpm}
+SAMPLERS = {
+    "eq12": sample_eq12,
+    "eq12-released": partial(sample_eq12, released=True),
+    "eq9": sample_eq9,
+    "ddim": sample_ddim,
+    "dpm": sample_dpm,
+}

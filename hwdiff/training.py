@@ -3,6 +3,7 @@
 import json
 import time
 from dataclasses import asdict, dataclass, field, fields, replace
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -57,6 +58,8 @@ class TrainingConfig:
         for name in ("steps", "batch_size", "save_every"):
             if getattr(self, name) < 1:
                 raise HwdiffError(f"{name} = {getattr(self, name)}: must be at least 1")
+        if not 0 <= self.seed < 2**63:
+            raise HwdiffError(f"seed = {self.seed}: must be between 0 and 2^63 - 1")
         if self.learning_rate is not None and not 0 < self.learning_rate < 1:
             raise HwdiffError(f"learning_rate = {self.learning_rate}: must be between 0 and 1")
 
@@ -64,7 +67,7 @@ class TrainingConfig:
 PRESETS = {
     "paper": TrainingConfig(),
     "smoke": TrainingConfig(
-        steps=100, batch_size=16, learning_rate=1e-3, padding="bucket", save_every=50, model=ModelConfig(c1=32, c2=48, c3=64, num_layers=1)
+        steps=100, batch_size=16, learning_rate=1e-3, padding="bucket", save_every=100, model=ModelConfig(c1=32, c2=48, c3=64, num_layers=1)
     ),
 }
 
@@ -103,15 +106,17 @@ def accumulate_gradients(network, batch, config, alpha_bar, generator):
     return torch.stack(terms).sum(dim=0).unbind()
 
 
-def clip_gradients(parameters, clipping):
+def clip_gradients(network, clipping):
     """Clip gradients to norm 100, of all together or of each weight on its own. Returns the norm of all before clipping."""
-    parameters = list(parameters)
-    norm = torch.nn.utils.get_total_norm([weight.grad for weight in parameters if weight.grad is not None])
-    if clipping == "each":
-        for weight in parameters:
-            torch.nn.utils.clip_grad_norm_(weight, CLIP_NORM)
-    else:
-        torch.nn.utils.clip_grads_with_norm_(parameters, CLIP_NORM, norm)
+    gradients = {name: weight.grad for name, weight in network.named_parameters()}
+    norm = torch.nn.utils.get_total_norm(gradients.values())
+    if clipping == "all":
+        torch.nn.utils.clip_grads_with_norm_(network.parameters(), CLIP_NORM, norm)
+        return norm
+    for name, gradient in gradients.items():
+        # The authors keep scale and shift as two weights.
+        for piece in gradient.chunk(2) if "scale_shift" in name else (gradient,):
+            piece.mul_((CLIP_NORM / (piece.norm() + 1e-6)).clamp(max=1))
     return norm
 
 
@@ -137,31 +142,34 @@ def train(config, dataset, style_features, out, device, callback=None):
     out = Path(out)
     if (out / "config.json").exists():
         raise HwdiffError(f"{out}: holds a training run already; choose another folder or delete it")
-    style_weights = style_features.extractor.identity
-    with replacing(out / "config.json") as path:
-        path.write_text(json.dumps({**asdict(config), "dataset": dataset.content, "style_weights": style_weights}, indent=1))
+    batches = training_batches(dataset, style_features, config)
+    first = next(batches)  # whatever is wrong with the data shows before anything is written
     torch.manual_seed(config.seed)  # initial weights and dropout
     generator = torch.Generator(device).manual_seed(config.seed)
     network = DiffusionWriter(config.model).to(device).train()
     network.default_style = style_features[dataset.part("train")[:1]][0]
     optimizer = torch.optim.Adam(network.parameters(), lr=0.0, betas=BETAS, fused=True)
     alpha_bar = diffusion.alpha_bars()
+    style_weights = style_features.extractor.identity
+    with replacing(out / "config.json") as path:
+        path.write_text(json.dumps({**asdict(config), "dataset": dataset.content, "style_weights": style_weights}, indent=1))
     start = time.perf_counter()
 
     def save(step):
         save_model(network, out / "model.safetensors", step=step, training=asdict(config), dataset=dataset.content, style_weights=style_weights)
 
     with (out / "metrics.jsonl").open("w", buffering=1) as log:
-        for step, batch in zip(range(1, config.steps + 1), training_batches(dataset, style_features, config), strict=False):
+        for step, batch in zip(range(1, config.steps + 1), chain([first], batches), strict=False):
             rate = config.learning_rate or diffusion.learning_rate(step)
             optimizer.param_groups[0]["lr"] = rate
             optimizer.zero_grad()
             stroke, pen = accumulate_gradients(network, batch.to(device), config, alpha_bar, generator)
             loss = stroke + pen
-            norm = clip_gradients(network.parameters(), config.clipping)
+            norm = clip_gradients(network, config.clipping)
             metrics = {"step": step, "loss": loss.item(), "stroke": stroke.item(), "pen": pen.item(), "gradient_norm": norm.item()}
-            if not torch.isfinite(loss):
-                raise HwdiffError(f"{out}: the loss is {loss.item()} at step {step}; the last saved state is kept; try a lower learning rate")
+            if not torch.isfinite(loss + norm):
+                found = f"the loss is {loss.item()} and the gradient {norm.item()}"
+                raise HwdiffError(f"{out}: {found} at step {step}; the last saved state is kept; try a lower learning rate")
             optimizer.step()
             metrics |= {"learning_rate": rate, "seconds": round(time.perf_counter() - start, 3)}
             log.write(json.dumps(metrics) + "\n")

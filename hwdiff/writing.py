@@ -8,7 +8,7 @@ import torch
 from hwdiff.data import tokenizer
 from hwdiff.errors import HwdiffError
 from hwdiff.ink import Ink
-from hwdiff.model.style import load_style_extractor
+from hwdiff.model.style import RIGHT_BOTTOM, load_style_extractor
 from hwdiff.model.writer import LENGTH_UNIT
 from hwdiff.samplers import SAMPLERS, schedule
 
@@ -35,6 +35,8 @@ def sample(
     texts = [texts] if isinstance(texts, str) else list(texts)
     for text in texts:
         check_text(text)
+    if not 0 <= seed < 2**63 - len(texts):
+        raise HwdiffError(f"seed = {seed}: must be between 0 and 2^63 - 1")
     if steps < 1:
         raise HwdiffError(f"steps = {steps}: must be at least 1")
     if length is not None and (length < LENGTH_UNIT or length % LENGTH_UNIT):
@@ -76,7 +78,7 @@ def seeded_noise(seeds, length, device):
 def check_text(text):
     """Warn of the characters of `text` that the alphabet lacks. Raises HwdiffError when nothing in it can be written."""
     unknown = tokenizer.unknown_characters(text)
-    if not any(character not in unknown and character not in " _" for character in text):
+    if not any(character not in unknown and character != " " for character in text):
         raise HwdiffError(f"text {text!r}: nothing in it can be written; the alphabet is a-z A-Z 0-9 . ? ! , ' \" - and blank")
     if unknown:
         warnings.warn(f"text {text!r}: the model cannot write {' '.join(map(repr, unknown))}; it will leave a gap or guess", stacklevel=3)
@@ -102,7 +104,7 @@ def style_features(network, style, count, style_extractor=None, padded=True):
     features = features.float()
     if features.ndim == 2:
         features = features.expand(count, -1, -1)
-    if features.shape[0] != count or features.shape[-1] != 1280 or features.shape[1] < 1 or not features.isfinite().all():
+    if features.ndim != 3 or features.shape[0] != count or features.shape[2] != 1280 or not features.shape[1] or not features.isfinite().all():
         raise HwdiffError(f"style: features of shape {tuple(features.shape)}; finite ones of shape (S, 1280) or ({count}, S, 1280) are needed")
     return features
 
@@ -110,6 +112,8 @@ def style_features(network, style, count, style_extractor=None, padded=True):
 def require_style_weights(network, extractor):
     """Raises HwdiffError when `extractor` has other weights than the features that the model of `network` was trained on."""
     trained = network.info.get("style_weights")
+    if not network.info and extractor.padding != RIGHT_BOTTOM:
+        warnings.warn("the authors' models were trained with Keras's style weights, which pad right and bottom; these pad both sides", stacklevel=4)
     if trained and trained["fingerprint"] != extractor.fingerprint:
         raise HwdiffError(
             f"style weights: {extractor.name} ({extractor.fingerprint[:8]}), but the model was trained with {trained['name']} "

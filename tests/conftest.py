@@ -45,7 +45,7 @@ def make_points(seed, words=3):
     generator = np.random.default_rng(seed)
     strokes, x = [], 1000
     for _ in range(words):
-        t = np.linspace(0, 6 * np.pi, 60)
+        t = np.linspace(0, 6 * np.pi, int(generator.integers(40, 80)))
         xs = x + 900 * t / t[-1] + 70 * np.sin(t) + generator.normal(0, 3, len(t))
         ys = 2000 + 200 * np.cos(t) * generator.uniform(0.6, 1) + generator.normal(0, 3, len(t))
         strokes.append([(int(a), int(b)) for a, b in zip(xs, ys, strict=True)])

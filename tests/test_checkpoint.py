@@ -3,6 +3,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from hwdiff import HwdiffError, load_model
@@ -70,12 +71,13 @@ def test_foreign_safetensors_are_refused(path, network, tmp_path):
         load_model(tmp_path)
 
 
-def test_a_failed_save_keeps_what_was_there(network, path, monkeypatch):
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), SafetensorError("Error while serializing: No space left on device")])
+def test_a_failed_save_keeps_what_was_there(network, path, monkeypatch, error):
     before = path.read_bytes()
 
     def full_disk(tensors, filename, metadata):
         filename.write_bytes(b"half")
-        raise OSError(28, "No space left on device")
+        raise error
 
     monkeypatch.setattr("hwdiff.checkpoint.save_file", full_disk)
     with pytest.raises(HwdiffError, match="No space left on device"):

@@ -58,6 +58,15 @@ def test_saving(ink, tmp_path):
         ink.save(tmp_path / "file" / "line.svg")
 
 
+def test_texts_that_xml_cannot_hold_are_cleaned():
+    ET.fromstring(Ink([(0, 0)], [False], "a\x01<b\x0c").to_svg())
+
+
+def test_ink_without_bounds_is_not_drawn():
+    with pytest.raises(HwdiffError, match="such ink is no line of writing"):
+        Ink([(0, 0), (1e7, 1e7)], [True, False]).to_image()
+
+
 def test_empty_ink_is_a_blank_page():
     ink = Ink(np.zeros((0, 2)), [])
     assert np.asarray(ink.to_image()).min() == 255

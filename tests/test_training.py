@@ -62,7 +62,7 @@ def test_a_folder_that_holds_a_run_is_refused(run, dataset, features):
 
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_state(dataset, features, tmp_path):
     config = replace(CONFIG, save_every=1, learning_rate=0.99, steps=400)
-    with pytest.raises(HwdiffError, match=r"the loss is (nan|inf) at step \d+; the last saved state is kept"):
+    with pytest.raises(HwdiffError, match=r"the loss is .* and the gradient (nan|inf) at step \d+; the last saved state is kept"):
         training.train(config, dataset, features, tmp_path / "run", "cpu")
     assert load_model(tmp_path / "run" / "model.safetensors", device="cpu").info["step"] >= 1
 
@@ -96,26 +96,37 @@ def test_bf16_is_close_to_fp32(dataset, features):
 
 
 def test_clipping_all_keeps_the_direction_and_clipping_each_does_not():
-    def weights():
-        pair = [torch.nn.Parameter(torch.zeros(2)) for _ in range(2)]
-        pair[0].grad, pair[1].grad = torch.tensor([300.0, 400.0]), torch.tensor([0.0, 50.0])
+    def network():
+        pair = torch.nn.ModuleDict({"dense": torch.nn.Linear(1, 2, bias=False), "scale_shift": torch.nn.Linear(1, 4, bias=False)})
+        pair["dense"].weight.grad = torch.tensor([[300.0], [400.0]])
+        pair["scale_shift"].weight.grad = torch.tensor([[0.0], [50.0], [600.0], [0.0]])
         return pair
 
-    together = weights()
+    together = network()
     norm = training.clip_gradients(together, "all")
-    assert norm.item() == pytest.approx((500**2 + 50**2) ** 0.5)
-    assert torch.cat([weight.grad for weight in together]).norm().item() == pytest.approx(100, rel=1e-4)
-    each = weights()
+    assert norm.item() == pytest.approx((500**2 + 50**2 + 600**2) ** 0.5)
+    clipped = torch.cat([weight.grad for weight in together.parameters()])
+    assert clipped.norm().item() == pytest.approx(100, rel=1e-4)
+    each = network()
     training.clip_gradients(each, "each")
-    assert [weight.grad.norm().item() for weight in each] == pytest.approx([100, 50], rel=1e-4)
+    assert each["dense"].weight.grad.flatten().tolist() == pytest.approx([60, 80], rel=1e-4)
+    assert each["scale_shift"].weight.grad.flatten().tolist() == pytest.approx([0, 50, 100, 0], rel=1e-4)  # two weights of the authors
 
 
-def test_batches_come_from_the_training_part_alone(dataset, features):
-    train_lengths = set(dataset.lengths[dataset.part("train")])
-    for batch in islice(training.training_batches(dataset, features, CONFIG), 12):
-        assert set(batch.lengths.tolist()) <= train_lengths
-    full = next(training.training_batches(dataset, features, replace(CONFIG, padding="full")))
-    assert full.strokes.shape == (4, 488, 2)
+def test_batches_come_from_the_training_part_alone(dataset, features, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(training, "make_batch", lambda dataset, features, lines, styles, length: drawn.append((lines, length)))
+    for padding, length in (("bucket", None), ("full", 488)):
+        drawn.clear()
+        list(islice(training.training_batches(dataset, features, replace(CONFIG, padding=padding)), 12))
+        assert set(np.concatenate([lines for lines, _ in drawn])) == set(dataset.part("train"))
+        assert {used for _, used in drawn} == {length}
+
+
+def test_a_start_that_fails_leaves_the_folder_free(dataset, features, tmp_path):
+    with pytest.raises(HwdiffError, match="only 16 lines"):
+        training.train(replace(CONFIG, batch_size=17), dataset, features, tmp_path / "run", "cpu")
+    assert not (tmp_path / "run").exists()
 
 
 def test_presets_and_their_settings():
@@ -126,6 +137,6 @@ def test_presets_and_their_settings():
         training.preset("huge")
     with pytest.raises(HwdiffError, match="no such setting as colour"):
         training.preset("smoke", colour="red")
-    for wrong in ({"precision": "fp8"}, {"steps": 0}, {"learning_rate": -1.0}, {"clipping": "none"}):
+    for wrong in ({"precision": "fp8"}, {"steps": 0}, {"learning_rate": -1.0}, {"seed": -1}, {"clipping": "none"}):
         with pytest.raises(HwdiffError, match=next(iter(wrong))):
             training.preset("smoke", **wrong)

@@ -84,7 +84,7 @@ def test_texts_that_cannot_be_written_are_refused_and_characters_named(writer):
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"steps": 0}, "steps = 0"), ({"length": 12}, "length = 12"), ({"sampler": "euler"}, "no such sampler as 'euler'")],
+    [({"steps": 0}, "steps = 0"), ({"seed": -1}, "seed = -1"), ({"length": 12}, "length = 12"), ({"sampler": "euler"}, "no such sampler as 'euler'")],
 )
 def test_bad_options_are_named(writer, options, message):
     with pytest.raises(HwdiffError, match=message):
@@ -102,7 +102,7 @@ def test_styles_are_images_or_features(writer, extractor, tmp_path):
     own = torch.rand(2, 14, 1280)
     assert torch.equal(style_features(writer, own, 2), own)
     assert style_features(writer, picture, 1, extractor, padded=False).shape == (1, 8, 1280)
-    for wrong in (torch.rand(3, 14, 1280), torch.rand(14, 100), torch.full((14, 1280), torch.nan)):
+    for wrong in (torch.rand(3, 14, 1280), torch.rand(14, 100), torch.full((14, 1280), torch.nan), torch.tensor(1.0), torch.rand(1, 1, 14, 1280)):
         with pytest.raises(HwdiffError, match="style: features of shape"):
             style_features(writer, wrong, 2)
     with pytest.raises(HwdiffError, match="no such file"):

@@ -84,13 +84,16 @@ def prepare(source, out, split="authors", limits=None, workers=-1, progress=None
         raise HwdiffError(f"{out}: a dataset file must be named *.npz")
     if split not in SPLITS:
         raise HwdiffError(f"split: no such split as {split!r}; choose one of {', '.join(SPLITS)}")
-    if out.exists():
-        manifest = Dataset(out).manifest
-        _require(out, manifest, {"split": split, **asdict(limits)})
-        return Prepared(manifest, existed=True)
     source, report = iam.Source(source), iam.Report()
     lists = source.split_lists()
     split = split if lists else "hash"
+    fingerprints = source.fingerprints()
+    if out.exists():
+        manifest = Dataset(out, split=split, **asdict(limits)).manifest
+        if manifest["sources"] != fingerprints:
+            changed = sorted(name for name, _ in manifest["sources"].items() ^ fingerprints.items())
+            raise HwdiffError(f"{out}: prepared from other files ({', '.join(dict.fromkeys(changed))} differ); prepare another file, or delete it")
+        return Prepared(manifest, existed=True)
     lines = iam.read_lines(source, report, limits, workers, progress)
     part_of = part_of_forms({line.form for line in lines}, split, lists)
     for line in lines:
@@ -101,7 +104,7 @@ def prepare(source, out, split="authors", limits=None, workers=-1, progress=None
     manifest = {
         "format": FORMAT,
         "parameters": {"split": split, **asdict(limits)},
-        "sources": report.sources,
+        "sources": fingerprints,
         "counts": {"lines": len(lines), "forms": len({line.form for line in lines}), **Counter(parts)},
         "official line images": sum(line.image is not None for line in lines),
         "left out": dict(report.left_out.most_common()),
@@ -139,7 +142,7 @@ def write(path, lines, parts, manifest):
 def _require(path, manifest, parameters):
     for name, wanted in parameters.items():
         found = manifest["parameters"].get(name)
-        if found != wanted and not (name == "split" and found == "hash"):
+        if found != wanted:
             raise HwdiffError(f"{path}: prepared with {name} = {found}, but {wanted} is asked for; prepare another file with hwdiff prepare")
 
 
@@ -158,10 +161,10 @@ class Dataset:
                 arrays = {name: file[name] for name in file.files if name != "manifest"}
         except FileNotFoundError as error:
             raise HwdiffError(f"{path}: no such file; make it with hwdiff prepare --source DIR --out {path}") from error
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise HwdiffError(f"{path}: not a whole dataset file ({error}); make it again with hwdiff prepare") from error
-        if self.manifest.get("format") != FORMAT:
-            raise HwdiffError(f"{path}: format {self.manifest.get('format')!r}, but this version reads {FORMAT!r}; prepare it again")
+        if not isinstance(self.manifest, dict) or self.manifest.get("format") != FORMAT:
+            raise HwdiffError(f"{path}: not a dataset file of this version, but this version reads {FORMAT!r}; prepare it again")
         _require(path, self.manifest, parameters)
         self.ids, self.forms, self.texts = arrays["ids"], arrays["forms"], arrays["texts"]
         self.parts = np.array(PARTS)[arrays["parts"]]

@@ -5,6 +5,7 @@
 
 import gzip
 import hashlib
+import json
 import re
 import tarfile
 import zlib
@@ -52,7 +53,6 @@ class Report:
 
     left_out: Counter = field(default_factory=Counter)
     examples: dict = field(default_factory=dict)
-    sources: dict = field(default_factory=dict)
 
     def leave_out(self, reason, name):
         self.left_out[reason] += 1
@@ -98,28 +98,39 @@ class Source:
         return found[0] if found else None
 
     def split_lists(self):
-        """The forms of each split list as {list: [form, ...]}; None unless all four are there. The lists may lie in any folder below."""
-        lists = {}
+        """The forms of each split list as {list: [form, ...]}, or None without lists. They may lie in any folder below.
+
+        Raises HwdiffError when only some of the four are there.
+        """
+        found = {}
         for name in SPLIT_LISTS:
-            found = [path for path in sorted(self.path.rglob(f"{name}*")) if path.is_file() and path.stem == name]
-            if not found:
-                return None
-            lists[name] = found[0].read_text(encoding="utf-8", errors="replace").split()
-        return lists
+            for path in sorted(self.path.rglob(f"{name}*")):
+                if path.is_file() and path.stem == name:
+                    found.setdefault(name, path)
+        missing = [name for name in SPLIT_LISTS if name not in found]
+        if found and missing:
+            raise HwdiffError(f"{self.path}: split lists {', '.join(found)} without {', '.join(missing)}; add those, or take all away")
+        return {name: path.read_text(encoding="utf-8", errors="replace").split() for name, path in found.items()} or None
+
+    def fingerprints(self):
+        """SHA-256 of each archive, of the names and contents of each folder, and of the split lists: {name: hexadecimal}."""
+        hashes = {path.name: _hash_files(path) if path.is_dir() else sha256_of(path) for path in (self.strokes, self.texts, self.images) if path}
+        return {**hashes, "split lists": hashlib.sha256(json.dumps(self.split_lists()).encode()).hexdigest()}
 
 
 def read_files(path, suffix, report):
-    """Yield (name, bytes) of the files with `suffix` in an archive or below a folder, in its order; their SHA-256 goes into the report.
+    """Yield (name, bytes) of the files with `suffix` in an archive or below a folder, in its order.
 
     Raises HwdiffError when an archive is truncated or damaged.
     """
     if path.is_dir():
-        digest = hashlib.sha256()
-        for file in sorted(path.rglob(f"*{suffix}")):
-            name, content = str(file.relative_to(path)), file.read_bytes()
-            digest.update(f"{name}\0{hashlib.sha256(content).hexdigest()}\n".encode())
-            yield name, content
-        report.sources[path.name] = digest.hexdigest()
+        for file in _files_below(path):
+            if not file.name.endswith(suffix):
+                continue
+            if file.stat().st_size > MAX_FILE:
+                report.leave_out("file of more than 32 MB", str(file.relative_to(path)))
+            else:
+                yield str(file.relative_to(path)), file.read_bytes()
         return
     members = 0
     try:
@@ -131,18 +142,28 @@ def read_files(path, suffix, report):
                 if ".." in PurePosixPath(member.name).parts or member.name.startswith("/"):
                     report.leave_out("archive member with a path that climbs out", member.name)
                 elif member.size > MAX_FILE:
-                    report.leave_out("archive member of more than 32 MB", member.name)
+                    report.leave_out("file of more than 32 MB", member.name)
                 else:
                     yield member.name, archive.extractfile(member).read()
             while stream.read(2**20):  # to the end, where gzip checks that all of it came
                 pass
     except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
         raise HwdiffError(f"{path}: damaged or cut short after {members} members ({error}); download it again") from error
-    report.sources[path.name] = sha256_of(path)
+
+
+def _files_below(folder):
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def _hash_files(folder):
+    digest = hashlib.sha256()
+    for file in _files_below(folder):
+        digest.update(f"{file.relative_to(folder)}\0{sha256_of(file)}\n".encode())
+    return digest.hexdigest()
 
 
 def read_transcripts(source, report):
-    """The text of every line, as {line id: text}. Line k after `CSR:` (and one blank line) belongs to file `-k`."""
+    """The text of every line, as {line id: text}. Line k after `CSR:` (and a blank line) belongs to file `-k`."""
     texts = {}
     for name, content in read_files(source.texts, ".txt", report):
         form = PurePosixPath(name).stem
@@ -152,7 +173,9 @@ def read_transcripts(source, report):
             report.leave_out("transcript that is not UTF-8 text", name)
             continue
         _, found, corrected = text.replace("\r\n", "\n").partition("CSR:")
-        lines = corrected.rstrip("\n").split("\n")[2:]
+        lines = corrected.rstrip("\n").split("\n")[1:]
+        if lines and not lines[0].strip():
+            del lines[0]
         if not found or not lines:
             report.leave_out("transcript without lines after CSR:", name)
             continue
@@ -199,6 +222,8 @@ def preprocess(content, text, limits, image=None):
     merged, _ = strokes.merge(offsets, pen_up, kept)
     if len(merged) > limits.max_points:
         raise ValueError(f"more than {limits.max_points} points")
+    if strokes.scale_of(merged) == 0:
+        raise ValueError("strokes without extent")
     centre = merged.mean() if limits.long_offsets == "paper" else 0
     if np.abs(merged - centre).max() > limits.max_offset * strokes.scale_of(merged):
         raise ValueError(f"an offset above {limits.max_offset:g} standard deviations")

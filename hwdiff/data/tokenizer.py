@@ -24,8 +24,8 @@ def decode(tokens):
 
 
 def unknown_characters(text):
-    """The characters of `text` that the alphabet lacks, each once, in the order of their first appearance."""
-    return [character for character in dict.fromkeys(text) if character not in _TOKEN_OF]
+    """The characters of `text` that the alphabet lacks (`_` is one: it stands for them), each once, in order of appearance."""
+    return [character for character in dict.fromkeys(text) if _TOKEN_OF.get(character, UNKNOWN) == UNKNOWN]
 
 
 def pad(token_lists, length=None):

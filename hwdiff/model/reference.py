@@ -45,7 +45,7 @@ def load_reference(path):
     try:
         with h5py.File(path, "r") as file:
             groups = [_read_group(file[name]) for name in file.attrs["layer_names"]]
-    except (OSError, KeyError, RuntimeError) as error:
+    except (OSError, KeyError, RuntimeError, ValueError, TypeError) as error:
         raise HwdiffError(f"{path}: not a whole Keras weights file ({error}); copy it again") from error
     groups = [arrays for arrays in groups if arrays]
     kinds = {kind: [arrays for arrays in groups if _kind(arrays) == kind] for kind in set(map(_kind, groups))}
@@ -110,6 +110,8 @@ def _name_arrays(arrays, names, path):
                 first, second = np.concatenate((first, next(arrays)), axis=1), np.concatenate((second, next(arrays)))
             state[f"{name}.weight"] = torch.from_numpy(np.ascontiguousarray(first.reshape(-1, first.shape[-1]).T))
             state[f"{name}.bias"] = torch.from_numpy(second)
-    except StopIteration as error:
+    except (StopIteration, ValueError, IndexError) as error:
         raise HwdiffError(f"{path}: a layer lacks some of its weights; copy the file again") from error
+    if next(arrays, None) is not None:
+        raise HwdiffError(f"{path}: a layer has more weights than that of Luhman & Luhman; give a file that their program saved")
     return state

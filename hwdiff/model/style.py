@@ -1,6 +1,7 @@
 """Style features: MobileNetV2 on the image of a line (section 3.2 of Luhman & Luhman 2020)."""
 
 import hashlib
+import pickle
 import warnings
 from itertools import pairwise
 
@@ -111,8 +112,12 @@ def load_style_extractor(weights=None, device="cpu"):
     if weights is None:
         published = MobileNet_V2_Weights.IMAGENET1K_V1
         try:
-            state, padding, name = published.get_state_dict(progress=False), BOTH_SIDES, "torchvision IMAGENET1K_V1"
-        except (OSError, RuntimeError) as error:
+            state, padding, name = (
+                published.get_state_dict(progress=False, check_hash=True, weights_only=True),
+                BOTH_SIDES,
+                "torchvision IMAGENET1K_V1",
+            )
+        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
             raise HwdiffError(
                 f"style weights: {published.url} cannot be downloaded ({error}); "
                 "fetch that file on another machine and give it with --style-weights FILE"
@@ -120,12 +125,13 @@ def load_style_extractor(weights=None, device="cpu"):
     else:
         state, padding, name = _read_weights(weights)
     try:
-        return StyleExtractor(state, padding, name).to(device)
+        extractor = StyleExtractor(state, padding, name)
     except RuntimeError as error:
         raise HwdiffError(
             f"{weights}: not MobileNetV2 1.0 in torchvision's names ({str(error).splitlines()[-1].strip()}); "
             "give the weights of torchvision.models.mobilenet_v2"
         ) from error
+    return extractor.to(device)
 
 
 def _read_weights(path):

@@ -22,7 +22,7 @@ def test_what_was_prepared_comes_back(dataset):
     manifest = dataset.manifest
     assert manifest["counts"]["lines"] == 24
     assert manifest["counts"]["test"] == 4
-    assert set(manifest["sources"]) == {"ascii-all.tar.gz", "lineStrokes-all.tar.gz"}
+    assert set(manifest["sources"]) == {"ascii-all.tar.gz", "lineStrokes-all.tar.gz", "split lists"}
     assert {"hwdiff", "numpy"} <= set(manifest["versions"])
 
 
@@ -54,6 +54,16 @@ def test_other_parameters_are_refused(source, dataset):
         ds.Dataset(dataset.path, split="official")
     with pytest.raises(HwdiffError, match="no such split"):
         ds.prepare(source, dataset.path, split="mine")
+
+
+def test_other_sources_are_refused(source, dataset, tmp_path):
+    for path in source.rglob("*.*"):
+        shutil.copy(path, tmp_path)
+    assert ds.prepare(tmp_path, dataset.path).existed
+    with (tmp_path / "trainset.txt").open("a") as file:
+        file.write(" x01-000\n")
+    with pytest.raises(HwdiffError, match=r"prepared from other files \(split lists differ\)"):
+        ds.prepare(tmp_path, dataset.path)
 
 
 def test_a_failed_preparation_leaves_nothing(tmp_path):
@@ -107,6 +117,11 @@ def test_without_lists_the_split_is_by_hash(source, tmp_path):
         shutil.copy(archive, tmp_path)
     manifest = ds.prepare(tmp_path, tmp_path / "lines.npz", workers=1).manifest
     assert manifest["parameters"]["split"] == "hash"
+    with pytest.raises(HwdiffError, match="prepared with split = hash, but authors"):
+        ds.Dataset(tmp_path / "lines.npz", split="authors")
+    (tmp_path / "trainset.txt").write_text(" a01-000u\n")
+    with pytest.raises(HwdiffError, match="split lists trainset without testset_f, testset_t, testset_v"):
+        ds.prepare(tmp_path, tmp_path / "other.npz", workers=1)
     part_of = ds.part_of_forms([f"f{i:04}" for i in range(4000)], "hash", None)
     shares = [np.mean([part == name for part in part_of.values()]) for name in ds.PARTS]
     assert shares == pytest.approx([0.85, 0.05, 0.10], abs=0.01)
@@ -129,7 +144,7 @@ def test_no_form_is_in_two_parts_of_the_real_database(iam_dataset):
     assert all(parts.values())
     assert not (parts["train"] & parts["test"] or parts["train"] & parts["validation"] or parts["validation"] & parts["test"])
     # The authors' program takes lines of these test forms into its training part, since it matches forms by their beginning.
-    for form in parts["test"]:
-        if form.startswith(("c02-059", "e02-117")):
-            assert form not in parts["train"]
+    mixed_up = [form for form in iam_dataset.forms if form in parts["test"] and form.startswith(("c02-059", "e02-117"))]
+    assert len(mixed_up) > 10
+    assert not parts["train"] & set(mixed_up)
     assert iam_dataset.path.stat().st_size < 25e6

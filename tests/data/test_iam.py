@@ -70,6 +70,7 @@ BOMB = b'<?xml version="1.0"?><!DOCTYPE x [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;&
         (make_xml(make_points(0)).replace(b' x="1', b' x="1e', 1), "point without whole x and y"),
         (make_xml([[(0, 0), (10**30, 5)]]), "coordinate beyond 16000 tablet units"),
         (make_xml([[(5, 5)], [(5, 5)]]), "strokes without extent"),
+        (make_xml([[(0, 0), (5, -5)]]), "strokes without extent"),  # one offset (5, 5), of deviation 0
         (make_xml([]), "strokes without extent"),
         (make_xml([[(i * 5, i % 7 * 40) for i in range(1000)]]), "more than 488 points"),
         (make_xml([[(i, i % 3) for i in range(700)] + [(12000, 0)]]), "an offset above 15 standard deviations"),
@@ -133,13 +134,13 @@ def test_member_paths_that_climb_out_are_left_out(tmp_path):
     assert [path.name for path in tmp_path.rglob("*.xml")] == []
 
 
-@pytest.mark.parametrize("keep", [0.5, 0.99])
-def test_a_truncated_archive_is_named(tmp_path, keep):
+@pytest.mark.parametrize(("keep", "workers"), [(0.5, 1), (0.5, 2), (0.99, 1)])
+def test_a_truncated_archive_is_named(tmp_path, keep, workers):
     archive = make_source(tmp_path) / "lineStrokes-all.tar.gz"
     content = archive.read_bytes()
     archive.write_bytes(content[: int(len(content) * keep)])
     with pytest.raises(HwdiffError, match=r"lineStrokes-all\.tar\.gz: damaged or cut short .* download it again"):
-        read(tmp_path)
+        iam.read_lines(iam.Source(tmp_path), iam.Report(), workers=workers)
 
 
 def test_an_archive_that_is_none_is_named(tmp_path):

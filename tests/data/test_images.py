@@ -49,10 +49,16 @@ def test_grey_paper_and_pale_ink_are_stretched(scan):
     np.testing.assert_array_equal(images.read_image(np.where(scan == 0, 90, 210).astype(np.uint8)), scan)
 
 
-@pytest.mark.parametrize("picture", [np.full((50, 50), 255), np.zeros((50, 50)), np.zeros((1, 1)), np.full((96, 400), 130)])
+@pytest.mark.parametrize("picture", [np.full((50, 50), 255), np.zeros((50, 50)), np.zeros((1, 1)), np.zeros((0, 0)), np.full((96, 400), 130)])
 def test_pictures_without_ink_are_refused(picture):
     with pytest.raises(HwdiffError, match="no ink found"):
         images.read_image(picture.astype(np.uint8))
+
+
+def test_a_word_on_a_large_sheet_is_found():
+    sheet = np.full((3000, 4000), 240, dtype=np.uint8)
+    sheet[1500:1540, 1000:1200:5] = 20
+    assert images.normalise(images.read_image(sheet)).shape == (96, 480)
 
 
 def test_what_is_no_image_is_refused(tmp_path):

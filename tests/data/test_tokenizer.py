@@ -11,7 +11,7 @@ def test_tokens_follow_the_published_order():
 
 def test_unknown_characters_become_underscore_and_are_named_once():
     assert tokenizer.encode("a#b").tolist() == [3, 2, 4, 1]
-    assert tokenizer.unknown_characters("#a€#") == ["#", "€"]
+    assert tokenizer.unknown_characters("#a_€#") == ["#", "_", "€"]
 
 
 def test_decode_stops_at_the_end_token():

@@ -97,7 +97,8 @@ def test_what_is_no_weights_file_is_refused(style_weights, tmp_path, capsys):
 
 
 def test_a_download_that_fails_says_what_to_do(monkeypatch):
-    def fail(*args, **kwargs):
+    def fail(weights, **options):
+        assert options["weights_only"]
         raise OSError("network unreachable")
 
     monkeypatch.setattr(MobileNet_V2_Weights.IMAGENET1K_V1.__class__, "get_state_dict", fail)
