@@ -221,9 +221,10 @@ def report(
     ]
     save_figure(plot_loss(read_metrics(run)), out / "loss.png")
     network = load_model(run / "model.safetensors", device)
-    inks = [ink for pair in zip(*(sample(network, texts, sampler=name, seed=seed) for name in ("eq12", "eq9")), strict=True) for ink in pair]
-    title = f"after {network.info['step']} training steps; left Eq. 12, right Eq. 9"
-    save_figure(plot_inks(inks, columns=2, title=title), out / "samples.png")
+    samplers = {"Eq. 12": ("eq12", 60), "Eq. 9": ("eq9", 60), "DPM-Solver++, 20 steps": ("dpm", 20)}
+    columns = [sample(network, texts, sampler=sampler, steps=steps, seed=seed) for sampler, steps in samplers.values()]
+    title = f"after {network.info['step']} training steps; from left to right: {'; '.join(samplers)}"
+    save_figure(plot_inks([ink for row in zip(*columns, strict=True) for ink in row], columns=len(columns), title=title), out / "samples.png")
     print(f"wrote {out / 'loss.png'} and {out / 'samples.png'}")
 
 

@@ -13,7 +13,7 @@ from hwdiff.files import replacing
 PEN_WIDTH = 0.45  # in the offsets' unit, a standard deviation of them: about the pen of the official IAM line images
 MARGIN = 1.5
 PIXELS_PER_UNIT = 8
-MAX_PIXELS = 50_000_000
+MAX_SIDE = 4000
 
 
 @dataclass
@@ -77,12 +77,11 @@ class Ink:
         return self.to_svg()
 
     def to_image(self, pixels_per_unit=PIXELS_PER_UNIT):
-        """The line as a PIL image of mode L, black on white."""
+        """The line as a PIL image of mode L, black on white; drawn smaller if a side would have more than 4000 pixels."""
         placed, size = self._placed()
-        width, height = np.ceil(size * pixels_per_unit).astype(int)
-        if width * height > MAX_PIXELS:
-            raise HwdiffError(f"ink {self.text!r}: {width} x {height} pixels; such ink is no line of writing, so draw it smaller or as SVG")
-        return images.draw_strokes([stroke * pixels_per_unit for stroke in placed], (int(height), int(width)), PEN_WIDTH * pixels_per_unit)
+        scale = min(pixels_per_unit, MAX_SIDE / size.max())
+        width, height = np.ceil(size * scale).astype(int)
+        return images.draw_strokes([stroke * scale for stroke in placed], (int(height), int(width)), PEN_WIDTH * scale)
 
     def save(self, path):
         """Write the line to `path`, an `.svg` or `.png` file; its folders are made. Raises HwdiffError for another kind."""

@@ -110,7 +110,7 @@ def draw_strokes(strokes, shape, pen_width):
     height, width = shape
     canvas = Image.new("L", (2 * width, 2 * height), 255)
     pen = ImageDraw.Draw(canvas)
-    radius = pen_width  # half of the doubled width
+    radius = max(pen_width, 0.5)  # half of the doubled width; thinner lines would vanish
     for stroke in strokes:
         path = 2 * np.asarray(stroke)
         if len(path) > 1:
