@@ -123,9 +123,9 @@ def write(path, lines, parts, manifest):
         "texts": np.array([line.text for line in lines]),
         "parts": np.array([PARTS.index(part) for part in parts], dtype=np.uint8),
         "starts": np.cumsum([0, *(len(line.offsets) for line in lines)]),
-        "offsets": np.concatenate([line.offsets for line in lines]).astype(np.int16),
-        "pen_up": np.concatenate([line.pen_up for line in lines]),
-        "kept": np.concatenate([line.kept for line in lines]),
+        "offsets": _byte_planes(np.concatenate([line.offsets for line in lines])),
+        "pen_up": np.packbits(np.concatenate([line.pen_up for line in lines])),
+        "kept": np.packbits(np.concatenate([line.kept for line in lines])),
         "image_starts": np.cumsum([0, *map(len, image_blobs)]),
         "images": np.frombuffer(b"".join(image_blobs), dtype=np.uint8),
     }
@@ -137,6 +137,15 @@ def write(path, lines, parts, manifest):
     with replacing(path) as temporary:
         np.savez_compressed(temporary, manifest=np.array(json.dumps(manifest)), **arrays)
     return manifest
+
+
+def _byte_planes(offsets):
+    """(N, 2) int16 as (2, N, 2) uint8, all low bytes before all high ones: they compress twice as fast, and better."""
+    return np.moveaxis(np.ascontiguousarray(offsets, dtype="<i2").view(np.uint8).reshape(-1, 2, 2), -1, 0)
+
+
+def _from_byte_planes(planes):
+    return np.ascontiguousarray(np.moveaxis(planes, 0, -1)).reshape(-1, 4).view("<i2")
 
 
 def _require(path, manifest, parameters):
@@ -168,7 +177,8 @@ class Dataset:
         _require(path, self.manifest, parameters)
         self.ids, self.forms, self.texts = arrays["ids"], arrays["forms"], arrays["texts"]
         self.parts = np.array(PARTS)[arrays["parts"]]
-        self._starts, self._offsets, self._pen_up, self._kept = (arrays[name] for name in ("starts", "offsets", "pen_up", "kept"))
+        self._starts, self._offsets = arrays["starts"], _from_byte_planes(arrays["offsets"])
+        self._pen_up, self._kept = (np.unpackbits(arrays[name], count=len(self._offsets)).astype(bool) for name in ("pen_up", "kept"))
         self._image_starts, self._images = arrays["image_starts"], arrays["images"]
         merged_ends = np.concatenate(([0], np.cumsum(self._kept)))[self._starts]
         self.lengths = np.diff(merged_ends)

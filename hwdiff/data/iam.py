@@ -26,6 +26,7 @@ SPLIT_LISTS = ("trainset", "testset_f", "testset_t", "testset_v")
 MAX_COORDINATE = 16_000  # tablet units; the board is about 9 000 wide, and differences of coordinates must fit 16 bits
 MAX_FILE = 32 * 2**20  # bytes; the largest line file has about 0.2 MB
 LINES_PER_TASK = 200
+_SAFE = {"resolve_entities": False, "load_dtd": False, "no_network": True}
 _POINT_X = etree.XPath("//Stroke/Point/@x", smart_strings=False)
 _POINT_Y = etree.XPath("//Stroke/Point/@y", smart_strings=False)
 
@@ -189,7 +190,7 @@ def parse_points(content):
     Raises ValueError, with the reason as it is counted, for anything but well-formed XML with whole coordinates in range.
     """
     try:
-        root = etree.fromstring(content, etree.XMLParser(resolve_entities=False, load_dtd=False, no_network=True, collect_ids=False))
+        root = etree.fromstring(content, etree.XMLParser(**_SAFE, collect_ids=False, remove_blank_text=True))
     except etree.XMLSyntaxError as error:
         raise ValueError("XML that is not well-formed") from error
     if root.getroottree().docinfo.doctype:
@@ -217,7 +218,8 @@ def preprocess(content, text, limits, image=None):
 
     image: bytes of the official line image or None. Raises ValueError with the reason when the line is dropped.
     """
-    offsets, pen_up = strokes.to_offsets(*parse_points(content))
+    points, first = parse_points(content)
+    offsets, pen_up = strokes.to_offsets(points, first)
     kept = strokes.merge_collinear(offsets)
     merged, _ = strokes.merge(offsets, pen_up, kept)
     if len(merged) > limits.max_points:
@@ -236,7 +238,9 @@ def preprocess(content, text, limits, image=None):
             raise ValueError("line image that cannot be read") from error
         width = image.shape[1]
     else:
-        width = images.drawn_width(drawable_strokes(offsets, pen_up))
+        width = images.estimated_width(np.ptp(points, axis=0))
+        if abs(width / limits.max_image_width - 1) < 0.05:  # so near to the limit that only drawing tells
+            width = images.scaled_width(images.trim(images.draw_line(drawable_strokes(offsets, pen_up))).shape)
     if width >= limits.max_image_width:
         raise ValueError(f"a line image of {limits.max_image_width} pixels or more in width")
     return offsets.astype(np.int16), pen_up, kept, image

@@ -6,7 +6,7 @@ A line image here is (height, width) uint8, 0 black ink, 255 white paper.
 import io
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFilter
+from PIL import Image, ImageDraw
 
 from hwdiff.errors import HwdiffError
 
@@ -17,8 +17,8 @@ INK = 127  # a pixel below this is ink
 PIXELS_PER_UNIT = 0.3
 PEN_WIDTH = 6
 PEN_ROOM = 10
-PEN_BLUR = ImageFilter.Kernel((3, 3), (2, 5, 2, 5, 12, 5, 2, 5, 2))
-FIVE_LEVELS = [min(255, 64 * round(value / 63.75)) for value in range(256)]
+PEN_BLUR = (2, 5, 2)  # in either direction; the sum of all nine weights is 81
+FIVE_LEVELS = np.minimum(255, 64 * np.round(np.arange(81 * 255 + 1) / 81 / 63.75)).astype(np.uint8)
 
 
 def read_image(source, name=None):
@@ -126,29 +126,27 @@ def draw_line(strokes):
     strokes: list of (n, 2) positions in tablet units, y downwards. Returns (H, W) uint8.
     Raises HwdiffError when the strokes have no extent.
     """
-    origin, _, scale, shape = _canvas(strokes)
-    drawn = draw_strokes([(stroke - origin) * scale + PEN_ROOM / 2 for stroke in strokes], shape, PEN_WIDTH)
-    return np.asarray(drawn.filter(PEN_BLUR).point(FIVE_LEVELS))
-
-
-def drawn_width(strokes):
-    """The width at height 96 of the line image that `draw_line` makes of `strokes`; those near the limit of 1400 are drawn to see."""
-    _, extent, scale, _ = _canvas(strokes)
-    ink_width, ink_height = extent * scale + PEN_WIDTH
-    estimate = HEIGHT * ink_width / ink_height
-    if abs(estimate / MAX_WIDTH - 1) > 0.05:
-        return round(estimate)
-    return scaled_width(trim(draw_line(strokes)).shape)
-
-
-def _canvas(strokes):
-    """Origin (2,) and extent (2,) of the strokes in tablet units, the scale in pixels a unit, and the (height, width) to draw on."""
     points = np.concatenate(strokes) if strokes else np.zeros((1, 2))
     origin, extent = points.min(axis=0), np.ptp(points, axis=0)
     if not extent.any():
         raise HwdiffError("line: its strokes have no extent, so there is nothing to draw")
-    height = np.floor(PIXELS_PER_UNIT * extent[1])
-    # The official scale follows from the height alone; a line too flat for it (a lone dash) keeps the plain scale.
-    scale = (height - PEN_ROOM) / extent[1] if height > 2 * PEN_ROOM else PIXELS_PER_UNIT
+    scale = _scale(extent)
     width, height = np.ceil(extent * scale).astype(int) + PEN_ROOM + 1
-    return origin, extent, scale, (int(height), int(width))
+    drawn = draw_strokes([(stroke - origin) * scale + PEN_ROOM / 2 for stroke in strokes], (int(height), int(width)), PEN_WIDTH)
+    blurred = np.asarray(drawn, dtype=np.uint16)
+    side, middle, _ = PEN_BLUR
+    blurred = side * (blurred[:-2] + blurred[2:]) + middle * blurred[1:-1]
+    blurred = side * (blurred[:, :-2] + blurred[:, 2:]) + middle * blurred[:, 1:-1]
+    return FIVE_LEVELS[blurred]
+
+
+def estimated_width(extent):
+    """About the width at height 96 (within 2 %) of the line image that `draw_line` makes of strokes of this extent (2,) in tablet units."""
+    ink_width, ink_height = extent * _scale(extent) + PEN_WIDTH
+    return HEIGHT * ink_width / ink_height
+
+
+def _scale(extent):
+    """Pixels a tablet unit. The official scale follows from the height alone; a line too flat for it (a lone dash) keeps the plain one."""
+    height = np.floor(PIXELS_PER_UNIT * extent[1])
+    return (height - PEN_ROOM) / extent[1] if height > 2 * PEN_ROOM else PIXELS_PER_UNIT
