@@ -32,7 +32,7 @@ set_up() {
     say "setting up .venv with the versions of requirements.txt (about 6 GB, most of it PyTorch)"
     [ -x .venv/bin/python ] || "$(find_python)" -m venv .venv || fail "the environment .venv could not be made"
     .venv/bin/python -m pip install --quiet --disable-pip-version-check uv || fail "uv could not be installed from PyPI; is there a network?"
-    .venv/bin/uv pip install --python .venv/bin/python --requirement requirements.txt --editable . ||
+    .venv/bin/uv pip install --python .venv/bin/python --compile-bytecode --requirement requirements.txt --editable . ||
       fail "the packages could not be installed; see above"
     echo "$wanted" > $stamp
   else

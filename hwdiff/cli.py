@@ -163,13 +163,16 @@ def write(
 ):
     """Write a text by hand."""
     from hwdiff.checkpoint import load_model
-    from hwdiff.model.style import load_style_extractor
     from hwdiff.writing import sample
 
     if out.suffix.lower() not in (".svg", ".png"):
         raise HwdiffError(f"{out}: ink is saved as .svg or .png; choose such a name")
     network = load_model(model, device)
-    extractor = load_style_extractor(style_weights) if style else None
+    extractor = None
+    if style:
+        from hwdiff.model.style import load_style_extractor  # torchvision takes seconds to load
+
+        extractor = load_style_extractor(style_weights)
     [ink] = sample(
         network,
         [text],

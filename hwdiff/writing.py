@@ -8,7 +8,6 @@ import torch
 from hwdiff.data import tokenizer
 from hwdiff.errors import HwdiffError
 from hwdiff.ink import Ink
-from hwdiff.model.style import RIGHT_BOTTOM, load_style_extractor
 from hwdiff.model.writer import LENGTH_UNIT
 from hwdiff.samplers import SAMPLERS, schedule
 
@@ -98,6 +97,8 @@ def style_features(network, style, count, style_extractor=None, padded=True):
     elif isinstance(style, torch.Tensor) or (isinstance(style, np.ndarray) and style.shape[-1] == 1280 and style.dtype.kind == "f"):
         features = torch.as_tensor(style)
     else:
+        from hwdiff.model.style import load_style_extractor  # torchvision takes seconds to load, and the model's own style needs none
+
         extractor = style_extractor or load_style_extractor()
         require_style_weights(network, extractor)
         features = extractor.of_image(style, padded)
@@ -112,7 +113,7 @@ def style_features(network, style, count, style_extractor=None, padded=True):
 def require_style_weights(network, extractor):
     """Raises HwdiffError when `extractor` has other weights than the features that the model of `network` was trained on."""
     trained = network.info.get("style_weights")
-    if not network.info and extractor.padding != RIGHT_BOTTOM:
+    if not network.info and extractor.padding != "right-bottom":
         warnings.warn("the authors' models were trained with Keras's style weights, which pad right and bottom; these pad both sides", stacklevel=4)
     if trained and trained["fingerprint"] != extractor.fingerprint:
         raise HwdiffError(
