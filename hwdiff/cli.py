@@ -211,7 +211,10 @@ def report(
     seed: Annotated[int, typer.Option(help="Seed of the samples.")] = 0,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; by default CUDA where there is one.")] = None,
 ):
-    """Draw a training run's loss, and what its model writes (the texts of the paper's Fig. 11 and 14)."""
+    """Draw a training run's loss, and its samples.
+
+    The samples are the texts of the paper's Fig. 11 and 14, by three samplers.
+    """
     from hwdiff.checkpoint import load_model
     from hwdiff.figures import plot_inks, plot_loss, read_metrics, save_figure
     from hwdiff.writing import sample
@@ -237,7 +240,10 @@ def compare_images(
     out: Annotated[Path, typer.Option("--out", "-o", help="The figure to write, *.png or *.svg.")],
     style_weights: StyleWeights = None,
 ):
-    """Set the line images that hwdiff draws beside the official ones, and compare their style features."""
+    """Compare drawn line images with official ones.
+
+    The figure sets them side by side; the cosine of their style features is printed.
+    """
     from hwdiff.data.iam import Report, Source, read_pairs
     from hwdiff.figures import compare_line_images, save_figure
     from hwdiff.model.style import load_style_extractor
@@ -254,7 +260,10 @@ def benchmark(
     data: Annotated[Path, typer.Option(help="The dataset file that hwdiff prepare wrote.")],
     device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; by default CUDA where there is one.")] = None,
 ):
-    """Measure writing and training as a share of this machine's matrix-product rate."""
+    """Measure writing and training on this machine.
+
+    Speeds come with their share of the machine's matrix-product rate.
+    """
     from hwdiff.benchmark import benchmark as measure
     from hwdiff.checkpoint import find_device
     from hwdiff.data.dataset import Dataset
