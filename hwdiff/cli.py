@@ -76,17 +76,20 @@ def main():
 
 @command
 def prepare(
-    source: Annotated[Path, typer.Option(help="Folder with the IAM On-Line archives (or what was unpacked from them) and the split lists.")],
     out: Annotated[Path, typer.Option(help="The dataset file to write, *.npz.")],
+    source: Annotated[
+        Path | None, typer.Option(help="Folder with the IAM On-Line archives and the split lists; without it the built-in writers write.")
+    ] = None,
     split: Annotated[Split, typer.Option(help="authors: as the paper trains; official: as the database's makers propose.")] = Split.authors,
     long_offsets: Annotated[Form, typer.Option(help="What a long offset is measured from: the mean (paper) or zero (released).")] = Form.paper,
+    seed: Annotated[int, typer.Option(help="Seed of the built-in writers.")] = 0,
 ):
-    """Read the IAM On-Line archives and write one dataset file."""
+    """Make a dataset file, of the IAM On-Line archives or of the built-in writers."""
     from hwdiff.data.dataset import prepare as prepare_dataset
-    from hwdiff.data.iam import Limits
+    from hwdiff.data.lines import Limits
 
     with progress_bar(desc="reading lines", unit=" lines") as bar:
-        prepared = prepare_dataset(source, out, split.value, Limits(long_offsets=long_offsets.value), progress=bar.update)
+        prepared = prepare_dataset(source, out, split.value, Limits(long_offsets=long_offsets.value), seed, progress=bar.update)
     if prepared.existed:
         print(f"{out} is there already, prepared with the same parameters: nothing to do (delete it to read the archives again)")
     _print_dataset(out, prepared.manifest)
@@ -244,7 +247,8 @@ def compare_images(
 
     The figure sets them side by side; the cosine of their style features is printed.
     """
-    from hwdiff.data.iam import Report, Source, read_pairs
+    from hwdiff.data.iam import Source, read_pairs
+    from hwdiff.data.lines import Report
     from hwdiff.figures import compare_line_images, save_figure
     from hwdiff.model.style import load_style_extractor
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from hwdiff.data import iam, images, strokes, tokenizer
+from hwdiff.data import iam, images, strokes, synthetic, tokenizer
+from hwdiff.data.lines import Limits, Report, drawable_strokes
 from hwdiff.errors import HwdiffError
 from hwdiff.files import replacing
 
@@ -73,29 +74,40 @@ class Prepared:
     existed: bool
 
 
-def prepare(source, out, split="authors", limits=None, workers=-1, progress=None):
-    """Read the IAM database below `source` and write the dataset file `out`.
+def prepare(source, out, split="authors", limits=None, seed=0, workers=-1, progress=None):
+    """Read the IAM database below `source`, or let the built-in writers write, and write the dataset file `out`.
 
-    split: "authors" or "official"; without the split lists it becomes "hash", as the manifest then says.
+    source: a folder, or None for the built-in writers, whose hands and lines `seed` draws.   split: "authors" or "official"; without
+    the split lists it becomes "hash", as the manifest then says; built-in writers are split by "writer".
     Raises HwdiffError when the source cannot be used, or `out` holds something else than a dataset of the same parameters.
     """
-    limits, out = limits or iam.Limits(), Path(out)
+    limits, out = limits or Limits(), Path(out)
     if out.suffix != ".npz":
         raise HwdiffError(f"{out}: a dataset file must be named *.npz")
     if split not in SPLITS:
         raise HwdiffError(f"split: no such split as {split!r}; choose one of {', '.join(SPLITS)}")
-    source, report = iam.Source(source), iam.Report()
-    lists = source.split_lists()
-    split = split if lists else "hash"
-    fingerprints = source.fingerprints()
+    if not 0 <= seed < 2**32:
+        raise HwdiffError(f"seed = {seed}: must be between 0 and 2^32 - 1")
+    if source is None:
+        split, fingerprints = "writer", {"built-in writers": f"version {synthetic.VERSION}, seed {seed}"}
+    else:
+        source = iam.Source(source)
+        lists = source.split_lists()
+        split = split if lists else "hash"
+        fingerprints = source.fingerprints()
     if out.exists():
         manifest = Dataset(out, split=split, **asdict(limits)).manifest
         if manifest["sources"] != fingerprints:
             changed = sorted(name for name, _ in manifest["sources"].items() ^ fingerprints.items())
             raise HwdiffError(f"{out}: prepared from other files ({', '.join(dict.fromkeys(changed))} differ); prepare another file, or delete it")
         return Prepared(manifest, existed=True)
-    lines = iam.read_lines(source, report, limits, workers, progress)
-    part_of = part_of_forms({line.form for line in lines}, split, lists)
+    report = Report()
+    if source is None:
+        lines = synthetic.write_lines(seed, limits, workers, progress)
+        part_of = {line.form: synthetic.part_of_form(line.form) for line in lines}
+    else:
+        lines = iam.read_lines(source, report, limits, workers, progress)
+        part_of = part_of_forms({line.form for line in lines}, split, lists)
     for line in lines:
         if line.form not in part_of:
             report.leave_out("form that is in no split list", line.id)
@@ -109,13 +121,13 @@ def prepare(source, out, split="authors", limits=None, workers=-1, progress=None
         "official line images": sum(line.image is not None for line in lines),
         "left out": dict(report.left_out.most_common()),
         "left out, for example": report.examples,
-        "versions": {name: version(name) for name in ("hwdiff", "numpy", "lxml", "pillow")},
+        "versions": {name: version(name) for name in ("hwdiff", "numpy", "lxml", "pillow", "scipy", "hershey-fonts")},
     }
     return Prepared(write(out, lines, parts, manifest), existed=False)
 
 
 def write(path, lines, parts, manifest):
-    """Write lines (a list of `iam.Line`), the part of each and the manifest as one dataset file. Returns the manifest as written."""
+    """Write lines (a list of `Line`), the part of each and the manifest as one dataset file. Returns the manifest as written."""
     image_blobs = [b"" if line.image is None else zlib.compress(line.image.tobytes(), 6) for line in lines]
     arrays = {
         "ids": np.array([line.id for line in lines]),
@@ -226,4 +238,4 @@ class Dataset:
             pixels = np.frombuffer(zlib.decompress(self._images[start:end].tobytes()), dtype=np.uint8)
             return pixels.reshape(images.HEIGHT, -1)
         offsets, pen_up, _ = self._recorded(index)
-        return images.normalise(images.draw_line(iam.drawable_strokes(offsets, pen_up)), str(self.ids[index]))
+        return images.normalise(images.draw_line(drawable_strokes(offsets, pen_up)), str(self.ids[index]))

@@ -1,0 +1,312 @@
+"""Built-in writers: made-up handwriting for those without IAM, from the single-stroke Hershey fonts.
+
+A writer is a `Hand`: a few dozen numbers, drawn from a seed, that bend the letters of two fonts (a print and a script one) in the
+writer's own way and stay the same from line to line. Each letter varies again each time it is written.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from string import ascii_letters
+
+import numpy as np
+from HersheyFonts import HersheyFonts
+from joblib import Parallel, delayed
+from scipy.ndimage import gaussian_filter1d
+
+from hwdiff.data.lines import Limits, Line, within_limits
+from hwdiff.errors import HwdiffError
+
+WRITERS = 64
+FORMS_PER_WRITER = 5
+LINES_PER_FORM = 8
+VERSION = 1  # of the writing: datasets remember it
+PRINT, SCRIPT = "rowmans", "scripts"
+# All lengths below are in units of the fonts: a capital is 21 high, an x 14 in print and 9 in script.
+CAPITAL, PRINT_X, SCRIPT_X, SCRIPT_SLANT = 21, 14, 9, 0.36
+STEP = 0.4  # between the points of a path before the pen's speed is put in
+MONTHS = "January February March April May June July August September October November December".split()
+# What people write that is in no book: figures, dates, prices, addresses, signs. `{d}` is any digit, `{n}` one from 1 to 9.
+NOTES = (
+    "{n} {month} 19{d}{d}",
+    "{month} {n}, 20{d}{d}",
+    "No. {n}{d}, Quay Street",
+    "Tel. {d}{d}{d} {d}{d}{d}{d}",
+    'Room {n}{d}{d}, "B" wing',
+    "{n},{d}{d}{d} miles, or {n}.{d} hours",
+    "At {n}.{d}{d} - or {n}.{d}{d}?",
+    "X = {n}{d}, Y = {d}.{d}, Z = {n}",
+    "Smith & Jones ({n}{d}{d})",
+    "{n} x {n}{d} = {n}{d}{d}!",
+    "LONDON {n}{d}{d}, JUNE 18{d}{d}",
+    "{n}{d} % of {n}{d}{d}: pass",
+)
+
+
+@dataclass(frozen=True)
+class Hand:
+    """What stays the same from line to line of one writer. Lengths in font units, angles as slopes.
+
+    seed: of the writer's own letter shapes.   script: share of lower-case letters in script.   flourish: script capitals.   unit: tablet
+    units a font unit.   slant, aspect, tall, deep: shear, width to height, height of ascenders and depth of descenders as factors.
+    spacing, word_gap: between letters and words.   roundness: radius of corners.   joining: share of letter pairs written without
+    lifting the pen.   character: how far letters are bent away from the font.   variation: how far one letter differs from the next.
+    tremor: of the pen.   slope, drift: of the baseline, straight and wavy.   speed: tablet units from one point to the next.
+    """
+
+    seed: int
+    script: float
+    flourish: bool
+    unit: float
+    slant: float
+    aspect: float
+    tall: float
+    deep: float
+    spacing: float
+    word_gap: float
+    roundness: float
+    joining: float
+    character: float
+    variation: float
+    tremor: float
+    slope: float
+    drift: float
+    speed: float
+
+
+def draw_hand(seed, number):
+    """The hand of built-in writer `number`, the same for the same seed. Every fifth prints, every fifth writes pure script."""
+    generator = np.random.default_rng((seed, number))
+    uniform, normal = generator.uniform, generator.normal
+    kind = number % 5
+    script = (0.0, uniform(0.1, 0.4), uniform(0.4, 0.9), 1.0, 0.0)[kind]
+    return Hand(
+        seed=int(generator.integers(2**31)),
+        script=script,
+        flourish=bool(kind == 3 and uniform() < 0.5),
+        unit=float(np.exp(normal(np.log(17), 0.15))),
+        slant=float(np.clip(normal(0.12, 0.22), -0.35, 0.6)),
+        aspect=float(np.exp(normal(0, 0.16))),
+        tall=uniform(0.8, 1.25),
+        deep=uniform(0.7, 1.3),
+        spacing=uniform(-1.5, 2.5) if kind < 3 else uniform(-0.5, 1),
+        word_gap=uniform(8, 17),
+        roundness=float(np.exp(uniform(np.log(0.35), np.log(1.4)))),
+        joining=(uniform(0, 0.3), uniform(0.2, 0.6), uniform(0.5, 0.95), uniform(0.85, 1), uniform(0, 0.1))[kind],
+        character=uniform(0.6, 1.4),
+        variation=uniform(0.3, 0.75),
+        tremor=float(np.exp(uniform(np.log(0.02), np.log(0.14)))),
+        slope=normal(0, 0.012),
+        drift=uniform(0.2, 1.2),
+        speed=uniform(16, 26),
+    )
+
+
+@cache
+def _font(name):
+    font = HersheyFonts()
+    font.load_default_font(name)
+    return font
+
+
+@cache
+def _font_glyph(name, character):
+    """(strokes, width) of a character: (n, 2) arrays, y downwards from the baseline, x from the left edge."""
+    font = _font(name)
+    [glyph] = font.glyphs_for_text(character)
+    strokes = [np.array(list(stroke), dtype=float) - (glyph.left_offset, 9) for stroke in glyph.strokes]
+    if name == SCRIPT:  # upright, and with an x as high as that of print
+        strokes = [_raise_small(np.column_stack((x := stroke[:, 0] + SCRIPT_SLANT * stroke[:, 1], stroke[:, 1]))) for stroke in strokes]
+    return strokes, float(glyph.char_width)
+
+
+def _raise_small(stroke):
+    """Script with the height of its small letters made that of print, ascenders kept."""
+    y = stroke[:, 1]
+    stroke[:, 1] = np.interp(y, (-CAPITAL, -SCRIPT_X, 0, 12), (-CAPITAL, -0.85 * PRINT_X, 0, 9))
+    return stroke
+
+
+def _bend(points, bends):
+    """Displace (n, 2) points by a smooth field; bends: (8, 2) coefficients of low waves and polynomials."""
+    u, v = points[:, 0] / 12 - 0.7, points[:, 1] / 16 + 0.5
+    basis = np.stack((u, v, u * v, u * u - 0.3, v * v - 0.3, np.sin(3 * u), np.sin(3 * v), np.sin(2.5 * (u + v))))
+    return points + basis.T @ bends
+
+
+@cache
+def _letter(hand, character):
+    """The writer's own form of a character: (main strokes, delayed strokes, width); dots and crossbars of small letters are delayed."""
+    generator = np.random.default_rng((hand.seed, ord(character)))
+    in_script = character.islower() and generator.uniform() < hand.script or character.isupper() and hand.flourish
+    strokes, width = _font_glyph(SCRIPT if in_script else PRINT, character)
+    strokes = sorted(strokes, key=lambda stroke: np.ptp(stroke, axis=0).max() < 3)  # the dot of an i after its stem
+    bends = generator.normal(0, hand.character, (8, 2)) * (0.45, 0.5)
+    if character not in ascii_letters:
+        bends *= 0.4
+    main, delayed = [], []
+    for number, stroke in enumerate(strokes):
+        is_dot = np.ptp(stroke, axis=0).max() < 3
+        if is_dot:  # a dab instead of the font's little circle
+            centre, dab = stroke.mean(axis=0), generator.uniform(0.5, 1.4)
+            stroke = centre + np.array([[-0.3, -0.5], [0.3, 0.5]]) * dab
+        else:
+            stroke = _bend(_resample(stroke, 1.0), bends)
+        stroke = np.column_stack((stroke[:, 0], np.where(stroke[:, 1] > 0, hand.deep, 1) * stroke[:, 1]))
+        above = stroke[:, 1] < -PRINT_X
+        stroke[above, 1] = -PRINT_X + hand.tall * (stroke[above, 1] + PRINT_X)
+        if main and character.islower() and (is_dot or (character in "tx" and number == len(strokes) - 1)):
+            delayed.append(stroke)
+        elif main and (np.hypot(*(main[-1][-1] - stroke[0])) < (10 if in_script else 0.5)):
+            main[-1] = np.concatenate((main[-1], stroke))
+        else:
+            main.append(stroke)
+    if in_script:  # its letters touch: the width is that from entry to exit
+        left = min(stroke[:, 0].min() for stroke in main)
+        main, delayed = [stroke - (left, 0) for stroke in main], [stroke - (left, 0) for stroke in delayed]
+        width = max(stroke[:, 0].max() for stroke in main)
+    return main, delayed, width
+
+
+@cache
+def _joins(hand, pair):
+    """Whether the writer joins these two letters, as a habit."""
+    return np.random.default_rng((hand.seed, *map(ord, pair))).uniform() < hand.joining
+
+
+def _resample(path, step):
+    """The path at equal distances of `step`, its ends included."""
+    at = np.concatenate(([0], np.cumsum(np.hypot(*np.diff(path, axis=0).T))))
+    wanted = np.linspace(0, at[-1], max(2, int(at[-1] / step) + 1))
+    return np.column_stack([np.interp(wanted, at, path[:, axis]) for axis in (0, 1)])
+
+
+def _placed_strokes(hand, text, generator):
+    """The strokes of a text in font units, y downwards, letter by letter, joined where the writer joins; delayed strokes end each word."""
+    strokes, delayed = [], []
+    x, previous = 0.0, " "
+    for character in text:
+        if character == " ":
+            strokes += delayed
+            delayed = []
+            x += hand.word_gap * np.exp(generator.normal(0, 0.18))
+        else:
+            main, late, width = _letter(hand, character)
+            turn = np.array([[1, generator.normal(0, 0.05)], [generator.normal(0, 0.05), 1]]) * np.exp(generator.normal(0, 0.09 * hand.variation, 2))
+            bends = generator.normal(0, 0.3 * hand.variation, (8, 2))
+            place = np.array((x, generator.normal(0, 0.45 * hand.variation)))
+            main = [_bend(stroke, bends) @ turn + place for stroke in main]
+            late = [stroke @ turn + place + generator.normal(0, 0.8 * hand.variation, 2) for stroke in late]
+            joined = previous.isalpha() and character.islower() and _joins(hand, previous + character) and generator.uniform() < 0.95
+            if joined and strokes and np.hypot(*(main[0][0] - strokes[-1][-1]) * (1, 0.6)) < 11 and strokes[-1][-1][0] < main[0][:, 0].max():
+                strokes[-1] = np.concatenate((strokes[-1], _stroke_between(strokes[-1][-1], main[0][0]), main[0]))
+                strokes += main[1:]
+            else:
+                strokes += main
+            delayed += late
+            x += width + (hand.spacing + generator.normal(0, 0.5 * hand.variation)) * (1 if character.isalnum() else 0.5)
+        previous = character
+    return strokes + delayed
+
+
+def _stroke_between(end, start):
+    """The ligature from one letter to the next: a shallow curve below the straight line."""
+    t = np.linspace(0, 1, 6)[1:-1, None]
+    sag = min(1.2, 0.15 * np.hypot(*(start - end)))
+    return end + t * (start - end) + np.column_stack((0 * t, 4 * sag * t * (1 - t)))
+
+
+def _at_pen_speed(path, speed):
+    """The points that a tablet would record of a path: fast where it is straight, slow in bends and at the ends. Lengths in tablet units."""
+    step = np.hypot(*np.diff(path, axis=0).T)
+    heading = np.unwrap(np.arctan2(*np.diff(path, axis=0).T[::-1]))
+    curvature = np.zeros(len(step))
+    if len(step) > 2:
+        curvature = gaussian_filter1d(np.abs(np.gradient(heading)) / np.maximum(step, 1e-6), 2, mode="nearest")
+    from_end = np.minimum(np.arange(len(step)), np.arange(len(step))[::-1]) * step.mean()
+    # The two-thirds power law of drawing: speed falls with the cube root of curvature.
+    velocity = speed * np.clip((0.012 / np.maximum(curvature, 1e-6)) ** (1 / 3), 0.3, 1.5) * np.clip(0.45 + from_end / (3 * speed), 0, 1)
+    time = np.concatenate(([0], np.cumsum(step / velocity)))
+    wanted = np.linspace(0, time[-1], max(2, round(time[-1]) + 1))
+    return np.column_stack([np.interp(wanted, time, path[:, axis]) for axis in (0, 1)])
+
+
+def write_points(hand, text, generator):
+    """What a tablet would record of `text` in this hand: points (N, 2) int64 in tablet units, y downwards, and (N,) bool, True where
+    a stroke begins. Raises HwdiffError when there is nothing to write."""
+    strokes = _placed_strokes(hand, text, generator)
+    if not strokes:
+        raise HwdiffError(f"text {text!r}: nothing in it can be written")
+    phase, wave = generator.uniform(0, 2 * np.pi), generator.uniform(90, 260)
+    slope = hand.slope + generator.normal(0, 0.006)
+    recorded = []
+    for stroke in strokes:
+        path = _resample(stroke, STEP)
+        if len(path) > 6:
+            shaking = generator.normal(0, 1, path.shape)
+            path += hand.tremor * 5 * gaussian_filter1d(shaking, 1.2 / STEP, axis=0) + hand.variation * 2 * gaussian_filter1d(shaking, 6 / STEP, axis=0)
+            path = gaussian_filter1d(path, hand.roundness / STEP, axis=0, mode="nearest")
+        x, y = path.T
+        y = y + slope * x + hand.drift * np.sin(2 * np.pi * x / wave + phase)
+        path = np.column_stack((hand.aspect * x - hand.slant * y, y)) * hand.unit
+        recorded.append(_at_pen_speed(path, hand.speed))
+    first = np.zeros(sum(map(len, recorded)), dtype=bool)
+    first[np.cumsum([0, *map(len, recorded[:-1])])] = True
+    return np.concatenate(recorded).round().astype(np.int64), first
+
+
+@cache
+def _words():
+    return files("hwdiff.data").joinpath("phrases.txt").read_text(encoding="utf-8").split()
+
+
+def draw_text(generator):
+    """A line of text as people write it: some words in a row of the phrases that come with the package, or a note with figures."""
+    if generator.uniform() < 0.15:
+        note = NOTES[generator.integers(len(NOTES))].replace("{month}", MONTHS[generator.integers(12)])
+        for mark, lowest in (("{n}", 1), ("{d}", 0)):
+            while mark in note:
+                note = note.replace(mark, str(generator.integers(lowest, 10)), 1)
+        return note
+    words = _words()
+    at, wanted = generator.integers(len(words)), generator.integers(14, 40)
+    text = words[at]
+    while len(text) < wanted and at + 1 < len(words):
+        at += 1
+        text += " " + words[at]
+    return text
+
+
+def write_form(seed, writer, form, limits=None):
+    """The lines of one form of a built-in writer, a list of `Line`. The same arguments give the same lines."""
+    limits, hand = limits or Limits(), draw_hand(seed, writer)
+    name, lines = f"w{writer:02d}-{form}", []
+    generator = np.random.default_rng((seed, writer, form))
+    while len(lines) < LINES_PER_FORM:
+        text = draw_text(generator)
+        points, first = write_points(hand, text, generator)
+        try:
+            lines.append(Line(f"{name}-{len(lines) + 1:02d}", name, text, *within_limits(points, first, text, limits)))
+        except ValueError:  # too long for the network: write another line, as on a page that is full
+            continue
+    return lines
+
+
+def part_of_form(form):
+    """The part of a form of the built-in writers: 52 writers train, 4 validate, 8 test."""
+    place = int(form[1:].partition("-")[0]) % 16
+    return {5: "validation", 3: "test", 10: "test"}.get(place, "train")
+
+
+def write_lines(seed=0, limits=None, workers=-1, progress=None):
+    """All lines of the built-in writers, a list of `Line` sorted by id; the same for any number of workers.
+
+    limits: see `Limits`.   workers: processes, -1 for one a core.   progress(n): called with the number of lines done since the last call.
+    """
+    forms = [(writer, form) for writer in range(WRITERS) for form in range(FORMS_PER_WRITER)]
+    lines = []
+    for written in Parallel(n_jobs=workers, return_as="generator")(delayed(write_form)(seed, *form, limits) for form in forms):
+        lines += written
+        if progress:
+            progress(len(written))
+    return sorted(lines, key=lambda line: line.id)
