@@ -38,7 +38,7 @@ class StyleFeatures:
     def __init__(self, dataset, extractor, folder=None):
         self.dataset, self.extractor = dataset, extractor
         self.device = next(extractor.parameters()).device
-        name = f"{dataset.path.stem}.style-{dataset.content[:8]}-{extractor.fingerprint[:8]}.npy"
+        name = f"{dataset.path.stem}.style-{dataset.content[:8]}-{images.DRAWING}-{extractor.fingerprint[:8]}.npy"
         self.path = path = Path(folder or dataset.path.parent) / name
         record = np.dtype([("computed", "?"), ("features", "f2", (14, 1280))])
         try:

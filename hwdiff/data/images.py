@@ -12,6 +12,7 @@ from hwdiff.errors import HwdiffError
 
 HEIGHT = 96
 MAX_WIDTH = 1400
+DRAWING = 1  # version of `draw_line`, for the caches of what is made from its images
 INK = 127  # a pixel below this is ink
 # Measured on official images: strokes fill a canvas of 0.3 pixels a tablet unit less 10 pixels, with a soft pen of 6 pixels.
 PIXELS_PER_UNIT = 0.3

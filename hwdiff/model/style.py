@@ -12,7 +12,6 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.models import MobileNet_V2_Weights, mobilenet_v2
-from torchvision.ops import Conv2dNormActivation
 
 from hwdiff.data import images
 from hwdiff.errors import HwdiffError
@@ -36,12 +35,9 @@ class StyleExtractor(nn.Module):
         self.fingerprint = _fingerprint(self.state_dict(), padding)
         self.requires_grad_(False)
         self.eval()
-        _fold_batch_norms(self.features)
-        if padding == RIGHT_BOTTOM:
-            for module in list(self.modules()):
-                if isinstance(module, Conv2dNormActivation) and module[0].stride == (2, 2):
-                    module[0].padding = (0, 0)
-                    module.insert(0, _SamePadding())
+        fold_batch_norms(self.features)
+        set_padding(self.features, padding)
+        self.to(memory_format=torch.channels_last)  # a third faster on a CPU
 
     @property
     def identity(self):
@@ -55,9 +51,7 @@ class StyleExtractor(nn.Module):
     @torch.inference_mode()
     def forward(self, pixels):
         """pixels: (B, 96, W) uint8, as wide as 1400 in training. Returns (B, S, 1280) float32, S = 14 at that width, about W / 96."""
-        x = pixels.float().unsqueeze(1) / 127.5 - 1
-        x = self.features(x.expand(-1, 3, -1, -1).contiguous())
-        return F.avg_pool2d(x, 3, stride=3).flatten(2).transpose(1, 2)
+        return pool(self.features(grey_input(pixels)))
 
     def of_image(self, source, padded=True):
         """Features of one scan or line image (whatever `images.read_image` reads): (14, 1280) float32 on the CPU.
@@ -76,22 +70,39 @@ class StyleExtractor(nn.Module):
         return self(torch.from_numpy(line)[None].to(device))[0].cpu()
 
 
-class _SamePadding(nn.Module):
+def _pad_right_bottom(convolution, arguments):
     """TensorFlow's "same" padding for stride 2 and width 3: right and bottom, and the other side too where the size is odd."""
-
-    def forward(self, x):
-        height, width = x.shape[-2:]
-        return F.pad(x, (width % 2, 1, height % 2, 1))
+    height, width = arguments[0].shape[-2:]
+    return F.pad(arguments[0], (width % 2, 1, height % 2, 1))
 
 
-def _fold_batch_norms(module):
+def set_padding(features, padding):
+    """Make the stride-2 convolutions of MobileNetV2's `features` pad as `padding` says; they come padding both sides."""
+    for module in features.modules():
+        if padding == RIGHT_BOTTOM and isinstance(module, nn.Conv2d) and module.stride == (2, 2):
+            module.padding = (0, 0)
+            module.register_forward_pre_hook(_pad_right_bottom)
+
+
+def grey_input(pixels):
+    """What MobileNetV2 sees of (B, 96, W) uint8 or float pixels: (B, 3, 96, W) float32 from -1 (ink) to 1 (paper)."""
+    x = pixels.float().unsqueeze(1) / 127.5 - 1
+    return x.expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)
+
+
+def pool(maps):
+    """Feature maps (B, 1280, 3, W / 32) to style features (B, W / 96, 1280)."""
+    return F.avg_pool2d(maps, 3, stride=3).flatten(2).transpose(1, 2)
+
+
+def fold_batch_norms(module):
     """Put each batch norm into the convolution before it: three times faster on a CPU."""
     for (name, layer), (next_name, next_layer) in pairwise(list(module.named_children())):
         if isinstance(layer, nn.Conv2d) and isinstance(next_layer, nn.BatchNorm2d):
             setattr(module, name, fuse_conv_bn_eval(layer, next_layer))
             setattr(module, next_name, nn.Identity())
     for child in module.children():
-        _fold_batch_norms(child)
+        fold_batch_norms(child)
 
 
 def _fingerprint(state_dict, padding):

@@ -1,0 +1,57 @@
+"""The images of all lines of a dataset in one file beside it, drawn once."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from joblib import Parallel, delayed
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from hwdiff.data import images
+from hwdiff.errors import HwdiffError
+from hwdiff.files import replacing
+
+LINES_PER_TASK = 64
+
+
+class LineImages:
+    """Images of lines, images[i] of line i: (96, W) uint8. They are drawn by several processes when the file is not there yet (0.1 MB a line).
+
+    dataset: a `Dataset`.   folder: where the file lies, by default that of the dataset. Its name carries the fingerprint of the lines
+    and the version of the drawing.   progress(n): called with the number of lines drawn since the last call.
+    """
+
+    def __init__(self, dataset, folder=None, workers=-1, progress=None):
+        self.path = Path(folder or dataset.path.parent) / f"{dataset.path.stem}.images-{dataset.content[:8]}-{images.DRAWING}.safetensors"
+        if not self.path.exists():
+            self._draw(dataset, workers, progress)
+        try:
+            self._file = safe_open(self.path, "np")
+            self._starts = np.concatenate(([0], np.cumsum(self._file.get_tensor("widths") * images.HEIGHT)))
+            self._pixels = self._file.get_slice("pixels")
+        except SafetensorError as error:
+            raise HwdiffError(f"{self.path}: damaged file of line images ({error}); delete it") from error
+
+    def _draw(self, dataset, workers, progress):
+        def draw(indices):
+            return [dataset.line_image(index) for index in indices]
+
+        # Small tasks, so that progress shows; a process would have to be given the whole dataset, a thread waits for Pillow anyway.
+        tasks = [range(start, min(start + LINES_PER_TASK, len(dataset))) for start in range(0, len(dataset), LINES_PER_TASK)]
+        drawn = []
+        for some in Parallel(n_jobs=workers, prefer="threads", return_as="generator")(delayed(draw)(task) for task in tasks):
+            drawn += some
+            if progress:
+                progress(len(some))
+        widths = np.array([image.shape[1] for image in drawn], dtype=np.int64)
+        pixels = torch.from_numpy(np.concatenate([image.ravel() for image in drawn]))
+        with replacing(self.path) as temporary:
+            save_file({"widths": torch.from_numpy(widths), "pixels": pixels}, temporary)
+
+    def __len__(self):
+        return len(self._starts) - 1
+
+    def __getitem__(self, index):
+        start, end = self._starts[index : index + 2]
+        return self._pixels[start:end].reshape(images.HEIGHT, -1)

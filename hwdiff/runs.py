@@ -1,0 +1,142 @@
+"""What long runs share: stopping in good order, progress for a person or a log, and their whole state on disk."""
+
+import json
+import signal
+import sys
+import time
+from itertools import chain
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from tqdm import tqdm
+
+from hwdiff.errors import HwdiffError
+from hwdiff.files import replacing
+
+QUIET_SECONDS = 60
+
+
+class Stop:
+    """Watches, inside a `with` block, for what should end a run early: Ctrl-C, SIGTERM, or `minutes` having passed.
+
+    `reason` says which, or is None. The run looks at it between steps, saves its state and ends. A second Ctrl-C does not wait.
+    """
+
+    def __init__(self, minutes=None):
+        self.deadline = None if minutes is None else time.monotonic() + 60 * minutes
+        self.signal = None
+
+    def __enter__(self):
+        self._handlers = {}
+        for number in (signal.SIGINT, signal.SIGTERM):
+            try:
+                self._handlers[number] = signal.signal(number, self._catch)
+            except ValueError:  # not in the main thread, where signals do not arrive
+                break
+        return self
+
+    def __exit__(self, *_):
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+
+    def _catch(self, number, frame):
+        if self.signal is not None:
+            raise KeyboardInterrupt
+        self.signal = signal.Signals(number).name
+
+    @property
+    def reason(self):
+        if self.signal is None and self.deadline is not None and time.monotonic() > self.deadline:
+            return "time is up"
+        return {"SIGINT": "interrupted", None: None}.get(self.signal, self.signal)
+
+
+class Progress:
+    """A progress bar on a terminal; elsewhere a line a minute. Both tell steps, speed, time left, and what `note` was given."""
+
+    def __init__(self, description, total=None, start=0, unit="steps"):
+        self.bar = tqdm(desc=description, total=total, initial=start, unit=f" {unit}", disable=not sys.stderr.isatty(), mininterval=0.5)
+        self.description, self.total, self.unit = description, total, unit
+        self.done = self.start = start
+        self.began = self.said = time.monotonic()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.bar.close()
+        if self.bar.disable and self.done > self.start:
+            self._say("")
+
+    def update(self, count=1, note=""):
+        self.done += count
+        if note:
+            self.bar.set_postfix_str(note, refresh=False)
+        self.bar.update(count)
+        if self.bar.disable and time.monotonic() - self.said > QUIET_SECONDS:
+            self._say(note)
+
+    def _say(self, note):
+        self.said = time.monotonic()
+        seconds = self.said - self.began
+        rate = (self.done - self.start) / seconds
+        of = f" of {self.total}" if self.total else ""
+        left = f", {tqdm.format_interval((self.total - self.done) / rate)} left" if self.total and self.total > self.done else ""
+        took = tqdm.format_interval(seconds)
+        print(f"{self.description}: {self.done}{of} {self.unit} in {took}, {rate:.3g} a second{left}{note and ', ' + note}", file=sys.stderr, flush=True)
+
+
+def save_state(path, header, modules, optimizer, generator):
+    """Write the state of a run, whole or not at all: safetensors with `header`, in JSON, beside it.
+
+    modules: {name: Module}.   optimizer: its moments and step counts.   generator: a torch.Generator.
+    Raises HwdiffError when it cannot be written; what stood at `path` stays.
+    """
+    state = {f"{name}.{key}": tensor for name, module in modules.items() for key, tensor in module.state_dict().items()}
+    for number, moments in optimizer.state_dict()["state"].items():
+        state |= {f"optimizer.{number}.{key}": tensor for key, tensor in moments.items()}
+    state["generator"] = generator.get_state()
+    state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
+    with replacing(path) as temporary:
+        try:
+            save_file(state, temporary, metadata={"hwdiff": json.dumps(header)})
+        except SafetensorError as error:  # what safetensors makes of a full disk
+            raise HwdiffError(f"{path}: cannot be written ({error}); free some space or choose another path") from error
+
+
+def read_header(path, form):
+    """The header of a state file of the format `form`. Raises HwdiffError when the file is missing, cut short or of another format."""
+    try:
+        with safe_open(path, "pt") as file:
+            header = json.loads((file.metadata() or {}).get("hwdiff", "{}"))
+    except (SafetensorError, OSError, ValueError) as error:
+        raise HwdiffError(f"{path}: not a whole state of a run ({error}); nothing can be resumed from it: start again in another folder") from error
+    if header.get("format") != form:
+        raise HwdiffError(f"{path}: format {header.get('format')!r}, but this version reads {form!r}; use the version that wrote it")
+    return header
+
+
+def load_state(path, modules, optimizer, generator):
+    """Put the state that `save_state` wrote back into modules, optimizer and generator. Raises HwdiffError when it does not fit them."""
+    try:
+        with safe_open(path, "pt") as file:
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+        for name, module in modules.items():
+            module.load_state_dict({key: state[f"{name}.{key}"] for key in module.state_dict()})
+        moments = {}
+        for name in state:
+            if name.startswith("optimizer."):
+                _, number, key = name.split(".")
+                moments.setdefault(int(number), {})[key] = state[name]
+        optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
+        generator.set_state(state["generator"])
+    except (SafetensorError, RuntimeError, KeyError, ValueError) as error:
+        raise HwdiffError(f"{path}: its content does not fit its header ({str(error).splitlines()[0]}); start again in another folder") from error
+
+
+def check_same(path, found, wanted):
+    """Raises HwdiffError naming what differs between a run's settings, dictionaries `found` (of the run at `path`) and `wanted`."""
+    keys = [key for key in dict.fromkeys(chain(found, wanted)) if found.get(key) != wanted.get(key)]
+    if keys:
+        differences = ", ".join(f"{key} = {found.get(key)!r}, not {wanted.get(key)!r}" for key in keys)
+        raise HwdiffError(f"{path}: cannot be resumed with other settings: it has {differences}; give the same, or another folder")
