@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from hwdiff import diffusion, training
+from hwdiff.data.batches import Lines
 from hwdiff.model.style import FEATURES
 from hwdiff.model.writer import DiffusionWriter
 from hwdiff.samplers import sample_eq12, schedule
@@ -50,32 +51,44 @@ def sampling_rate(device):
         return rate_of(lambda: sample_eq12(network, noise(None), text, style, levels, noise), diffusion.STEPS * FORWARD_FLOP, device)
 
 
-def training_rate(dataset, config, device, steps=4):
+def training_rate(dataset, config, device, steps=4, compiled=False):
     """(seconds a step, operations a second) of training at `config`, operations counted without padding.
 
     Batches are real, from `dataset`; only the style features are random. A step is all of it: batch, forward, backward, clipping, Adam.
     """
-
-    class RandomStyle:
-        def __getitem__(self, indices):
-            return torch.from_numpy(np.random.default_rng(0).random((len(indices), *FEATURES), dtype=np.float32))
-
+    lines = Lines(dataset, _RandomStyle(), np.arange(len(dataset)), device)
     network = DiffusionWriter(config.model).to(device).train()
+    objective = training.Objective(network, config.precision)
+    if compiled:
+        objective = torch.compile(objective, dynamic=False, mode="reduce-overhead" if torch.device(device).type == "cuda" else None)
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-4, betas=training.BETAS, fused=True)
     generator, alpha_bar = torch.Generator(device).manual_seed(0), diffusion.alpha_bars()
-    points, start = 0, 0.0
-    for number, batch in enumerate(islice(training.training_batches(dataset, RandomStyle(), config), steps + 1)):
-        optimizer.zero_grad()
-        stroke, _ = training.accumulate_gradients(network, batch.to(device), config, alpha_bar, generator)
-        training.clip_gradients(network, config.clipping)
-        optimizer.step()
-        stroke.item()
-        if number == 0:  # the first one warms up
-            start = time.perf_counter()
-        else:
-            points += int(batch.lengths.sum())
+    train_lines, points, start, terms = dataset.part("train"), 0, 0.0, torch.zeros(2)
+    # The lengths that come are compiled, or met for the first time, before the clock starts.
+    batches = [lines.batch(train_lines[indices]) for indices in islice(training.training_order(dataset.lengths[train_lines], config), steps)]
+    for timed in (False, True):
+        terms.sum().item()
+        start = time.perf_counter()
+        for batch in batches:
+            draws = training.draw(batch.strokes.shape, batch.style.shape, config, alpha_bar, generator)
+            optimizer.zero_grad()
+            terms = training.accumulate_gradients(objective, batch, draws)
+            training.clip_gradients(network, config.clipping)
+            optimizer.step()
+            points += timed * int(batch.lengths.sum())
+    terms.sum().item()
     seconds = time.perf_counter() - start
     return seconds / steps, 3 * FORWARD_FLOP * points / LINE_POINTS / seconds
+
+
+class _RandomStyle:
+    """Style features of no line, for measuring."""
+
+    def half(self, indices, progress=None):
+        return torch.rand(len(indices), *FEATURES, generator=torch.Generator().manual_seed(0)).half()
+
+    def __getitem__(self, indices):
+        return self.half(indices).float()
 
 
 def benchmark(dataset, device):

@@ -1,25 +1,28 @@
-"""The command line: `hwdiff prepare`, `train`, `write`, `info`, `compare-images`, `benchmark`."""
+"""The command line, `hwdiff --help`. What each command does is in the package; here are options, progress and messages."""
 
 import json
+import os
 import sys
 import warnings
-from dataclasses import replace
+from dataclasses import asdict
 from enum import StrEnum
 from functools import wraps
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from tqdm import tqdm
 
 from hwdiff.errors import HwdiffError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 SMOKE_MODEL = Path("runs/smoke/model.safetensors")  # what ./run_all.sh trains
-StyleWeights = Annotated[
-    Path | None, typer.Option(help="MobileNetV2 weights (.safetensors or torchvision's .pth); by default torchvision's, downloaded once.")
+StyleEncoder = Annotated[
+    str, typer.Option(help="bundled, imagenet (torchvision's MobileNetV2, downloaded once), or a file of MobileNetV2 weights (.safetensors, .pth).")
 ]
+Minutes = Annotated[float | None, typer.Option(min=0, help="Stop after so long, everything saved; the same command with --resume goes on.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, ...; by default CUDA where there is one.")]
+UNFINISHED = 3  # exit code of what was stopped in good order before its end
 
 
 class Split(StrEnum):
@@ -32,22 +35,12 @@ class Form(StrEnum):
     released = "released"
 
 
-class Preset(StrEnum):
-    smoke = "smoke"
-    paper = "paper"
-
-
 class Sampler(StrEnum):
     eq12 = "eq12"
     eq12_released = "eq12-released"
     eq9 = "eq9"
     ddim = "ddim"
     dpm = "dpm"
-
-
-def progress_bar(**options):
-    """A progress bar; a line every half minute where there is no terminal."""
-    return tqdm(mininterval=0.5 if sys.stderr.isatty() else 30, **options)
 
 
 def command(function):
@@ -87,8 +80,9 @@ def prepare(
     """Make a dataset file, of the IAM On-Line archives or of the built-in writers."""
     from hwdiff.data.dataset import prepare as prepare_dataset
     from hwdiff.data.lines import Limits
+    from hwdiff.runs import Progress
 
-    with progress_bar(desc="reading lines", unit=" lines") as bar:
+    with Progress("preparing", unit="lines") as bar:
         prepared = prepare_dataset(source, out, split.value, Limits(long_offsets=long_offsets.value), seed, progress=bar.update)
     if prepared.existed:
         print(f"{out} is there already, prepared with the same parameters: nothing to do (delete it to read the archives again)")
@@ -97,13 +91,21 @@ def prepare(
 
 @command
 def train(
-    data: Annotated[Path, typer.Option(help="The dataset file that hwdiff prepare wrote.")],
-    out: Annotated[Path, typer.Option(help="A new folder for config.json, metrics.jsonl and model.safetensors.")],
-    preset: Annotated[Preset, typer.Option(help="smoke: a small network for a few minutes; paper: the published recipe.")] = Preset.smoke,
-    style_weights: StyleWeights = None,
+    out: Annotated[Path, typer.Option(help="The folder of the run: config.json, metrics.jsonl, state.safetensors, model.safetensors.")],
+    data: Annotated[Path | None, typer.Option(help="The dataset file that hwdiff prepare wrote.")] = None,
+    preset: Annotated[str | None, typer.Option(help="smoke (the default), small (for a CPU) or paper (the published recipe).")] = None,
+    style_encoder: StyleEncoder = "bundled",
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder; without one there, begin it.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the whole configuration and do nothing.")] = False,
+    minutes: Minutes = None,
     steps: Annotated[int | None, typer.Option(help="Steps instead of the preset's.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Lines a batch instead of the preset's.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="A constant learning rate instead of the preset's.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="The highest learning rate instead of the preset's.")] = None,
+    warmup: Annotated[int | None, typer.Option(help="Steps until it is reached.")] = None,
+    anneal: Annotated[bool | None, typer.Option(help="Let it fall to 0 until the last step.")] = None,
+    ema: Annotated[float | None, typer.Option(help="Decay of the moving average of the weights; 0 for none.")] = None,
+    drop_style: Annotated[float | None, typer.Option(help="Share of lines trained without style.")] = None,
+    drop_text: Annotated[float | None, typer.Option(help="Share of lines trained without text.")] = None,
     precision: Annotated[str | None, typer.Option(help="fp32 or bf16 instead of the preset's.")] = None,
     padding: Annotated[str | None, typer.Option(help="full (488 points) or bucket (lines of like length) instead of the preset's.")] = None,
     noise_levels: Annotated[str | None, typer.Option(help="paper or released (the authors' code): how noise levels are drawn.")] = None,
@@ -112,42 +114,178 @@ def train(
     position_form: Annotated[str | None, typer.Option(help="strokes (released) or text (paper): which positions are multiplied.")] = None,
     own_style: Annotated[bool | None, typer.Option(help="A line's style image may be its own (released).")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of weights, order and noise.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; by default CUDA where there is one.")] = None,
+    save_every: Annotated[int | None, typer.Option(help="Steps from one saved state to the next.")] = None,
+    held_out_every: Annotated[int | None, typer.Option(help="Steps from one held-out loss to the next; 0 for none.")] = None,
+    sample_every: Annotated[int | None, typer.Option(help="Steps from one page of samples to the next; 0 for none.")] = None,
+    compiled: Annotated[bool | None, typer.Option(help="Compile the step; by default on a GPU.")] = None,
+    device: Device = None,
 ):
-    """Train a model."""
+    """Train a model; Ctrl-C saves it.
+
+    Several processes: torchrun --nproc-per-node N -m hwdiff train ...
+    """
     from hwdiff import training
     from hwdiff.checkpoint import find_device
     from hwdiff.data.batches import StyleFeatures
     from hwdiff.data.dataset import Dataset
     from hwdiff.model.style import load_style_extractor
+    from hwdiff.runs import Progress, Stop
 
-    config = training.preset(
-        preset.value,
+    begun = resume and (out / "config.json").exists()
+    # A run that is gone on with keeps its own configuration where nothing else is asked for.
+    config = training.config_of_run(out) if begun and preset is None else training.preset(preset or "smoke")
+    config = training.changed(
+        config,
         steps=steps,
         batch_size=batch_size,
         learning_rate=learning_rate,
+        warmup=warmup,
+        anneal=anneal,
+        ema=ema,
+        drop_style=drop_style,
+        drop_text=drop_text,
         precision=precision,
         padding=padding,
         noise_levels=noise_levels,
         pen_weight=pen_weight,
         clipping=clipping,
+        position_form=position_form,
         own_style=own_style,
         seed=seed,
+        save_every=save_every,
+        held_out_every=held_out_every,
+        sample_every=sample_every,
     )
-    if position_form:
-        config = replace(config, model=replace(config.model, position_form=position_form))
-    dataset = Dataset(data, split="authors") if preset is Preset.paper else Dataset(data)
+    if dry_run:
+        print(json.dumps(asdict(config), indent=2))
+        return
+    if data is None:
+        raise HwdiffError("--data: give the dataset file; hwdiff prepare --out FILE.npz makes one")
+    dataset = Dataset(data, split="authors") if preset == "paper" else Dataset(data)
     device = find_device(device)
-    features = StyleFeatures(dataset, load_style_extractor(style_weights, device))
-    print(f"training {preset.value}: {config.steps} steps of {config.batch_size} lines on {device}; style features: {features.path}")
-    with progress_bar(total=config.steps, desc="training", unit=" steps") as bar:
+    features = StyleFeatures(dataset, load_style_extractor(style_encoder, device))
+    with Stop(minutes) as stop, Progress("training", config.steps) as progress:
+        callback = _training_progress(progress)
+        _, reached = training.train(config, dataset, features, out, device, resume, stop, compiled, callback)
+    _end_of_training(out, reached, config, stop)
 
-        def show(step, metrics):
-            bar.update()
-            bar.set_postfix(loss=f"{metrics['loss']:.3f}", refresh=False)
 
-        training.train(config, dataset, features, out, device, callback=show)
-    print(f'wrote {out / "model.safetensors"}; try: hwdiff write "hello world" --model {out / "model.safetensors"} -o hello.svg')
+def _training_progress(progress):
+    """A callback for `training.train` that shows steps and loss, in the first process alone."""
+
+    def show(step, loss):
+        if not int(os.environ.get("RANK", 0)):
+            progress.update(step - progress.done, "" if loss is None else f"loss {loss:.3f}")
+
+    return show
+
+
+def _end_of_training(out, reached, config, stop):
+    if reached < config.steps:
+        print(f"{stop.reason}: saved at step {reached} of {config.steps}; go on with the same command and --resume")
+        raise typer.Exit(130 if stop.signal else UNFINISHED)
+    model = out / "model.safetensors"
+    print(f'wrote {model}; try: hwdiff write "hello world" --model {model} -o hello.svg')
+
+
+@command
+def distil(
+    data: Annotated[list[Path], typer.Option(help="A dataset file; may be given several times.")],
+    teacher: Annotated[str, typer.Option(help="imagenet, or a file of MobileNetV2 weights.")],
+    out: Annotated[Path, typer.Option(help="The folder of the run; style.safetensors in it is the encoder.")],
+    preset: Annotated[str, typer.Option(help="smoke or paper.")] = "paper",
+    steps: Annotated[int | None, typer.Option(help="Steps instead of the preset's.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder; without one there, begin it.")] = False,
+    minutes: Minutes = None,
+    device: Device = None,
+):
+    """Distil a style encoder from the ImageNet network.
+
+    Prints how well both agree on test lines.
+    """
+    from hwdiff import distillation
+    from hwdiff.checkpoint import find_device
+    from hwdiff.data.dataset import Dataset
+    from hwdiff.data.line_images import LineImages
+    from hwdiff.model.style import load_style_extractor
+    from hwdiff.runs import Progress, Stop
+
+    config = distillation.preset(preset, steps)
+    extractor = load_style_extractor(teacher, find_device(device))
+    datasets = [Dataset(path) for path in data]
+    with Progress("drawing", unit="lines") as progress:
+        lines = [LineImages(dataset, progress=progress.update) for dataset in datasets]
+    sources = [(images, dataset.part("train")) for dataset, images in zip(datasets, lines, strict=True)]
+    with Stop(minutes) as stop, Progress("distilling", config.steps) as progress:
+        encoder = distillation.distil(config, sources, extractor, out, resume, stop, lambda step: progress.update(step - progress.done))
+    if encoder is None:
+        print(f"{stop.reason}: saved in {out}; go on with the same command and --resume")
+        raise typer.Exit(130 if stop.signal else UNFINISHED)
+    for dataset, images in zip(datasets, lines, strict=True):
+        _print_agreement(dataset, images, load_style_extractor(encoder, find_device(device)), extractor)
+    print(f"wrote {encoder}; use it with --style-encoder {encoder}")
+
+
+@command
+def compare_encoders(
+    data: Annotated[list[Path], typer.Option(help="A dataset file; may be given several times.")],
+    teacher: Annotated[str, typer.Option(help="imagenet, or a file of MobileNetV2 weights.")],
+    style_encoder: StyleEncoder = "bundled",
+    device: Device = None,
+):
+    """Measure how well a style encoder agrees with another one.
+
+    The cosine of the (14, 1280) features on 200 test lines.
+    """
+    from hwdiff.checkpoint import find_device
+    from hwdiff.data.dataset import Dataset
+    from hwdiff.data.line_images import LineImages
+    from hwdiff.model.style import load_style_extractor
+
+    extractors = [load_style_extractor(weights, find_device(device)) for weights in (style_encoder, teacher)]
+    for dataset in map(Dataset, data):
+        _print_agreement(dataset, LineImages(dataset), *extractors)
+
+
+def _print_agreement(dataset, lines, encoder, teacher):
+    from hwdiff.distillation import agreement, test_lines
+
+    cosines = agreement(encoder, teacher, lines, test_lines(dataset))
+    low, high = sorted(cosines)[len(cosines) // 20], sorted(cosines)[-1 - len(cosines) // 20]
+    print(f"{dataset.path}: cosine with {teacher.name} on {len(cosines)} test lines: mean {cosines.mean():.3f}, 5 % to 95 % {low:.3f} to {high:.3f}")
+
+
+@command
+def chain(
+    data: Annotated[Path, typer.Option(help="The dataset file that hwdiff prepare wrote.")],
+    out: Annotated[Path, typer.Option(help="The folder of the whole; the same command again goes on where it was stopped.")],
+    preset: Annotated[str, typer.Option(help="smoke, small or paper.")] = "paper",
+    teacher: Annotated[
+        str | None, typer.Option(help="imagenet, or MobileNetV2 weights: distil a style encoder; else the bundled one is used.")
+    ] = None,
+    minutes: Minutes = None,
+    steps: Annotated[int | None, typer.Option(help="Training steps instead of the preset's.")] = None,
+    distillation_steps: Annotated[int | None, typer.Option(help="Steps of the distillation instead of the preset's.")] = None,
+    precision: Annotated[str | None, typer.Option(help="fp32 or bf16 instead of the preset's.")] = None,
+    padding: Annotated[str | None, typer.Option(help="full or bucket instead of the preset's.")] = None,
+    device: Device = None,
+):
+    """Do it all: images, encoder, features, training, samples.
+
+    Each stage keeps its state; with --minutes it stops in time, and the same command goes on.
+    """
+    from hwdiff import training
+    from hwdiff.chain import run_chain
+    from hwdiff.checkpoint import find_device
+    from hwdiff.runs import Stop
+
+    config = training.preset(preset, steps=steps, precision=precision, padding=padding)
+    with Stop(minutes) as stop:
+        stage = run_chain(data, out, config, preset, teacher, distillation_steps, find_device(device), stop)
+    if stage:
+        print(f"{stop.reason} in the stage {stage}: saved; the same command goes on")
+        raise typer.Exit(130 if stop.signal else UNFINISHED)
+    print(f"done: the model is {out / 'training' / 'model.safetensors'}, figures are in {out / 'figures'}")
 
 
 @command
@@ -156,13 +294,13 @@ def write(
     out: Annotated[Path, typer.Option("--out", "-o", help="The picture to write, *.svg or *.png.")],
     model: Annotated[Path, typer.Option(help="A checkpoint (.safetensors), or weights of the authors' program (.h5).")] = SMOKE_MODEL,
     style: Annotated[Path | None, typer.Option(help="A picture of a line in the hand to write in; by default a hand kept in the model.")] = None,
-    style_weights: StyleWeights = None,
+    style_encoder: StyleEncoder = "bundled",
     sampler: Annotated[Sampler, typer.Option(help="eq12: the paper's; eq9: its ablation; ddim, dpm: noiseless, for few steps.")] = Sampler.eq12,
     steps: Annotated[int, typer.Option(help="Network calls.")] = 60,
     seed: Annotated[int, typer.Option(help="Another seed writes the text another time.")] = 0,
     end_tokens: Annotated[int, typer.Option(help="End tokens after the text: 1, or 2 as in the released program.")] = 1,
     padded_style: Annotated[bool, typer.Option(help="Pad the style image to 1400 pixels as in training; the released program does not.")] = True,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; by default CUDA where there is one.")] = None,
+    device: Device = None,
 ):
     """Write a text by hand."""
     from hwdiff.checkpoint import load_model
@@ -175,7 +313,7 @@ def write(
     if style:
         from hwdiff.model.style import load_style_extractor  # torchvision takes seconds to load
 
-        extractor = load_style_extractor(style_weights)
+        extractor = load_style_extractor(style_encoder)
     [ink] = sample(
         network,
         [text],
@@ -212,28 +350,16 @@ def report(
     run: Annotated[Path, typer.Argument(help="The folder that hwdiff train wrote.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The folder for the figures loss.png and samples.png.")],
     seed: Annotated[int, typer.Option(help="Seed of the samples.")] = 0,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; by default CUDA where there is one.")] = None,
+    device: Device = None,
 ):
     """Draw a training run's loss, and its samples.
 
     The samples are the texts of the paper's Fig. 11 and 14, by three samplers.
     """
+    from hwdiff.chain import report_run
     from hwdiff.checkpoint import load_model
-    from hwdiff.figures import plot_inks, plot_loss, read_metrics, save_figure
-    from hwdiff.writing import sample
 
-    texts = [
-        "the quick brown fox jumps",
-        "Samples from a diffusion model",
-        "night bring only a disturbed tossing",
-        "here in the same words in",
-    ]
-    save_figure(plot_loss(read_metrics(run)), out / "loss.png")
-    network = load_model(run / "model.safetensors", device)
-    samplers = {"Eq. 12": ("eq12", 60), "Eq. 9": ("eq9", 60), "DPM-Solver++, 20 steps": ("dpm", 20)}
-    columns = [sample(network, texts, sampler=sampler, steps=steps, seed=seed) for sampler, steps in samplers.values()]
-    title = f"after {network.info['step']} training steps; from left to right: {'; '.join(samplers)}"
-    save_figure(plot_inks([ink for row in zip(*columns, strict=True) for ink in row], columns=len(columns), title=title), out / "samples.png")
+    report_run(run, load_model(run / "model.safetensors", device), out, seed)
     print(f"wrote {out / 'loss.png'} and {out / 'samples.png'}")
 
 
@@ -241,7 +367,7 @@ def report(
 def compare_images(
     source: Annotated[Path, typer.Option(help="Folder with the IAM archives and at least one official line image.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The figure to write, *.png or *.svg.")],
-    style_weights: StyleWeights = None,
+    style_encoder: StyleEncoder = "bundled",
 ):
     """Compare drawn line images with official ones.
 
@@ -253,7 +379,7 @@ def compare_images(
     from hwdiff.model.style import load_style_extractor
 
     pairs = read_pairs(Source(source), Report())
-    figure, cosines = compare_line_images(pairs, load_style_extractor(style_weights))
+    figure, cosines = compare_line_images(pairs, load_style_extractor(style_encoder))
     save_figure(figure, out)
     for line_id, cosine in cosines.items():
         print(f"{line_id}  cosine of style features {cosine:.3f}")
@@ -262,7 +388,7 @@ def compare_images(
 @command
 def benchmark(
     data: Annotated[Path, typer.Option(help="The dataset file that hwdiff prepare wrote.")],
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; by default CUDA where there is one.")] = None,
+    device: Device = None,
 ):
     """Measure writing and training on this machine.
 

@@ -4,9 +4,10 @@ The student has the teacher's form. It sees pieces of lines, half of them bent, 
 of each of the teacher's 19 stages, not the last alone (hints, after FitNets, Romero et al. 2015): that is what makes it learn in an hour.
 """
 
+import copy
 import json
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -33,9 +34,9 @@ FORCED = 0.4  # share of the steps in which each stage is fed the teacher's outp
 class DistillationConfig:
     """pieces: of lines in a batch.   learning_rate: the highest, after 200 steps; it falls to 0 along a cosine."""
 
-    steps: int = 12_000
+    steps: int = 6500
     pieces: int = 8
-    learning_rate: float = 2e-3
+    learning_rate: float = 3e-3
     seed: int = 0
     save_every: int = 200
 
@@ -48,6 +49,19 @@ class DistillationConfig:
 
 
 PRESETS = {"smoke": DistillationConfig(steps=20, pieces=2, save_every=10), "paper": DistillationConfig()}
+
+
+def preset(name, steps=None):
+    """The configuration of a preset, with another number of steps if given. Raises HwdiffError for an unknown preset."""
+    if name not in PRESETS:
+        raise HwdiffError(f"preset: no such preset of the distillation as {name!r}; choose one of {', '.join(PRESETS)}")
+    return PRESETS[name] if steps is None else replace(PRESETS[name], steps=steps)
+
+
+def test_lines(dataset, count=200):
+    """Indices of `count` test lines, evenly spread."""
+    indices = dataset.part("test")
+    return indices[np.linspace(0, len(indices) - 1, min(count, len(indices))).astype(int)]
 
 
 def draw_pieces(sources, count, generator):
@@ -188,8 +202,6 @@ def distil(config, sources, teacher, out, resume=False, stop=None, progress=None
 
 def save_encoder(student, teacher, path):
     """Write `student` in half precision, batch norms folded, in torchvision's names: about 4.5 MB. Returns `path`."""
-    import copy
-
     folded = copy.deepcopy(student).eval()
     fold_batch_norms(folded)
     state = {}

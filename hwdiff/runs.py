@@ -83,7 +83,9 @@ class Progress:
         of = f" of {self.total}" if self.total else ""
         left = f", {tqdm.format_interval((self.total - self.done) / rate)} left" if self.total and self.total > self.done else ""
         took = tqdm.format_interval(seconds)
-        print(f"{self.description}: {self.done}{of} {self.unit} in {took}, {rate:.3g} a second{left}{note and ', ' + note}", file=sys.stderr, flush=True)
+        print(
+            f"{self.description}: {self.done}{of} {self.unit} in {took}, {rate:.3g} a second{left}{note and ', ' + note}", file=sys.stderr, flush=True
+        )
 
 
 def save_state(path, header, modules, optimizer, generator):

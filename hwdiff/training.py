@@ -1,24 +1,41 @@
-"""Training: Algorithm 1 of Luhman & Luhman (2020) in a loop."""
+"""Training: Algorithm 1 of Luhman & Luhman (2020) in a loop, in one process or several, that can be stopped and resumed at any step."""
 
 import json
+import os
 import time
+from collections import namedtuple
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, fields, replace
-from itertools import chain
+from math import cos, pi
 from pathlib import Path
 
+import numpy as np
 import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel
 
 from hwdiff import diffusion
 from hwdiff.checkpoint import save_model
-from hwdiff.data.batches import FULL_LENGTH, batch_order, make_batch
+from hwdiff.data import tokenizer
+from hwdiff.data.batches import FULL_LENGTH, Lines, batch_order, bucket_length
 from hwdiff.data.dataset import style_lines
 from hwdiff.errors import HwdiffError
+from hwdiff.figures import plot_inks, save_figure
 from hwdiff.files import replacing
 from hwdiff.model.writer import DiffusionWriter, ModelConfig
+from hwdiff.runs import Stop, check_same, load_state, read_header, save_state
+from hwdiff.writing import PAPER_TEXTS, sample
 
+FORMAT = "hwdiff training state 1"
 CLIP_NORM = 100.0
+STYLE_DROPOUT = 0.3  # of single features, Fig. 10
 CPU_LINES = 24  # activations of more lines at a time cost a CPU a third of its speed
+GPU_LOG_STEPS = 50  # a GPU is asked for its losses this seldom: asking makes it wait
 BETAS = (0.9, 0.98)
+HELD_OUT_LINES = 48
+HELD_OUT_STEPS = (1, 5, 15, 30, 45, 60)  # t of the noise levels at which the held-out loss is taken
 _CHOICES = {
     "precision": ("fp32", "bf16"),
     "padding": ("full", "bucket"),
@@ -32,43 +49,86 @@ _CHOICES = {
 class TrainingConfig:
     """A training run, whole. The defaults are the paper's; where the authors' released program differs, "released" or "each" is its form.
 
-    learning_rate: a constant one, or None for the published schedule.   precision: of the network's arithmetic, "fp32" or "bf16".
+    learning_rate: None for the published schedule, or one that is reached after `warmup` steps and stays, or with `anneal` falls to 0
+    along a cosine until the last step.   precision: of the network's arithmetic, "fp32" or "bf16".
     padding: "full" pads every line to 488 points as the authors do; "bucket" batches lines of like length and pads to the longest.
     clipping: gradients to norm 100, of "all" weights together or of "each" on its own.
     own_style: a line's style image may be that of the line itself, as in the released program.
+    drop_style, drop_text: share of the lines that are trained without style (zeros) or text (the end alone), for guidance.
+    ema: decay of the moving average of the weights, which is what is saved for writing; 0 for the weights themselves.
+    save_every, held_out_every, sample_every: steps from one saved state, held-out loss or page of samples to the next; 0 for none of the
+    latter two.
     """
 
     steps: int = 60_000
     batch_size: int = 96
     learning_rate: float | None = None
+    warmup: int = 0
+    anneal: bool = False
     precision: str = "fp32"
     padding: str = "full"
     noise_levels: str = "paper"
     pen_weight: str = "paper"
     clipping: str = "all"
     own_style: bool = False
+    drop_style: float = 0.0
+    drop_text: float = 0.0
+    ema: float = 0.0
     seed: int = 0
     save_every: int = 1000
+    held_out_every: int = 1000
+    sample_every: int = 10_000
     model: ModelConfig = field(default_factory=ModelConfig)
 
     def __post_init__(self):
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise HwdiffError(f"{name} = {getattr(self, name)!r}: choose one of {', '.join(choices)}")
-        for name in ("steps", "batch_size", "save_every"):
-            if getattr(self, name) < 1:
-                raise HwdiffError(f"{name} = {getattr(self, name)}: must be at least 1")
+        for name, lowest in {"steps": 1, "batch_size": 1, "save_every": 1, "held_out_every": 0, "sample_every": 0, "warmup": 0}.items():
+            if getattr(self, name) < lowest:
+                raise HwdiffError(f"{name} = {getattr(self, name)}: must be at least {lowest}")
+        for name in ("drop_style", "drop_text", "ema"):
+            if not 0 <= getattr(self, name) < 1:
+                raise HwdiffError(f"{name} = {getattr(self, name)}: must be at least 0 and below 1")
         if not 0 <= self.seed < 2**63:
             raise HwdiffError(f"seed = {self.seed}: must be between 0 and 2^63 - 1")
         if self.learning_rate is not None and not 0 < self.learning_rate < 1:
             raise HwdiffError(f"learning_rate = {self.learning_rate}: must be between 0 and 1")
+        if self.learning_rate is None and (self.warmup or self.anneal):
+            raise HwdiffError("warmup and anneal: the published schedule has its own; give a learning_rate with them")
+
+    def learning_rate_at(self, step):
+        """The learning rate at step 1, 2, ..., `steps`."""
+        if self.learning_rate is None:
+            return diffusion.learning_rate(step)
+        rate = self.learning_rate * min(1, step / max(1, self.warmup))
+        return rate * (0.5 + 0.5 * cos(pi * (step - 1) / self.steps)) if self.anneal else rate
 
 
 PRESETS = {
-    "paper": TrainingConfig(),
     "smoke": TrainingConfig(
-        steps=100, batch_size=16, learning_rate=1e-3, padding="bucket", save_every=100, model=ModelConfig(c1=32, c2=48, c3=64, num_layers=1)
+        steps=100,
+        batch_size=16,
+        learning_rate=1e-3,
+        padding="bucket",
+        ema=0.99,
+        save_every=50,
+        held_out_every=50,
+        sample_every=0,
+        model=ModelConfig(c1=32, c2=48, c3=64, num_layers=1),
     ),
+    "small": TrainingConfig(
+        steps=30_000,
+        batch_size=32,
+        learning_rate=1e-3,
+        warmup=500,
+        anneal=True,
+        padding="bucket",
+        ema=0.999,
+        save_every=250,
+        model=ModelConfig(c1=64, c2=96, c3=128),
+    ),
+    "paper": TrainingConfig(),
 }
 
 
@@ -76,34 +136,89 @@ def preset(name, **changes):
     """The configuration of a preset with some fields changed; those given as None stay. Raises HwdiffError for an unknown preset."""
     if name not in PRESETS:
         raise HwdiffError(f"preset: no such preset as {name!r}; choose one of {', '.join(PRESETS)}")
-    unknown = changes.keys() - {item.name for item in fields(TrainingConfig)}
+    return changed(PRESETS[name], **changes)
+
+
+def changed(config, **changes):
+    """`config` with some fields changed, those of its model too; those given as None stay. Raises HwdiffError for an unknown field."""
+    changes = {key: value for key, value in changes.items() if value is not None}
+    of_model = {item.name for item in fields(ModelConfig)}
+    unknown = changes.keys() - {item.name for item in fields(TrainingConfig)} - of_model
     if unknown:
-        raise HwdiffError(f"preset {name}: no such setting as {', '.join(sorted(unknown))}")
-    return replace(PRESETS[name], **{key: value for key, value in changes.items() if value is not None})
+        raise HwdiffError(f"training: no such setting as {', '.join(sorted(unknown))}")
+    model = replace(config.model, **{key: value for key, value in changes.items() if key in of_model})
+    return replace(config, model=model, **{key: value for key, value in changes.items() if key not in of_model})
 
 
-def accumulate_gradients(network, batch, config, alpha_bar, generator):
+def config_of_run(run):
+    """The TrainingConfig of the run in the folder `run`. Raises HwdiffError when it has none that this version can read."""
+    settings = {key: value for key, value in read_config(run).items() if key not in ("dataset", "style_weights")}
+    try:
+        return TrainingConfig(**{**settings, "model": ModelConfig(**settings["model"])})
+    except (KeyError, TypeError) as error:
+        raise HwdiffError(f"{run}: config.json is not one of this version ({error}); use the version that wrote it") from error
+
+
+class Objective(nn.Module):
+    """The two terms of Algorithm 1's loss of lines that were noised already, as a module that can be compiled and shared among processes."""
+
+    def __init__(self, network, precision):
+        super().__init__()
+        self.network, self.precision = network, precision
+
+    def forward(self, noisy, text, noise_level, style, eps, pen_up, pen_weight):
+        """Shapes as in `DiffusionWriter` and `diffusion.loss_terms`. Returns (2,): stroke and pen."""
+        with torch.autocast(noisy.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            eps_predicted, pen_logit, _ = self.network.predict(noisy, text, noise_level, style)
+        return torch.stack(diffusion.loss_terms(eps, eps_predicted.float(), pen_up, pen_logit.float(), pen_weight))
+
+
+Draws = namedtuple("Draws", "noise_level eps pen_weight kept_features kept_style kept_text")
+
+
+def draw(shape, style_shape, config, alpha_bar, generator):
+    """All that is random in a step of Algorithm 1, for the whole batch, on the generator's device.
+
+    shape: (B, N, 2) of the strokes.   style_shape: (B, S, 1280).
+    Drawn for the whole, it is the same however the batch is then divided, into pieces or among processes.
+    """
+    count, device = shape[0], generator.device
+
+    def chance(*size):
+        return torch.rand(size, generator=generator, device=device)
+
+    noise_level = diffusion.draw_noise_levels(count, alpha_bar, generator, config.noise_levels)
+    eps = torch.randn(shape, generator=generator, device=device)
+    kept_features = (chance(*style_shape) >= STYLE_DROPOUT).to(eps.dtype) / (1 - STYLE_DROPOUT)
+    kept_style, kept_text = chance(count, 1, 1) >= config.drop_style, chance(count, 1) >= config.drop_text
+    return Draws(noise_level, eps, diffusion.pen_weights(noise_level, config.pen_weight), kept_features, kept_style, kept_text)
+
+
+def accumulate_gradients(objective, batch, draws, whole=None):
     """Algorithm 1 for one batch: noise it, predict, and add the loss's gradients to those of the network.
 
-    The batch goes through the network in pieces (on a CPU of 24 lines), which changes nothing but speed: the noise is drawn for the whole.
-    Returns the loss's two terms (stroke, pen), scalar tensors.
+    objective: an `Objective`, perhaps compiled or in DistributedDataParallel.   draws: the rows of `draw`'s that belong to the batch.
+    The batch goes through the network in pieces (on a CPU of 24 lines), which changes nothing but speed.
+    Returns the loss's two terms (2,): stroke and pen, of this batch.
     """
-    noise_level = diffusion.draw_noise_levels(len(batch.strokes), alpha_bar, generator, config.noise_levels)
-    eps = torch.randn(batch.strokes.shape, generator=generator, device=generator.device)
-    noisy = diffusion.add_noise(batch.strokes, noise_level, eps)
-    pen_weight = diffusion.pen_weights(noise_level, config.pen_weight)
-    terms = []
-    size = CPU_LINES if generator.device.type == "cpu" else len(eps)
-    whole = (noisy, batch.text, noise_level, batch.style, eps, batch.pen_up, pen_weight)
-    for piece in zip(*(tensor.split(size) for tensor in whole), strict=True):
-        noisy, text, noise_level, style, eps, pen_up, pen_weight = piece
-        with torch.autocast(generator.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-            eps_predicted, pen_logit, _ = network.predict(noisy, text, noise_level, style)
-        share = len(eps) / len(batch.strokes)
-        stroke, pen = diffusion.loss_terms(eps, eps_predicted.float(), pen_up, pen_logit.float(), pen_weight)
-        ((stroke + pen) * share).backward()
-        terms.append(torch.stack((stroke, pen)).detach() * share)
-    return torch.stack(terms).sum(dim=0).unbind()
+    noisy = diffusion.add_noise(batch.strokes, draws.noise_level, draws.eps)
+    style = batch.style * draws.kept_features * draws.kept_style
+    # Without its text a line is taught as an empty one, whose only token is the end.
+    empty = torch.zeros_like(batch.text)
+    empty[:, 0] = tokenizer.END
+    text = torch.where(draws.kept_text, batch.text, empty)
+    size = CPU_LINES if noisy.device.type == "cpu" else len(noisy)
+    arguments = (noisy, text, draws.noise_level, style, draws.eps, batch.pen_up, draws.pen_weight)
+    pieces = list(zip(*(tensor.split(size) for tensor in arguments), strict=True))
+    total = 0
+    for number, piece in enumerate(pieces, start=1):
+        # Processes exchange gradients once, after the last piece.
+        shared = isinstance(objective, DistributedDataParallel) and number < len(pieces)
+        with objective.no_sync() if shared else nullcontext():
+            terms = objective(*piece) * (len(piece[0]) / len(noisy))
+            terms.sum().backward()
+        total = total + terms.detach()
+    return total
 
 
 def clip_gradients(network, clipping):
@@ -120,61 +235,267 @@ def clip_gradients(network, clipping):
     return norm
 
 
-def training_batches(dataset, style_features, config):
-    """Endless batches of the training part, epoch after epoch, in an order that depends on the seed alone."""
-    lines = dataset.part("train")
-    length = FULL_LENGTH if config.padding == "full" else None
-    styles = style_lines(dataset.forms, config.own_style)
-    epoch = 0
-    while True:
-        for order in batch_order(dataset.lengths[lines], config.batch_size, config.seed, epoch, bucketed=length is None):
-            yield make_batch(dataset, style_features, lines[order], styles, length)
-        epoch += 1
+def training_order(lengths, config, done=0):
+    """Endless batches of positions in `lengths` (n,), epoch after epoch, from that of step `done` + 1 on: a function of seed and step alone.
 
-
-def train(config, dataset, style_features, out, device, callback=None):
-    """Train a new network and leave `config.json`, `metrics.jsonl` and `model.safetensors` in the folder `out`.
-
-    dataset: a `Dataset`.   style_features: `StyleFeatures` of it.   callback(step, metrics): called after each step.
-    Each line of `metrics.jsonl` is one step: step, loss, stroke, pen, gradient norm, learning rate, seconds since the start.
-    Returns the network. Raises HwdiffError when `out` holds a run already, or the loss is no longer finite.
+    Raises HwdiffError when there are fewer lines than make one batch.
     """
-    out = Path(out)
-    if (out / "config.json").exists():
-        raise HwdiffError(f"{out}: holds a training run already; choose another folder or delete it")
-    batches = training_batches(dataset, style_features, config)
-    first = next(batches)  # whatever is wrong with the data shows before anything is written
-    torch.manual_seed(config.seed)  # initial weights and dropout
-    generator = torch.Generator(device).manual_seed(config.seed)
-    network = DiffusionWriter(config.model).to(device).train()
-    network.default_style = style_features[dataset.part("train")[:1]][0]
-    optimizer = torch.optim.Adam(network.parameters(), lr=0.0, betas=BETAS, fused=True)
+    epoch, at = divmod(done, max(1, len(lengths) // config.batch_size))
+    while True:
+        yield from batch_order(lengths, config.batch_size, config.seed, epoch, bucketed=config.padding == "bucket")[at:]
+        epoch, at = epoch + 1, 0
+
+
+def moving_average(network, decay):
+    """A moving average of the weights of `network`; in the first steps, when they change fast, its decay is lower: (1 + n) / (10 + n)."""
+
+    @torch.no_grad()
+    def update(averages, weights, count):
+        torch._foreach_lerp_(averages, weights, 1 - min(decay, (1 + int(count)) / (10 + int(count))))
+
+    return AveragedModel(network, multi_avg_fn=update)
+
+
+@torch.inference_mode()
+def held_out_loss(network, lines, indices, config):
+    """The loss on lines that are not trained on, real points only, at fixed noise levels with fixed noise.
+
+    lines: `Lines`.   indices: (n,) of the lines. The noise depends on the line and the noise level alone.
+    Returns {"held_out": mean over the levels, "stroke": {t: loss}, "pen": {t: loss, not weighted}}.
+    """
     alpha_bar = diffusion.alpha_bars()
-    style_weights = style_features.extractor.identity
-    with replacing(out / "config.json") as path:
-        path.write_text(json.dumps({**asdict(config), "dataset": dataset.content, "style_weights": style_weights}, indent=1))
-    start = time.perf_counter()
+    sums = {t: np.zeros(3) for t in HELD_OUT_STEPS}
+    for start in range(0, len(indices), CPU_LINES):
+        some = indices[start : start + CPU_LINES]
+        batch = lines.batch(some)
+        device, length = batch.strokes.device, batch.strokes.shape[1]
+        real = (torch.arange(length) < batch.lengths[:, None]).to(device)
+        for t in HELD_OUT_STEPS:
+            generators = [torch.Generator().manual_seed(1000 * int(index) + t) for index in some]
+            eps = torch.stack([torch.randn(FULL_LENGTH, 2, generator=generator)[:length] for generator in generators]).to(device)
+            level = alpha_bar[t].sqrt().float().to(device).expand(len(some), 1, 1)
+            with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+                eps_predicted, logit, _ = network.predict(diffusion.add_noise(batch.strokes, level, eps), batch.text, level, batch.style)
+            stroke = (eps - eps_predicted.float()).square().sum(dim=-1)[real].sum().item()
+            pen = nn.functional.binary_cross_entropy_with_logits(logit.float(), batch.pen_up, reduction="none")[..., 0][real].sum().item()
+            sums[t] += (stroke, pen, real.sum().item())
+    stroke, pen = ({t: total[term] / total[2] for t, total in sums.items()} for term in (0, 1))
+    return {"held_out": float(np.mean([stroke[t] + alpha_bar[t].item() * pen[t] for t in HELD_OUT_STEPS])), "stroke": stroke, "pen": pen}
 
-    def save(step):
-        save_model(network, out / "model.safetensors", step=step, training=asdict(config), dataset=dataset.content, style_weights=style_weights)
 
-    with (out / "metrics.jsonl").open("w", buffering=1) as log:
-        for step, batch in zip(range(1, config.steps + 1), chain([first], batches), strict=False):
-            rate = config.learning_rate or diffusion.learning_rate(step)
+class Processes:
+    """This process among those that train together (torchrun's WORLD_SIZE and RANK); alone where there are no others."""
+
+    def __init__(self, device):
+        self.count, self.rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
+        self.device = device
+        if self.count > 1:
+            if device.type == "cuda":
+                self.device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+                torch.cuda.set_device(self.device)
+            dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self.count > 1:
+            dist.destroy_process_group()
+
+    @property
+    def first(self):
+        return self.rank == 0
+
+    def share(self, count):
+        """The slice of a batch of `count` lines that is this process's."""
+        return slice(self.rank * count // self.count, (self.rank + 1) * count // self.count)
+
+    def mean(self, tensor):
+        """The mean of a tensor over all processes, in place."""
+        if self.count > 1:
+            dist.all_reduce(tensor)
+            tensor /= self.count
+        return tensor
+
+    def any(self, flag):
+        """Whether `flag` is true in any process."""
+        return bool(self.mean(torch.tensor(float(flag), device=self.device)).item()) if self.count > 1 else flag
+
+    def wait(self):
+        if self.count > 1:
+            dist.barrier()
+
+
+class RunFolder:
+    """The folder of a training run: config.json, state.safetensors (to resume), model.safetensors (to write with), metrics.jsonl,
+    held_out.jsonl and samples/. Only the first process writes to it."""
+
+    def __init__(self, path, config, dataset, style_weights):
+        self.path, self.config = Path(path), config
+        self.settings = {**asdict(config), "dataset": dataset.content, "style_weights": style_weights}
+        self.state = self.path / "state.safetensors"
+
+    def step_to_resume(self, resume):
+        """The step of the saved state, 0 if there is none. Raises HwdiffError when the folder holds a run that must not be gone on with."""
+        if not (self.path / "config.json").exists():
+            if self.state.exists():
+                raise HwdiffError(f"{self.path}: holds the state of some other run; choose another folder")
+            return 0
+        if not resume:
+            raise HwdiffError(f"{self.path}: holds a training run already; go on with --resume, choose another folder or delete it")
+        self._check(read_config(self.path))
+        if not self.state.exists():
+            return 0
+        header = read_header(self.state, FORMAT)
+        self._check(header["settings"])
+        return header["step"]
+
+    def _check(self, found):
+        wanted = json.loads(json.dumps(self.settings))
+        if found.get("dataset") != wanted["dataset"]:
+            raise HwdiffError(
+                f"{self.path}: trained on another dataset ({str(found.get('dataset'))[:8]}, not {wanted['dataset'][:8]}); give that one"
+            )
+        if not self.config.anneal and wanted["steps"] > found.get("steps", 0):
+            found = {**found, "steps": wanted["steps"]}  # longer is no other run, when the learning rate does not depend on it
+        check_same(self.path, found, wanted)
+
+    def begin(self, done):
+        """Write the configuration and cut the logs back to step `done`."""
+        with replacing(self.path / "config.json") as path:
+            path.write_text(json.dumps(self.settings, indent=1))
+        seconds = 0.0
+        for name in ("metrics.jsonl", "held_out.jsonl"):
+            kept = []
+            if (self.path / name).exists():
+                lines = (self.path / name).read_text().splitlines(keepends=True)
+                kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= done]
+            with replacing(self.path / name) as path:
+                path.write_text("".join(kept))
+            if name == "metrics.jsonl" and kept:
+                seconds = json.loads(kept[-1])["seconds"]
+        return seconds
+
+    def append(self, name, rows):
+        try:
+            with (self.path / name).open("a") as log:
+                log.write("".join(json.dumps(row) + "\n" for row in rows))
+        except OSError as error:
+            raise HwdiffError(
+                f"{self.path / name}: cannot be written ({error.strerror}); what was saved is kept; free some space, then --resume"
+            ) from error
+
+    def save(self, step, modules, optimizer, generator, network):
+        save_state(self.state, {"format": FORMAT, "step": step, "settings": self.settings}, modules, optimizer, generator)
+        information = {"training": asdict(self.config), "dataset": self.settings["dataset"], "style_weights": self.settings["style_weights"]}
+        save_model(network, self.path / "model.safetensors", step=step, **information)
+
+
+def read_config(run):
+    """The settings of the run in the folder `run`, a dictionary. Raises HwdiffError when there are none."""
+    path = Path(run) / "config.json"
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise HwdiffError(f"{path}: no configuration of a training run ({error}); give the folder that hwdiff train wrote") from error
+
+
+def train(config, dataset, style_features, out, device, resume=False, stop=None, compiled=None, callback=None):
+    """Train a network in the folder `out`; see `RunFolder` for what it leaves there.
+
+    dataset: a `Dataset`.   style_features: `StyleFeatures` of it.   resume: go on from the state in `out` where there is one; the
+    weights come out the same, bit for bit, as those of a run that was never stopped.   stop: a `Stop`, looked at between steps.
+    compiled: compile the step; by default on a GPU.   callback(step, loss): called after each step, loss None where it is not known yet.
+    Under torchrun several processes share each batch. Each line of `metrics.jsonl` is one step: step, loss, stroke, pen, gradient norm,
+    learning rate, seconds of training.
+    Returns (network for writing, step reached). Raises HwdiffError when `out` holds a run that cannot be gone on with, or the loss is no
+    longer finite.
+    """
+    folder = RunFolder(out, config, dataset, style_features.extractor.identity)
+    stop = stop or Stop()
+    train_lines, held_out = dataset.part("train"), dataset.part("validation")[:HELD_OUT_LINES]
+    with Processes(torch.device(device)) as processes:
+        device = processes.device
+        if config.batch_size % processes.count:
+            raise HwdiffError(f"batch_size = {config.batch_size}: cannot be divided among {processes.count} processes")
+        done = folder.step_to_resume(resume)
+        order = training_order(dataset.lengths[train_lines], config, done)
+        first = next(order)  # whatever is wrong with the data shows before anything is written
+        processes.wait()
+        lines = Lines(dataset, style_features, style_lines(dataset.forms, config.own_style), device)
+        torch.manual_seed(config.seed)  # initial weights
+        generator = torch.Generator(device).manual_seed(config.seed)
+        network = DiffusionWriter(config.model).to(device).train()
+        network.default_style = style_features[train_lines[:1]][0]
+        average = moving_average(network, config.ema) if config.ema else None
+        for_writing = average.module if average else network
+        optimizer = torch.optim.Adam(network.parameters(), lr=0.0, betas=BETAS, fused=True)
+        modules = {"network": network, **({"average": average} if average else {})}
+        if done:
+            load_state(folder.state, modules, optimizer, generator)
+        objective = Objective(network, config.precision)
+        if compiled if compiled is not None else device.type == "cuda":
+            objective = torch.compile(objective, dynamic=False, mode="reduce-overhead" if device.type == "cuda" and processes.count == 1 else None)
+        if processes.count > 1:
+            objective = DistributedDataParallel(objective, gradient_as_bucket_view=True)
+        alpha_bar = diffusion.alpha_bars()
+        before = folder.begin(done) if processes.first else 0.0
+        start, pending = time.perf_counter(), []
+        log_steps = GPU_LOG_STEPS if device.type == "cuda" else 1
+
+        def flush():
+            """Log the steps since the last call; a loss that is not finite ends the run before anything of it is saved."""
+            rows = []
+            for (step, rate, seconds), values in zip([row for row, _ in pending], torch.stack([terms for _, terms in pending]).tolist(), strict=True):
+                stroke, pen, norm = values
+                if not np.isfinite(values).all():
+                    found = f"the loss is {stroke + pen} and the gradient {norm}"
+                    raise HwdiffError(f"{folder.path}: {found} at step {step}; the last saved state is kept; try a lower learning rate")
+                metrics = {"step": step, "loss": stroke + pen, "stroke": stroke, "pen": pen, "gradient_norm": norm}
+                rows.append({**metrics, "learning_rate": rate, "seconds": round(before + seconds, 3)})
+            pending.clear()
+            if processes.first:
+                folder.append("metrics.jsonl", rows)
+            return rows[-1]["loss"]
+
+        for step in range(done + 1, config.steps + 1):
+            indices = train_lines[first if step == done + 1 else next(order)]
+            length = FULL_LENGTH if config.padding == "full" else bucket_length(dataset.lengths[indices])
+            share = processes.share(len(indices))
+            batch = lines.batch(indices[share], length)
+            draws = draw((len(indices), length, 2), (len(indices), *batch.style.shape[1:]), config, alpha_bar, generator)
+            rate = config.learning_rate_at(step)
             optimizer.param_groups[0]["lr"] = rate
             optimizer.zero_grad()
-            stroke, pen = accumulate_gradients(network, batch.to(device), config, alpha_bar, generator)
-            loss = stroke + pen
+            terms = accumulate_gradients(objective, batch, Draws(*(drawn[share] for drawn in draws)))
             norm = clip_gradients(network, config.clipping)
-            metrics = {"step": step, "loss": loss.item(), "stroke": stroke.item(), "pen": pen.item(), "gradient_norm": norm.item()}
-            if not torch.isfinite(loss + norm):
-                found = f"the loss is {loss.item()} and the gradient {norm.item()}"
-                raise HwdiffError(f"{out}: {found} at step {step}; the last saved state is kept; try a lower learning rate")
             optimizer.step()
-            metrics |= {"learning_rate": rate, "seconds": round(time.perf_counter() - start, 3)}
-            log.write(json.dumps(metrics) + "\n")
-            if step % config.save_every == 0 or step == config.steps:
-                save(step)
+            if average:
+                average.update_parameters(network)
+            pending.append(((step, rate, time.perf_counter() - start), torch.cat((processes.mean(terms), norm[None]))))
+            last, loss = step == config.steps, None
+            saving = last or step % config.save_every == 0
+            if saving or step % log_steps == 0 or (config.held_out_every and step % config.held_out_every == 0):
+                loss = flush()
+                stopping = processes.any(stop.reason is not None)
+                if processes.first:
+                    if config.held_out_every and (last or step % config.held_out_every == 0) and len(held_out):
+                        folder.append("held_out.jsonl", [{"step": step, **held_out_loss(for_writing, lines, held_out, config)}])
+                    if config.sample_every and (last or step % config.sample_every == 0):
+                        _write_samples(for_writing, folder.path / "samples" / f"step-{step:06d}.png", step)
+                    if saving or stopping:
+                        folder.save(step, modules, optimizer, generator, for_writing)
+                if stopping:
+                    done = step
+                    break
             if callback:
-                callback(step, metrics)
-    return network.eval()
+                callback(step, loss)
+        else:
+            done = config.steps
+        processes.wait()
+    return for_writing.eval(), done
+
+
+def _write_samples(network, path, step):
+    inks = sample(network, PAPER_TEXTS, sampler="dpm", steps=20, seed=0)
+    save_figure(plot_inks(inks, columns=2, title=f"after {step} training steps, DPM-Solver++ in 20 steps"), path)

@@ -14,6 +14,12 @@ from hwdiff.samplers import SAMPLERS, schedule
 POINTS_PER_CHARACTER = 16
 MAX_BATCH = 64
 TRAINED_TOKENS = 50
+PAPER_TEXTS = (  # Fig. 11 and Fig. 14
+    "the quick brown fox jumps",
+    "Samples from a diffusion model",
+    "night bring only a disturbed tossing",
+    "here in the same words in",
+)
 
 
 @torch.inference_mode()
@@ -118,5 +124,5 @@ def require_style_weights(network, extractor):
     if trained and trained["fingerprint"] != extractor.fingerprint:
         raise HwdiffError(
             f"style weights: {extractor.name} ({extractor.fingerprint[:8]}), but the model was trained with {trained['name']} "
-            f"({trained['fingerprint'][:8]}); give those with --style-weights"
+            f"({trained['fingerprint'][:8]}); give those with --style-encoder"
         )

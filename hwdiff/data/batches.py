@@ -8,10 +8,11 @@ import torch
 
 from hwdiff.data import images, strokes, tokenizer
 from hwdiff.errors import HwdiffError
+from hwdiff.files import replacing
 
 FULL_LENGTH = 488  # the authors pad every line to this
-LENGTH_UNIT = 8  # the network halves the length three times
 BUCKET_BATCHES = 50  # lines are sorted by length within this many batches
+BUCKET_UNIT = 32  # batches come in at most 16 lengths, each of which a GPU compiles once
 
 
 @dataclass
@@ -24,19 +25,18 @@ class Batch:
     style: torch.Tensor
     lengths: torch.Tensor
 
-    def to(self, device):
-        return Batch(*(tensor.to(device, non_blocking=True) for tensor in vars(self).values()))
-
 
 class StyleFeatures:
     """Style features of the lines of a dataset, computed when they are first needed and kept in half precision in a file beside it.
 
     dataset: a `Dataset`.   extractor: a `StyleExtractor`.   folder: where the cache lies, by default that of the dataset (36 kB a line).
+    line_images: `LineImages` of the dataset, where they are drawn already.
     The cache's name carries the fingerprints of lines and weights, so that neither can be mistaken for another.
     """
 
-    def __init__(self, dataset, extractor, folder=None):
+    def __init__(self, dataset, extractor, folder=None, line_images=None):
         self.dataset, self.extractor = dataset, extractor
+        self.line_image = dataset.line_image if line_images is None else line_images.__getitem__
         self.device = next(extractor.parameters()).device
         name = f"{dataset.path.stem}.style-{dataset.content[:8]}-{images.DRAWING}-{extractor.fingerprint[:8]}.npy"
         self.path = path = Path(folder or dataset.path.parent) / name
@@ -44,7 +44,8 @@ class StyleFeatures:
         try:
             if not path.exists():
                 # Sparse at first: a line takes room on the disk when its features are written.
-                np.lib.format.open_memmap(path, mode="w+", dtype=record, shape=(len(dataset),)).flush()
+                with replacing(path) as temporary:
+                    np.lib.format.open_memmap(temporary, mode="w+", dtype=record, shape=(len(dataset),)).flush()
             self._cache = np.lib.format.open_memmap(path, mode="r+")
         except (OSError, ValueError) as error:
             raise HwdiffError(f"{path}: cannot be used as the cache of style features ({error}); delete it or free some space") from error
@@ -56,42 +57,77 @@ class StyleFeatures:
         indices = np.unique(indices)
         return indices[~self._cache["computed"][indices]]
 
-    def compute(self, indices, progress=None):
-        """Compute what is missing of `indices` (n,); progress(n) is called with the number of lines done since the last call."""
+    def compute(self, indices, progress=None, stop=None):
+        """Compute what is missing of `indices` (n,); progress(n) is called with the number of lines done since the last call.
+
+        stop: a `Stop`; what is done by then is kept.
+        """
         at_once = 64 if self.device.type == "cuda" else 2  # on a CPU larger batches fall out of its cache
         missing = self.missing(indices)
         for start in range(0, len(missing), at_once):
+            if stop and stop.reason:
+                break
             chunk = missing[start : start + at_once]
-            pixels = np.stack([images.pad_to_width(self.dataset.line_image(index), name=self.dataset.ids[index]) for index in chunk])
+            pixels = np.stack([images.pad_to_width(self.line_image(index), name=self.dataset.ids[index]) for index in chunk])
             self._cache["features"][chunk] = self.extractor(torch.from_numpy(pixels).to(self.device)).half().cpu().numpy()
             self._cache["computed"][chunk] = True
             if progress:
                 progress(len(chunk))
         self._cache.flush()
 
+    def half(self, indices, progress=None):
+        """Features of the lines `indices` (n,): (n, 14, 1280) float16, computed now or before."""
+        if len(self.missing(indices)):
+            self.compute(indices, progress)
+        return torch.from_numpy(self._cache["features"][indices])
+
     def __getitem__(self, indices):
         """Features of the lines `indices` (n,): (n, 14, 1280) float32, in half precision whether computed now or before."""
-        if len(self.missing(indices)):
-            self.compute(indices)
-        return torch.from_numpy(self._cache["features"][indices].astype(np.float32))
+        return self.half(indices).float()
 
 
-def make_batch(dataset, style_features, indices, style_lines, length=None):
-    """The lines `indices` as a `Batch`, padded to `length` points, or to that of the longest rounded up to a multiple of 8.
+class Lines:
+    """The lines of a dataset as tensors on the device that trains, padded to 488 points, so that a batch is made by taking rows.
 
-    Padding is offset (0, 0) with the pen up, and token 0.   style_lines: for each line of the dataset the one that gives its style.
+    dataset: a `Dataset`.   style_features: `StyleFeatures` of it.   style_lines: for each line the one that gives its style.
+    On a GPU all features lie in its memory (36 kB a line); on a CPU they come from their cache, and are computed when first needed.
+    progress(n): called with the number of lines whose features were computed since the last call.
     """
-    offsets, pen_up = zip(*(dataset.strokes(index) for index in indices), strict=True)
-    lengths = dataset.lengths[indices]
-    length = length or -(-int(lengths.max()) // LENGTH_UNIT) * LENGTH_UNIT
-    padded_offsets, padded_pen_up = strokes.pad(offsets, pen_up, length)
-    return Batch(
-        torch.from_numpy(padded_offsets),
-        torch.from_numpy(padded_pen_up)[..., None],
-        torch.from_numpy(tokenizer.pad([dataset.tokens(index) for index in indices])),
-        style_features[style_lines[indices]],
-        torch.from_numpy(lengths.astype(np.int64)),
-    )
+
+    def __init__(self, dataset, style_features, style_lines, device, progress=None):
+        offsets, pen_up = zip(*(dataset.strokes(index) for index in range(len(dataset))), strict=True)
+        padded_offsets, padded_pen_up = strokes.pad(offsets, pen_up, FULL_LENGTH)
+        text = tokenizer.pad([dataset.tokens(index) for index in range(len(dataset))])
+        self.offsets, self.pen_up, self.text = (torch.from_numpy(array).to(device) for array in (padded_offsets, padded_pen_up, text))
+        self.lengths, self.style_lines, self.device = dataset.lengths, style_lines, torch.device(device)
+        self._style_features, self._style = style_features, None
+        if self.device.type == "cuda":
+            self._style = style_features.half(np.arange(len(dataset)), progress).to(device)
+
+    def batch(self, indices, length=None):
+        """The lines `indices` (B,) as a `Batch`, padded to `length` points, or to that of the longest rounded up to a multiple of 32.
+
+        Padding is offset (0, 0) with the pen up, and token 0.
+        """
+        length = length or bucket_length(self.lengths[indices])
+        on_device = torch.from_numpy(indices).to(self.device, non_blocking=True)
+        if self._style is None:
+            style = self._style_features[self.style_lines[indices]]
+        else:
+            style = self._style[torch.from_numpy(self.style_lines[indices]).to(self.device, non_blocking=True)].float()
+        # The same width of text for all batches: what is compiled for one batch is good for another.
+        return Batch(
+            self.offsets[on_device, :length],
+            self.pen_up[on_device, :length, None],
+            self.text[on_device],
+            style,
+            torch.from_numpy(self.lengths[indices].astype(np.int64)),
+        )
+
+
+def bucket_length(lengths):
+    """The points that lines of these lengths (B,) are padded to: those of the longest rounded up to a multiple of 32, at most 488."""
+    return min(-(-int(lengths.max()) // BUCKET_UNIT) * BUCKET_UNIT, FULL_LENGTH)
 
 
 def batch_order(lengths, batch_size, seed, epoch, bucketed=True):

@@ -25,7 +25,7 @@ PRINT, SCRIPT = "rowmans", "scripts"
 # All lengths below are in units of the fonts: a capital is 21 high, an x 14 in print and 9 in script.
 CAPITAL, PRINT_X, SCRIPT_X, SCRIPT_SLANT = 21, 14, 9, 0.36
 STEP = 0.4  # between the points of a path before the pen's speed is put in
-MONTHS = "January February March April May June July August September October November December".split()
+MONTHS = ["January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December"]
 # What people write that is in no book: figures, dates, prices, addresses, signs. `{d}` is any digit, `{n}` one from 1 to 9.
 NOTES = (
     "{n} {month} 19{d}{d}",
@@ -116,7 +116,7 @@ def _font_glyph(name, character):
     [glyph] = font.glyphs_for_text(character)
     strokes = [np.array(list(stroke), dtype=float) - (glyph.left_offset, 9) for stroke in glyph.strokes]
     if name == SCRIPT:  # upright, and with an x as high as that of print
-        strokes = [_raise_small(np.column_stack((x := stroke[:, 0] + SCRIPT_SLANT * stroke[:, 1], stroke[:, 1]))) for stroke in strokes]
+        strokes = [_raise_small(np.column_stack((_x := stroke[:, 0] + SCRIPT_SLANT * stroke[:, 1], stroke[:, 1]))) for stroke in strokes]
     return strokes, float(glyph.char_width)
 
 
@@ -138,7 +138,7 @@ def _bend(points, bends):
 def _letter(hand, character):
     """The writer's own form of a character: (main strokes, delayed strokes, width); dots and crossbars of small letters are delayed."""
     generator = np.random.default_rng((hand.seed, ord(character)))
-    in_script = character.islower() and generator.uniform() < hand.script or character.isupper() and hand.flourish
+    in_script = (character.islower() and generator.uniform() < hand.script) or (character.isupper() and hand.flourish)
     strokes, width = _font_glyph(SCRIPT if in_script else PRINT, character)
     strokes = sorted(strokes, key=lambda stroke: np.ptp(stroke, axis=0).max() < 3)  # the dot of an i after its stem
     bends = generator.normal(0, hand.character, (8, 2)) * (0.45, 0.5)
@@ -244,7 +244,9 @@ def write_points(hand, text, generator):
         path = _resample(stroke, STEP)
         if len(path) > 6:
             shaking = generator.normal(0, 1, path.shape)
-            path += hand.tremor * 5 * gaussian_filter1d(shaking, 1.2 / STEP, axis=0) + hand.variation * 2 * gaussian_filter1d(shaking, 6 / STEP, axis=0)
+            path += hand.tremor * 5 * gaussian_filter1d(shaking, 1.2 / STEP, axis=0) + hand.variation * 2 * gaussian_filter1d(
+                shaking, 6 / STEP, axis=0
+            )
             path = gaussian_filter1d(path, hand.roundness / STEP, axis=0, mode="nearest")
         x, y = path.T
         y = y + slope * x + hand.drift * np.sin(2 * np.pi * x / wave + phase)

@@ -1,18 +1,19 @@
 """The text-style encoder: Fig. 10 of Luhman & Luhman 2020."""
 
-import torch.nn.functional as F
 from torch import nn
 
 from hwdiff.data.tokenizer import VOCABULARY_SIZE
 from hwdiff.model.blocks import Affine, FeedForward, MultiHeadAttention, layer_norm
 
 STYLE_CHANNELS = 256  # the 1280 features of a column are read as five vectors of 256
-STYLE_DROPOUT = 0.3
 HEADS = 8
 
 
 class TextStyleEncoder(nn.Module):
-    """Text that has looked at the style: tokens (B, L) and style (B, S, 1280) to (B, L, channels)."""
+    """Text that has looked at the style: tokens (B, L) and style (B, S, 1280) to (B, L, channels).
+
+    The figure's dropout of style features is drawn outside, with the noise of Algorithm 1 (`training.draw`), for whole batches at once.
+    """
 
     def __init__(self, channels, hidden, emb):
         super().__init__()
@@ -27,7 +28,7 @@ class TextStyleEncoder(nn.Module):
         self.norm = layer_norm(channels)
 
     def forward(self, text, style, emb):
-        style = F.dropout(style, STYLE_DROPOUT, self.training).unflatten(2, (-1, STYLE_CHANNELS)).flatten(1, 2)
+        style = style.unflatten(2, (-1, STYLE_CHANNELS)).flatten(1, 2)
         style = self.style_affine(self.norm(self.style_feed_forward(style)), emb)
         text = self.text_affine(self.norm(self.embedding(text)), emb)
         attended, _ = self.attention(text, style, style)

@@ -4,6 +4,7 @@ import hashlib
 import pickle
 import warnings
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from hwdiff.data import images
 from hwdiff.errors import HwdiffError
 
 FEATURES = (14, 1280)
+BUNDLED = Path(__file__).parents[1] / "weights" / "style-encoder.safetensors"
 BOTH_SIDES, RIGHT_BOTTOM = "both", "right-bottom"
 
 
@@ -113,28 +115,25 @@ def _fingerprint(state_dict, padding):
     return digest.hexdigest()
 
 
-def load_style_extractor(weights=None, device="cpu"):
-    """The ImageNet MobileNetV2 as a StyleExtractor.
+def load_style_extractor(weights="bundled", device="cpu"):
+    """A StyleExtractor: "bundled", the one that comes with the package (distilled from the ImageNet network, see `hwdiff.distillation`);
+    "imagenet", torchvision's IMAGENET1K_V1, downloaded once by torchvision; or from the path of a file, `.safetensors` in torchvision's
+    names (its header may say `padding`: "both" or "right-bottom") or torchvision's own `.pth`.
 
-    weights: None for torchvision's IMAGENET1K_V1, downloaded once by torchvision; or the path of a `.safetensors` file in torchvision's
-    names (its header may say `padding`: "both" or "right-bottom") or of torchvision's own `.pth` file.
-    Raises HwdiffError when they cannot be had or are something else.
+    Raises HwdiffError when the weights cannot be had or are something else.
     """
-    if weights is None:
+    if weights == "imagenet":
         published = MobileNet_V2_Weights.IMAGENET1K_V1
         try:
-            state, padding, name = (
-                published.get_state_dict(progress=False, check_hash=True, weights_only=True),
-                BOTH_SIDES,
-                "torchvision IMAGENET1K_V1",
-            )
+            state = published.get_state_dict(progress=False, check_hash=True, weights_only=True)
+            padding, name = BOTH_SIDES, "torchvision IMAGENET1K_V1"
         except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
             raise HwdiffError(
-                f"style weights: {published.url} cannot be downloaded ({error}); "
-                "fetch that file on another machine and give it with --style-weights FILE"
+                f"style encoder imagenet: {published.url} cannot be downloaded ({error}); use the bundled one (--style-encoder bundled), "
+                "or fetch that file on another machine and give it with --style-encoder FILE"
             ) from error
     else:
-        state, padding, name = _read_weights(weights)
+        state, padding, name = _read_weights(BUNDLED if weights == "bundled" else weights)
     try:
         extractor = StyleExtractor(state, padding, name)
     except RuntimeError as error:

@@ -1,0 +1,5 @@
+"""`python -m hwdiff`, as torchrun calls it."""
+
+from hwdiff.cli import app
+
+app()

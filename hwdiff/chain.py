@@ -1,0 +1,64 @@
+"""The whole way from a dataset to samples in one call, stage after stage, each of which can be stopped and gone on with."""
+
+from pathlib import Path
+
+import numpy as np
+
+from hwdiff import distillation, training
+from hwdiff.checkpoint import load_model
+from hwdiff.data.batches import StyleFeatures
+from hwdiff.data.dataset import Dataset
+from hwdiff.data.line_images import LineImages
+from hwdiff.figures import plot_inks, plot_loss, read_metrics, save_figure
+from hwdiff.model.style import load_style_extractor
+from hwdiff.runs import Progress
+from hwdiff.writing import PAPER_TEXTS, sample
+
+REPORTED = {"Eq. 12": ("eq12", 60), "Eq. 9": ("eq9", 60), "DPM-Solver++, 20 steps": ("dpm", 20)}
+
+
+def run_chain(data, out, config, preset, teacher, distillation_steps, device, stop):
+    """Draw the line images, distil the style encoder, compute style features, train, draw samples: what is done already is not done again.
+
+    data: a dataset file.   out: the folder of the encoder, the training run and the figures.   config: a `TrainingConfig`.
+    preset: names the distillation's preset too.   teacher: of the distillation; None for the bundled encoder.   stop: a `Stop`.
+    Returns None, or the name of the stage in which it was stopped.
+    """
+    out, dataset = Path(out), Dataset(data)
+    with Progress("drawing line images", len(dataset), unit="lines") as progress:
+        lines = LineImages(dataset, progress=progress.update)
+    if stop.reason:
+        return "line images"
+    encoder = "bundled"
+    if teacher:
+        settings = distillation.preset("smoke" if preset == "smoke" else "paper", distillation_steps)
+        extractor = load_style_extractor(teacher, device)
+        with Progress("distilling the encoder", settings.steps) as progress:
+            sources, show = [(lines, dataset.part("train"))], lambda step: progress.update(step - progress.done)
+            encoder = distillation.distil(settings, sources, extractor, out / "encoder", True, stop, show)
+        if encoder is None:
+            return "encoder"
+    features = StyleFeatures(dataset, load_style_extractor(encoder, device), line_images=lines)
+    with Progress("computing style features", len(features.missing(np.arange(len(dataset)))), unit="lines") as progress:
+        features.compute(np.arange(len(dataset)), progress.update, stop)
+    if stop.reason:
+        return "style features"
+    with Progress("training", config.steps) as progress:
+
+        def show(step, loss):
+            progress.update(step - progress.done, "" if loss is None else f"loss {loss:.3f}")
+
+        _, reached = training.train(config, dataset, features, out / "training", device, resume=True, stop=stop, callback=show)
+    if reached < config.steps:
+        return "training"
+    report_run(out / "training", load_model(out / "training" / "model.safetensors", device), out / "figures")
+    return None
+
+
+def report_run(run, network, out, seed=0):
+    """Draw a run's loss, `loss.png`, and samples of the paper's texts by three samplers, `samples.png`, into the folder `out`."""
+    save_figure(plot_loss(read_metrics(run)), Path(out) / "loss.png")
+    columns = [sample(network, PAPER_TEXTS, sampler=sampler, steps=steps, seed=seed) for sampler, steps in REPORTED.values()]
+    title = f"after {network.info['step']} training steps; from left to right: {'; '.join(REPORTED)}"
+    page = plot_inks([ink for row in zip(*columns, strict=True) for ink in row], columns=len(columns), title=title)
+    save_figure(page, Path(out) / "samples.png")
