@@ -1,90 +1,244 @@
 import json
+import shutil
+from argparse import Namespace
 from dataclasses import replace
 from itertools import islice
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from safetensors.torch import load_file
 
 from hwdiff import HwdiffError, diffusion, load_model, training
 from hwdiff.checkpoint import read_info
+from hwdiff.data import tokenizer
+from hwdiff.data.batches import Lines, bucket_length
+from hwdiff.data.dataset import style_lines
 from hwdiff.model.writer import DiffusionWriter
+from hwdiff.runs import Stop, read_header
 from tests.conftest import TINY, fill
 
-CONFIG = training.TrainingConfig(steps=6, batch_size=4, learning_rate=1e-3, padding="bucket", save_every=4, model=TINY)
+CONFIG = training.TrainingConfig(
+    steps=6, batch_size=4, learning_rate=1e-3, padding="bucket", ema=0.9, save_every=4, held_out_every=2, sample_every=0, model=TINY
+)
+
+
+def same_weights(a, b):
+    return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
+
+
+def rows(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 @pytest.fixture(scope="module")
 def run(dataset, features, tmp_path_factory):
     """A short run: its folder, the network, and what the callback saw."""
     out, seen = tmp_path_factory.mktemp("run") / "new", []
-    network = training.train(CONFIG, dataset, features, out, "cpu", callback=lambda step, metrics: seen.append((step, metrics["loss"])))
+    network, reached = training.train(CONFIG, dataset, features, out, "cpu", callback=lambda step, loss: seen.append((step, loss)))
+    assert reached == 6
     return out, network, seen
 
 
 def test_a_run_leaves_configuration_metrics_and_weights(run, dataset, features):
     out, network, seen = run
-    config = json.loads((out / "config.json").read_text())
-    assert config["steps"] == 6
-    assert config["dataset"] == dataset.content
-    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert training.config_of_run(out) == CONFIG
+    assert training.read_config(out)["dataset"] == dataset.content
+    lines = rows(out / "metrics.jsonl")
     assert [(line["step"], line["loss"]) for line in lines] == seen
     assert all(line["loss"] == pytest.approx(line["stroke"] + line["pen"]) for line in lines)
+    assert [row["step"] for row in rows(out / "held_out.jsonl")] == [2, 4, 6]
     info = read_info(out / "model.safetensors")
     assert (info["step"], info["training"]["batch_size"], info["style_weights"]) == (6, 4, features.extractor.identity)
     opened = load_model(out / "model.safetensors", device="cpu")
-    assert all(torch.equal(a, b) for a, b in zip(opened.state_dict().values(), network.state_dict().values(), strict=True))
+    assert same_weights(opened, network)
     assert opened.default_style.shape == (14, 1280)
 
 
 def test_the_same_seed_trains_the_same_bits(run, dataset, features, tmp_path):
     _, network, _ = run
-    again = training.train(CONFIG, dataset, features, tmp_path / "again", "cpu")
-    assert all(torch.equal(a, b) for a, b in zip(again.state_dict().values(), network.state_dict().values(), strict=True))
-    other = training.train(replace(CONFIG, seed=1, steps=1), dataset, features, tmp_path / "other", "cpu")
+    again, _ = training.train(CONFIG, dataset, features, tmp_path / "again", "cpu")
+    assert same_weights(again, network)
+    other, _ = training.train(replace(CONFIG, seed=1, steps=1), dataset, features, tmp_path / "other", "cpu")
     assert not torch.equal(other.input.weight, again.input.weight)
 
 
 def test_training_learns(dataset, features, tmp_path):
     losses = []
-    config = replace(CONFIG, steps=60, batch_size=8)
-    training.train(config, dataset, features, tmp_path / "run", "cpu", callback=lambda step, metrics: losses.append(metrics["loss"]))
+    config = replace(CONFIG, steps=60, batch_size=8, held_out_every=20)
+    training.train(config, dataset, features, tmp_path / "run", "cpu", callback=lambda step, loss: losses.append(loss))
     assert np.mean(losses[-10:]) < 0.6 * np.mean(losses[:10])
+    held_out = [row["held_out"] for row in rows(tmp_path / "run" / "held_out.jsonl")]
+    assert held_out[-1] < 0.8 * held_out[0]
 
 
-def test_a_folder_that_holds_a_run_is_refused(run, dataset, features):
+@pytest.mark.parametrize("at", [1, 4, 5])
+def test_a_stopped_run_goes_on_bit_for_bit(run, dataset, features, tmp_path, at):
+    out, network, seen = run
+    stop, losses = Stop(), []
+
+    def interrupt(step, loss):
+        losses.append((step, loss))
+        if step == at - 1:
+            stop.signal = "SIGINT"
+
+    if at == 1:
+        stop.signal = "SIGINT"
+    _, reached = training.train(CONFIG, dataset, features, tmp_path / "run", "cpu", stop=stop, callback=interrupt)
+    assert reached == at
+    resumed, reached = training.train(
+        CONFIG, dataset, features, tmp_path / "run", "cpu", resume=True, callback=lambda step, loss: losses.append((step, loss))
+    )
+    assert reached == 6
+    assert same_weights(resumed, network)
+    for name in ("state.safetensors", "model.safetensors"):
+        ours, theirs = load_file(tmp_path / "run" / name), load_file(out / name)
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(ours[key], theirs[key]) for key in ours), name
+    assert [row["loss"] for row in rows(tmp_path / "run" / "metrics.jsonl")] == [loss for _, loss in seen]
+    assert (tmp_path / "run" / "held_out.jsonl").read_text() == (out / "held_out.jsonl").read_text()
+
+
+def test_resuming_what_is_finished_changes_nothing(run, dataset, features, tmp_path):
+    shutil.copytree(run[0], tmp_path / "run")
+    again, reached = training.train(CONFIG, dataset, features, tmp_path / "run", "cpu", resume=True)
+    assert reached == 6
+    assert same_weights(again, run[1])
+    longer, reached = training.train(replace(CONFIG, steps=7), dataset, features, tmp_path / "run", "cpu", resume=True)
+    assert reached == 7
+    assert not same_weights(longer, run[1])
+
+
+def test_a_run_of_time_stops_in_good_order(dataset, features, tmp_path):
+    with Stop(minutes=0) as stop:
+        _, reached = training.train(CONFIG, dataset, features, tmp_path / "run", "cpu", stop=stop)
+    assert (reached, stop.reason) == (1, "time is up")
+    assert read_header(tmp_path / "run" / "state.safetensors", training.FORMAT)["step"] == 1
+
+
+def test_what_cannot_be_resumed_is_refused_in_one_line(run, dataset, features, tmp_path):
     out, _, _ = run
     before = (out / "metrics.jsonl").read_bytes()
-    with pytest.raises(HwdiffError, match="holds a training run already"):
-        training.train(CONFIG, dataset, features, out, "cpu")
+
+    def refused(message, config=CONFIG, out=out, data=dataset, resume=True):
+        with pytest.raises(HwdiffError, match=message) as error:
+            training.train(config, data, features, out, "cpu", resume=resume)
+        assert "\n" not in str(error.value)
+
+    refused("holds a training run already; go on with --resume", resume=False)
+    refused("other settings: it has batch_size = 4, not 5", replace(CONFIG, batch_size=5))
+    refused(r"it has steps = 6, not 5", replace(CONFIG, steps=5))
+    refused(r"model = .*num_layers", replace(CONFIG, model=replace(TINY, num_layers=2)))
+    other = Namespace(content="0" * 64, lengths=dataset.lengths, part=dataset.part)
+    refused(f"trained on another dataset \\({dataset.content[:8]}, not 00000000\\)", data=other)
+    for name, spoil, message in (
+        ("cut", lambda content: content[: len(content) // 2], "not a whole state of a run"),
+        ("newer", lambda content: content.replace(b"training state 1", b"training state 9"), "this version reads 'hwdiff training state 1'"),
+    ):
+        shutil.copytree(out, tmp_path / name)
+        state = tmp_path / name / "state.safetensors"
+        state.write_bytes(spoil(state.read_bytes()))
+        refused(message, out=tmp_path / name)
+    (tmp_path / "foreign").mkdir()
+    shutil.copy(out / "state.safetensors", tmp_path / "foreign")
+    refused("holds the state of some other run", out=tmp_path / "foreign")
     assert (out / "metrics.jsonl").read_bytes() == before
 
 
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_state(dataset, features, tmp_path):
-    config = replace(CONFIG, save_every=1, learning_rate=0.99, steps=400)
+    config = replace(CONFIG, save_every=1, learning_rate=0.99, steps=400, ema=0.0, held_out_every=0)
     with pytest.raises(HwdiffError, match=r"the loss is .* and the gradient (nan|inf) at step \d+; the last saved state is kept"):
         training.train(config, dataset, features, tmp_path / "run", "cpu")
-    assert load_model(tmp_path / "run" / "model.safetensors", device="cpu").info["step"] >= 1
+    kept = load_model(tmp_path / "run" / "model.safetensors", device="cpu")
+    assert kept.info["step"] == len(rows(tmp_path / "run" / "metrics.jsonl")) >= 1
+    assert all(weight.isfinite().all() for weight in kept.parameters())
 
 
-def gradients_of(network, dataset, features, config=CONFIG):
-    batch = next(training.training_batches(dataset, features, config))
+def test_a_batch_that_cannot_be_shared_is_refused(dataset, features, tmp_path, monkeypatch):
+    monkeypatch.setattr(training.dist, "init_process_group", lambda backend: None)
+    monkeypatch.setattr(training.dist, "destroy_process_group", lambda: None)
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    with pytest.raises(HwdiffError, match="batch_size = 4: cannot be divided among 3 processes"):
+        training.train(CONFIG, dataset, features, tmp_path / "run", "cpu")
+
+
+def test_samples_are_drawn_at_chosen_steps(dataset, features, tmp_path):
+    with_samples, _ = training.train(replace(CONFIG, steps=2, sample_every=2), dataset, features, tmp_path / "run", "cpu")
+    assert Image.open(tmp_path / "run" / "samples" / "step-000002.png").width > 500
+    without, _ = training.train(replace(CONFIG, steps=2), dataset, features, tmp_path / "other", "cpu")
+    assert same_weights(with_samples, without)
+
+
+def lines_of(dataset, features, own_style=False):
+    return Lines(dataset, features, style_lines(dataset.forms, own_style), "cpu")
+
+
+def gradients_of(network, dataset, features, config=CONFIG, shares=(slice(None),)):
+    """Terms and gradients of the first batch, computed share by share as several processes would."""
+    lengths = dataset.lengths[dataset.part("train")]
+    indices = dataset.part("train")[next(training.training_order(lengths, config))]
+    lines, length = lines_of(dataset, features), bucket_length(dataset.lengths[indices])
+    draws = training.draw((len(indices), length, 2), (len(indices), 14, 1280), config, diffusion.alpha_bars(), torch.Generator().manual_seed(0))
     network.zero_grad()
-    generator = torch.Generator().manual_seed(0)
-    terms = training.accumulate_gradients(network, batch, config, diffusion.alpha_bars(), generator)
-    return [term.item() for term in terms], [weight.grad.clone() for weight in network.parameters()]
+    terms = 0
+    for share in shares:
+        batch = lines.batch(indices[share], length)
+        terms = terms + training.accumulate_gradients(
+            training.Objective(network, config.precision), batch, training.Draws(*(drawn[share] for drawn in draws))
+        ) / len(shares)
+    return terms.tolist(), [weight.grad / len(shares) for weight in network.parameters()]
 
 
 @pytest.mark.parametrize("pen_weight", ["paper", "released"])
-def test_pieces_of_a_batch_add_up(dataset, features, monkeypatch, pen_weight):
-    network = fill(DiffusionWriter(TINY))  # in eval mode: dropout draws would differ
-    config = replace(CONFIG, pen_weight=pen_weight)
+@pytest.mark.parametrize("shares", [(slice(None),), (slice(0, 2), slice(2, 4))])
+def test_pieces_of_a_batch_add_up(dataset, features, monkeypatch, pen_weight, shares):
+    network = fill(DiffusionWriter(TINY))
+    config = replace(CONFIG, pen_weight=pen_weight, drop_style=0.3, drop_text=0.3)
     whole_terms, whole = gradients_of(network, dataset, features, config)
-    monkeypatch.setattr(training, "CPU_LINES", 3)
-    terms, pieces = gradients_of(network, dataset, features, config)
+    monkeypatch.setattr(training, "CPU_LINES", 1 if len(shares) > 1 else 3)
+    terms, pieces = gradients_of(network, dataset, features, config, shares)
     assert terms == pytest.approx(whole_terms, rel=1e-5)
     for a, b in zip(whole, pieces, strict=True):
         torch.testing.assert_close(a, b, atol=1e-5 * whole_terms[0], rtol=1e-4)
+
+
+def test_a_compiled_step_is_the_same_step(dataset, features):
+    network = fill(DiffusionWriter(TINY))
+    plain = training.Objective(network, "fp32")
+    batch = lines_of(dataset, features).batch(np.array([0, 1, 2]))
+    draws = training.draw(batch.strokes.shape, batch.style.shape, CONFIG, diffusion.alpha_bars(), torch.Generator().manual_seed(0))
+    # The eager backend traces the step as the compiler would, and needs no C++ compiler.
+    compiled = torch.compile(plain, dynamic=False, backend="aot_eager", fullgraph=True)
+    expected = training.accumulate_gradients(plain, batch, draws)
+    gradients = [weight.grad.clone() for weight in network.parameters()]
+    network.zero_grad()
+    torch.testing.assert_close(training.accumulate_gradients(compiled, batch, draws), expected)
+    for weight, gradient in zip(network.parameters(), gradients, strict=True):
+        torch.testing.assert_close(weight.grad, gradient, atol=1e-5, rtol=1e-4)
+
+
+def test_dropped_lines_are_trained_without_text_or_style(dataset, features):
+    seen = []
+    batch = lines_of(dataset, features).batch(np.array([0, 1, 2]))
+    config = replace(CONFIG, drop_style=0.5, drop_text=0.5)
+    draws = training.draw(batch.strokes.shape, batch.style.shape, config, diffusion.alpha_bars(), torch.Generator().manual_seed(0))
+    draws = draws._replace(kept_style=torch.tensor([1, 0, 1]).view(3, 1, 1), kept_text=torch.tensor([[True], [True], [False]]))
+
+    def objective(noisy, text, noise_level, style, *_):
+        seen.append((text, style))
+        return torch.zeros(2, requires_grad=True)
+
+    training.accumulate_gradients(objective, batch, draws)
+    [(text, style)] = seen
+    assert torch.equal(text[:2], batch.text[:2])
+    assert text[2].tolist() == [tokenizer.END] + [0] * (text.shape[1] - 1)
+    assert (style[1] == 0).all()
+    torch.testing.assert_close(style[0], batch.style[0] * draws.kept_features[0])
+    assert (draws.kept_features == 0).float().mean().item() == pytest.approx(0.3, abs=0.01)
+    many = training.draw((4000, 8, 2), (4000, 1, 1), replace(CONFIG, drop_style=0.2, drop_text=0.1), diffusion.alpha_bars(), torch.Generator())
+    assert many.kept_style.float().mean().item() == pytest.approx(0.8, abs=0.03)
+    assert many.kept_text.float().mean().item() == pytest.approx(0.9, abs=0.03)
 
 
 def test_bf16_is_close_to_fp32(dataset, features):
@@ -93,6 +247,35 @@ def test_bf16_is_close_to_fp32(dataset, features):
     bf16, _ = gradients_of(network, dataset, features, replace(CONFIG, precision="bf16"))
     assert bf16 != fp32
     assert bf16 == pytest.approx(fp32, rel=0.05)
+
+
+def test_the_moving_average_follows_the_weights():
+    network = torch.nn.Linear(1, 1, bias=False)
+    average = training.moving_average(network, 0.5)
+    expected = None
+    for count, value in enumerate((1.0, 2.0, 4.0, 8.0)):
+        torch.nn.init.constant_(network.weight, value)
+        average.update_parameters(network)
+        decay = min(0.5, (1 + count) / (10 + count))
+        expected = value if expected is None else decay * expected + (1 - decay) * value
+        assert average.module.weight.item() == pytest.approx(expected)
+
+
+def test_the_held_out_loss_is_the_loss_at_fixed_noise(dataset, features, monkeypatch):
+    network, lines, indices = fill(DiffusionWriter(TINY)), lines_of(dataset, features), dataset.part("validation")
+    first = training.held_out_loss(network, lines, indices, CONFIG)
+    assert first == training.held_out_loss(network, lines, indices, CONFIG)
+    monkeypatch.setattr(training, "CPU_LINES", len(indices))
+    alone = [training.held_out_loss(network, lines, indices[i : i + 1], CONFIG) for i in range(len(indices))]
+    points = dataset.lengths[indices]
+    for t in training.HELD_OUT_STEPS:
+        # Real points alone count, so that a line's share is its length; padding reaches it through self-attention only.
+        assert first["stroke"][t] == pytest.approx(np.average([one["stroke"][t] for one in alone], weights=points), rel=0.05)
+    with torch.no_grad():
+        for weight in (network.eps_out.weight, network.eps_out.bias):
+            weight.zero_()
+    silent = training.held_out_loss(network, lines, indices, CONFIG)
+    assert silent["stroke"][60] == pytest.approx(2, rel=0.1)  # of noise alone: the squared length of a standard normal pair
 
 
 def test_clipping_all_keeps_the_direction_and_clipping_each_does_not():
@@ -113,14 +296,12 @@ def test_clipping_all_keeps_the_direction_and_clipping_each_does_not():
     assert each["scale_shift"].weight.grad.flatten().tolist() == pytest.approx([0, 50, 100, 0], rel=1e-4)  # two weights of the authors
 
 
-def test_batches_come_from_the_training_part_alone(dataset, features, monkeypatch):
-    drawn = []
-    monkeypatch.setattr(training, "make_batch", lambda dataset, features, lines, styles, length: drawn.append((lines, length)))
-    for padding, length in (("bucket", None), ("full", 488)):
-        drawn.clear()
-        list(islice(training.training_batches(dataset, features, replace(CONFIG, padding=padding)), 12))
-        assert set(np.concatenate([lines for lines, _ in drawn])) == set(dataset.part("train"))
-        assert {used for _, used in drawn} == {length}
+def test_the_order_goes_on_from_any_step():
+    lengths = np.random.default_rng(0).integers(50, 488, 30)
+    whole = [batch.tolist() for batch in islice(training.training_order(lengths, CONFIG), 20)]
+    assert len({position for batch in whole[:7] for position in batch}) == 28  # an epoch repeats none
+    for done in (1, 7, 13):
+        assert [batch.tolist() for batch in islice(training.training_order(lengths, CONFIG, done), 20 - done)] == whole[done:]
 
 
 def test_a_start_that_fails_leaves_the_folder_free(dataset, features, tmp_path):
@@ -133,10 +314,23 @@ def test_presets_and_their_settings():
     paper = training.preset("paper")
     assert (paper.steps, paper.batch_size, paper.learning_rate, paper.model.c1) == (60_000, 96, None, 128)
     assert training.preset("paper", steps=10, seed=None).steps == 10
+    assert training.preset("small", position_form="text").model.position_form == "text"
+    assert [paper.learning_rate_at(step) for step in (1, 10_000)] == pytest.approx([6.25e-8, 6.25e-4])
+    small = training.preset("small", steps=1000, warmup=10)
+    assert [small.learning_rate_at(step) for step in (1, 10, 501, 1000)] == pytest.approx([1e-4, 1e-3, 5e-4, 0], rel=1e-3, abs=1e-8)
     with pytest.raises(HwdiffError, match="no such preset as 'huge'"):
         training.preset("huge")
     with pytest.raises(HwdiffError, match="no such setting as colour"):
         training.preset("smoke", colour="red")
-    for wrong in ({"precision": "fp8"}, {"steps": 0}, {"learning_rate": -1.0}, {"seed": -1}, {"clipping": "none"}):
+    for wrong in (
+        {"precision": "fp8"},
+        {"steps": 0},
+        {"learning_rate": -1.0},
+        {"seed": -1},
+        {"clipping": "none"},
+        {"drop_text": 1.0},
+        {"ema": -0.1},
+        {"save_every": 0},
+    ):
         with pytest.raises(HwdiffError, match=next(iter(wrong))):
             training.preset("smoke", **wrong)

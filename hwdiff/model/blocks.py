@@ -78,13 +78,20 @@ class ConvBlock(nn.Module):
         return x + skip
 
 
-@lru_cache(maxsize=64)
 def position_encoding(length, channels, factor, device, dtype):
     """(length, channels): sin in the even channels i and cos in the odd of factor * position / 10000^(2 floor(i / 2) / channels)."""
-    position = torch.arange(length, dtype=torch.float32)[:, None] * factor
-    channel = torch.arange(channels)
+    compute = _position_encoding if torch.compiler.is_compiling() else _kept_position_encoding
+    return compute(length, channels, factor, device, dtype)
+
+
+def _position_encoding(length, channels, factor, device, dtype):
+    position = torch.arange(length, dtype=torch.float32, device=device)[:, None] * factor
+    channel = torch.arange(channels, device=device)
     angle = position / 10000 ** (2 * (channel // 2) / channels)
-    return torch.where(channel % 2 == 0, angle.sin(), angle.cos()).to(device, dtype)
+    return torch.where(channel % 2 == 0, angle.sin(), angle.cos()).to(dtype)
+
+
+_kept_position_encoding = lru_cache(maxsize=64)(_position_encoding)
 
 
 class MultiHeadAttention(nn.Module):

@@ -2,10 +2,12 @@ import numpy as np
 import pytest
 import torch
 
-from hwdiff.data.batches import StyleFeatures, batch_order, make_batch
+from hwdiff.data.batches import Lines, StyleFeatures, batch_order, bucket_length
 from hwdiff.data.dataset import style_lines
 from hwdiff.data.images import pad_to_width
+from hwdiff.data.line_images import LineImages
 from hwdiff.errors import HwdiffError
+from hwdiff.runs import Stop
 
 
 def test_features_are_computed_once_and_kept_in_half_precision(dataset, extractor, tmp_path):
@@ -35,8 +37,8 @@ def test_a_foreign_cache_is_refused(dataset, extractor, tmp_path):
 
 def test_a_batch_is_padded_as_the_authors_pad(dataset, features):
     styles = style_lines(dataset.forms)
-    indices = np.array([0, 5])
-    batch = make_batch(dataset, features, indices, styles, 488)
+    lines, indices = Lines(dataset, features, styles, "cpu"), np.array([0, 5])
+    batch = lines.batch(indices, 488)
     assert batch.strokes.shape == (2, 488, 2)
     length = dataset.lengths[0]
     offsets, pen_up = dataset.strokes(0)
@@ -44,9 +46,30 @@ def test_a_batch_is_padded_as_the_authors_pad(dataset, features):
     assert (batch.strokes[0, length:] == 0).all()
     assert (batch.pen_up[0, length:] == 1).all()
     assert batch.pen_up[0, :length, 0].tolist() == pen_up.tolist()
+    tokens = dataset.tokens(0)
+    assert batch.text[0, : len(tokens)].tolist() == tokens.tolist()
+    assert (batch.text[0, len(tokens) :] == 0).all()
     assert torch.equal(batch.style, features[styles[indices]])
-    short = make_batch(dataset, features, indices, styles)
-    assert short.strokes.shape[1] == -(-dataset.lengths[indices].max() // 8) * 8
+    assert lines.batch(indices).strokes.shape[1] == -(-dataset.lengths[indices].max() // 32) * 32
+    assert [bucket_length(np.array(lengths)) for lengths in ([1], [32, 5], [33], [481])] == [32, 32, 64, 488]
+
+
+def test_a_line_that_is_drawn_already_is_not_drawn_again(dataset, extractor, tmp_path):
+    blank = np.full((96, 200), 255, dtype=np.uint8)
+    drawn = StyleFeatures(dataset, extractor, tmp_path / "drawn", LineImages(dataset, tmp_path, workers=1))
+    assert torch.equal(drawn[np.array([2])], StyleFeatures(dataset, extractor, tmp_path / "own")[np.array([2])])
+    other = StyleFeatures(dataset, extractor, tmp_path / "other", [blank] * len(dataset))
+    assert not torch.equal(drawn[np.array([2])], other[np.array([2])])
+
+
+def test_stopping_keeps_what_is_computed(dataset, extractor, tmp_path):
+    stop, features = Stop(), StyleFeatures(dataset, extractor, tmp_path)
+
+    def interrupt(count):
+        stop.signal = "SIGINT"
+
+    features.compute(np.arange(6), interrupt, stop)
+    assert 0 < len(features.missing(np.arange(6))) < 6
 
 
 def test_buckets_hold_lines_of_like_length_and_lose_none_twice():

@@ -44,7 +44,10 @@ def test_the_side_of_the_padding_belongs_to_the_weights(extractor, style_weights
 
 def test_padding_is_tensorflows(lines):
     x = torch.arange(1.0, 7).view(1, 1, 1, 6)
-    assert style._SamePadding()(x)[0, 0].tolist() == [[0, 0, 0, 0, 0, 0, 0], [1, 2, 3, 4, 5, 6, 0], [0] * 7]  # odd height: both sides
+    convolution = torch.nn.Conv2d(1, 1, 3, stride=2, padding=1, bias=False)
+    torch.nn.init.ones_(convolution.weight)
+    style.set_padding(convolution, style.RIGHT_BOTTOM)
+    assert convolution(x)[0, 0].tolist() == [[6, 12, 11]]  # one row of zeros above and below, one column on the right
 
 
 def test_the_network_stays_frozen(extractor):
@@ -102,5 +105,5 @@ def test_a_download_that_fails_says_what_to_do(monkeypatch):
         raise OSError("network unreachable")
 
     monkeypatch.setattr(MobileNet_V2_Weights.IMAGENET1K_V1.__class__, "get_state_dict", fail)
-    with pytest.raises(HwdiffError, match=r"cannot be downloaded .* --style-weights FILE"):
-        style.load_style_extractor()
+    with pytest.raises(HwdiffError, match=r"cannot be downloaded .* --style-encoder FILE"):
+        style.load_style_extractor("imagenet")

@@ -67,16 +67,6 @@ def test_the_position_form_is_architecture(network):
     assert (text_form(*inputs())[0] - network(*inputs())[0]).abs().max() > 1e-3
 
 
-def test_style_is_dropped_in_training_only(network):
-    try:
-        network.train()
-        torch.manual_seed(0)
-        assert not torch.equal(network(*inputs())[0], network(*inputs())[0])
-    finally:
-        network.eval()
-    assert torch.equal(network(*inputs())[0], network(*inputs())[0])
-
-
 def test_bad_sizes_are_refused(network):
     with pytest.raises(HwdiffError, match="23 points; their number must divide by 8"):
         network(*inputs(points=23))

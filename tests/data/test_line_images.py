@@ -1,0 +1,24 @@
+import numpy as np
+import pytest
+
+from hwdiff.data.line_images import LineImages
+from hwdiff.errors import HwdiffError
+
+
+def test_images_are_drawn_once_and_are_those_of_the_dataset(dataset, tmp_path):
+    drawn = []
+    images = LineImages(dataset, tmp_path, workers=2, progress=drawn.append)
+    assert sum(drawn) == len(images) == len(dataset)
+    assert all(np.array_equal(images[index], dataset.line_image(index)) for index in range(len(dataset)))
+    written = images.path.stat().st_mtime_ns
+    again = LineImages(dataset, tmp_path, progress=drawn.append)
+    assert sum(drawn) == len(dataset)
+    assert again.path.stat().st_mtime_ns == written
+    assert np.array_equal(again[7], images[7])
+
+
+def test_a_damaged_file_is_refused(dataset, tmp_path):
+    path = LineImages(dataset, tmp_path).path
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(HwdiffError, match="damaged file of line images"):
+        LineImages(dataset, tmp_path)

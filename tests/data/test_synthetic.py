@@ -1,0 +1,109 @@
+import numpy as np
+import pytest
+
+from hwdiff.data import dataset as ds
+from hwdiff.data import images, synthetic, tokenizer
+from hwdiff.data.lines import Limits, drawable_strokes
+from hwdiff.errors import HwdiffError
+
+
+@pytest.fixture(scope="module")
+def small(monkeypatch_module, tmp_path_factory):
+    """A dataset of sixteen writers, one form each."""
+    monkeypatch_module.setattr(synthetic, "WRITERS", 16)
+    monkeypatch_module.setattr(synthetic, "FORMS_PER_WRITER", 1)
+    path = tmp_path_factory.mktemp("writers") / "writers.npz"
+    ds.prepare(None, path, workers=1)
+    return ds.Dataset(path)
+
+
+@pytest.fixture(scope="module")
+def monkeypatch_module():
+    with pytest.MonkeyPatch.context() as patch:
+        yield patch
+
+
+def test_lines_are_of_the_same_kind_as_iams(small):
+    assert len(small) == 16 * synthetic.LINES_PER_FORM
+    limits = Limits()
+    assert small.lengths.max() <= limits.max_points
+    assert max(len(small.tokens(index)) for index in range(len(small))) < limits.max_tokens
+    offsets, pen_up = small.strokes(3)
+    assert offsets.std() == pytest.approx(1)
+    assert pen_up[0]
+    assert small.line_image(3).shape[0] == images.HEIGHT
+    assert small.manifest["parameters"]["split"] == "writer"
+    assert {len(small.part(part)) for part in ds.PARTS} == {13 * 8, 8, 2 * 8}
+
+
+def test_a_seed_writes_the_same_lines_with_any_number_of_workers(monkeypatch):
+    monkeypatch.setattr(synthetic, "WRITERS", 2)
+    monkeypatch.setattr(synthetic, "FORMS_PER_WRITER", 2)
+    one, two, other = (synthetic.write_lines(seed, workers=workers) for seed, workers in ((0, 1), (0, 2), (1, 1)))
+    assert [line.id for line in one] == sorted(line.id for line in one)
+    for a, b in zip(one, two, strict=True):
+        assert (a.id, a.form, a.text) == (b.id, b.form, b.text)
+        assert np.array_equal(a.offsets, b.offsets)
+    assert [line.text for line in one] != [line.text for line in other]
+    assert synthetic.draw_hand(0, 0) != synthetic.draw_hand(1, 0)
+
+
+def test_every_token_is_written():
+    generator = np.random.default_rng(0)
+    seen = set()
+    for _ in range(3000):
+        seen |= set(tokenizer.encode(synthetic.draw_text(generator)).tolist())
+    assert seen | {tokenizer.PADDING} == set(range(tokenizer.VOCABULARY_SIZE))
+
+
+def test_a_hand_stays_the_same_and_letters_vary():
+    """Two lines of one writer are more alike than lines of two writers; the same text is never written twice alike."""
+
+    def measures(number, seed):
+        points, first = synthetic.write_points(synthetic.draw_hand(0, number), "minimum value of the hand", np.random.default_rng(seed))
+        down = np.diff(points, axis=0)[~first[1:]]
+        steep = down[np.abs(down[:, 1]) > np.abs(down[:, 0])]
+        slant = np.median(steep[:, 0] / steep[:, 1])
+        return np.array([np.ptp(points[:, 0]) / 4000, np.ptp(points[:, 1]) / 600, 4 * slant, first.sum() / 15])
+
+    measured = np.array([[measures(number, seed) for seed in (1, 2, 3)] for number in range(16)])
+    within = measured.std(axis=1).mean()
+    between = measured.mean(axis=1).std(axis=0).mean()
+    assert between > 4 * within
+    assert not np.array_equal(measured[:, 0], measured[:, 1])
+
+
+def test_what_is_written_is_what_is_asked_for():
+    """A drawn line has a gap for each blank of its text, and a dot above each i of a printing hand."""
+    hand = synthetic.draw_hand(0, 4)
+    points, first = synthetic.write_points(hand, "ill hill", np.random.default_rng(0))
+    strokes = np.split(points, np.flatnonzero(first)[1:])
+    dots = [stroke for stroke in strokes if np.ptp(stroke, axis=0).max() < 4 * hand.unit]
+    assert len(dots) == 2
+    assert all(dot[:, 1].mean() < -synthetic.PRINT_X * hand.unit for dot in dots)
+    covered = np.zeros(np.ptp(points[:, 0]) + 1, dtype=bool)
+    for stroke in strokes:
+        x = stroke[:, 0] - points[:, 0].min()
+        covered[x.min() : x.max() + 1] = True
+    gaps = np.diff(np.flatnonzero(covered))
+    assert (gaps > 0.5 * hand.word_gap * hand.unit).sum() == 1
+    with pytest.raises(HwdiffError, match="nothing in it can be written"):
+        synthetic.write_points(hand, "  ", np.random.default_rng(0))
+
+
+def test_lines_can_be_drawn(small):
+    for index in range(0, len(small), 16):
+        offsets, pen_up, _ = small._recorded(index)
+        assert images.draw_line(drawable_strokes(offsets, pen_up)).min() == 0
+
+
+def test_writers_are_whole_in_one_part():
+    parts = [synthetic.part_of_form(f"w{number:02d}-3") for number in range(synthetic.WRITERS)]
+    assert {part: parts.count(part) for part in ds.PARTS} == {"train": 52, "validation": 4, "test": 8}
+
+
+def test_another_seed_is_another_dataset(small):
+    with pytest.raises(HwdiffError, match=r"prepared from other files \(built-in writers differ\)"):
+        ds.prepare(None, small.path, seed=1)
+    with pytest.raises(HwdiffError, match="seed = -1"):
+        ds.prepare(None, small.path, seed=-1)

@@ -1,0 +1,47 @@
+import pytest
+
+from hwdiff import training
+from hwdiff.chain import run_chain
+from hwdiff.checkpoint import load_model
+from hwdiff.runs import Stop
+from tests.conftest import TINY
+
+CONFIG = training.TrainingConfig(steps=3, batch_size=4, learning_rate=1e-3, padding="bucket", sample_every=0, model=TINY)
+
+
+class StopAfter(Stop):
+    """Says stop at the n-th time it is asked."""
+
+    def __init__(self, asked):
+        super().__init__()
+        self.left = asked
+
+    @property
+    def reason(self):
+        self.left -= 1
+        return "time is up" if self.left < 0 else None
+
+
+def test_the_chain_goes_on_from_every_stage(dataset, style_weights, tmp_path):
+    stages, asked = [], 0
+    while True:
+        stage = run_chain(dataset.path, tmp_path, CONFIG, "smoke", style_weights, 4, "cpu", StopAfter(asked))
+        if stage is None:
+            break
+        stages.append(stage)
+        asked += 3
+        assert len(stages) < 20
+    assert list(dict.fromkeys(stages)) == ["line images", "encoder", "style features", "training"]
+    network = load_model(tmp_path / "training" / "model.safetensors", "cpu")
+    assert network.info["step"] == 3
+    assert network.info["style_weights"]["name"] == "hwdiff, distilled"
+    assert (tmp_path / "figures" / "samples.png").exists()
+    figure = (tmp_path / "figures" / "loss.png").read_bytes()
+    assert run_chain(dataset.path, tmp_path, CONFIG, "smoke", style_weights, 4, "cpu", Stop()) is None  # all done: nothing is trained again
+    assert (tmp_path / "figures" / "loss.png").read_bytes() == figure
+
+
+@pytest.mark.parametrize("minutes", [0])
+def test_a_budget_of_nothing_stops_at_once(dataset, style_weights, tmp_path, minutes):
+    assert run_chain(dataset.path, tmp_path, CONFIG, "smoke", style_weights, 4, "cpu", Stop(minutes)) == "line images"
+    assert not (tmp_path / "training").exists()

@@ -1,0 +1,98 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from hwdiff import distillation
+from hwdiff.data.line_images import LineImages
+from hwdiff.errors import HwdiffError
+from hwdiff.model.style import load_style_extractor
+from hwdiff.runs import Stop
+
+CONFIG = replace(distillation.preset("smoke"), steps=12, save_every=4)
+
+
+@pytest.fixture(scope="module")
+def lines(dataset, tmp_path_factory):
+    return LineImages(dataset, tmp_path_factory.mktemp("images"), workers=1)
+
+
+@pytest.fixture(scope="module")
+def sources(lines, dataset):
+    return [(lines, dataset.part("train"))]
+
+
+@pytest.fixture(scope="module")
+def run(sources, extractor, tmp_path_factory):
+    out = tmp_path_factory.mktemp("distillation") / "run"
+    return out, distillation.distil(CONFIG, sources, extractor, out)
+
+
+def test_the_encoder_is_small_and_gives_features(run, extractor, lines, dataset):
+    out, path = run
+    assert path.stat().st_size < 4.7e6
+    assert {tensor.dtype for name, tensor in load_file(path).items() if "num_batches" not in name} == {torch.half}
+    encoder = load_style_extractor(path)
+    assert (encoder.padding, encoder.name) == (extractor.padding, "hwdiff, distilled")
+    cosines = distillation.agreement(encoder, extractor, lines, distillation.test_lines(dataset))
+    assert cosines.shape == (4,)
+    assert (cosines < 0.999).all()
+    assert distillation.agreement(extractor, extractor, lines, [0]) == pytest.approx(1, abs=1e-5)
+
+
+def test_a_stopped_distillation_goes_on_bit_for_bit(run, sources, extractor, tmp_path):
+    out, path = run
+    stop = Stop()
+
+    def interrupt(step):
+        if step == 6:
+            stop.signal = "SIGTERM"
+
+    assert distillation.distil(CONFIG, sources, extractor, tmp_path / "run", stop=stop, progress=interrupt) is None
+    with pytest.raises(HwdiffError, match="holds a distillation already; go on with --resume"):
+        distillation.distil(CONFIG, sources, extractor, tmp_path / "run")
+    with pytest.raises(HwdiffError, match="it has steps = 12, not 13"):
+        distillation.distil(replace(CONFIG, steps=13), sources, extractor, tmp_path / "run", resume=True)
+    resumed = distillation.distil(CONFIG, sources, extractor, tmp_path / "run", resume=True)
+    assert resumed.read_bytes() == path.read_bytes()
+
+
+def test_a_student_comes_nearer_to_its_teacher(sources, extractor, lines, dataset, tmp_path, monkeypatch):
+    monkeypatch.setattr(distillation, "WARMUP", 5)
+    cosines = []
+    for steps in (2, 50):
+        path = distillation.distil(replace(CONFIG, steps=steps, pieces=4, save_every=1000), sources, extractor, tmp_path / str(steps))
+        cosines.append(distillation.agreement(load_style_extractor(path), extractor, lines, distillation.test_lines(dataset)).mean())
+    assert cosines[1] > cosines[0] + 0.1, cosines
+
+
+def test_pieces_come_from_training_lines_and_half_are_varied(lines, sources):
+    pieces = distillation.draw_pieces(sources, 32, np.random.default_rng(0))
+    assert pieces.shape == (32, 96, 480)
+    assert all((piece < 128).any() for piece in pieces)
+    again = distillation.draw_pieces(sources, 32, np.random.default_rng(0))
+    assert (pieces == again).all()
+    varied = distillation.vary(torch.from_numpy(pieces), torch.Generator().manual_seed(0))
+    assert varied.shape == (32, 96, 480)
+    assert 0 <= varied.min() < varied.max() <= 255
+    same = sum(torch.allclose(after, torch.from_numpy(before).float(), atol=1e-3) for before, after in zip(pieces, varied, strict=True))
+    assert 8 <= same <= 24
+
+
+def test_losses_are_zero_for_the_teacher_itself():
+    maps = [torch.randn(2, 5, 3, 8), torch.randn(2, 7, 3, 4)]
+    assert distillation.hint_loss(maps, maps) == 0
+    features = torch.randn(2, 3, 1280)
+    assert distillation.feature_loss(features, features).item() == pytest.approx(0, abs=1e-6)
+    assert distillation.feature_loss(-features, features).item() == pytest.approx(2 + 4, abs=1e-5)
+    assert distillation.hint_loss([maps[0] + maps[0].std(dim=(0, 2, 3), keepdim=True)], maps[:1]).item() == pytest.approx(0.91, abs=0.05)
+
+
+def test_bad_settings_are_refused():
+    with pytest.raises(HwdiffError, match="no such preset of the distillation as 'huge'"):
+        distillation.preset("huge")
+    for wrong in ({"steps": 0}, {"learning_rate": 2.0}):
+        with pytest.raises(HwdiffError, match=next(iter(wrong))):
+            distillation.DistillationConfig(**wrong)

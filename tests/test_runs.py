@@ -1,0 +1,84 @@
+import os
+import signal
+
+import pytest
+import torch
+
+from hwdiff import runs
+from hwdiff.errors import HwdiffError
+
+
+def pair(seed):
+    torch.manual_seed(seed)
+    network = torch.nn.Linear(3, 2)
+    optimizer = torch.optim.Adam(network.parameters(), lr=0.1)
+    network(torch.ones(1, 3)).sum().backward()
+    optimizer.step()
+    return network, optimizer, torch.Generator().manual_seed(seed)
+
+
+def test_a_state_comes_back_as_it_was(tmp_path):
+    network, optimizer, generator = pair(0)
+    torch.rand(5, generator=generator)
+    runs.save_state(tmp_path / "state.safetensors", {"format": "x 1", "step": 3}, {"network": network}, optimizer, generator)
+    drawn = torch.rand(5, generator=generator)
+    assert runs.read_header(tmp_path / "state.safetensors", "x 1")["step"] == 3
+    other, other_optimizer, other_generator = pair(1)
+    runs.load_state(tmp_path / "state.safetensors", {"network": other}, other_optimizer, other_generator)
+    assert torch.equal(torch.rand(5, generator=other_generator), drawn)
+    for one, its_optimizer in ((network, optimizer), (other, other_optimizer)):
+        its_optimizer.zero_grad()
+        one(torch.full((1, 3), 2.0)).sum().backward()
+        its_optimizer.step()
+    assert torch.equal(network.weight, other.weight)
+
+
+def test_a_state_that_does_not_fit_is_refused(tmp_path):
+    network, optimizer, generator = pair(0)
+    path = tmp_path / "state.safetensors"
+    runs.save_state(path, {"format": "x 1"}, {"network": network}, optimizer, generator)
+    with pytest.raises(HwdiffError, match="format 'x 1', but this version reads 'x 2'"):
+        runs.read_header(path, "x 2")
+    with pytest.raises(HwdiffError, match="does not fit its header"):
+        runs.load_state(path, {"network": torch.nn.Linear(4, 2)}, optimizer, generator)
+    with pytest.raises(HwdiffError, match="does not fit its header"):
+        runs.load_state(path, {"other": network}, optimizer, generator)
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(HwdiffError, match="not a whole state of a run"):
+        runs.read_header(path, "x 1")
+    with pytest.raises(HwdiffError, match="not a whole state of a run"):
+        runs.read_header(tmp_path / "none", "x 1")
+
+
+def test_settings_that_differ_are_named(tmp_path):
+    runs.check_same("run", {"a": 1, "b": 2}, {"a": 1, "b": 2})
+    with pytest.raises(HwdiffError, match="run: cannot be resumed with other settings: it has b = 2, not 3, c = None, not 4"):
+        runs.check_same("run", {"a": 1, "b": 2}, {"a": 1, "b": 3, "c": 4})
+
+
+def test_a_signal_is_noted_and_a_second_one_does_not_wait():
+    before = signal.getsignal(signal.SIGINT)
+    with runs.Stop() as stop:
+        assert stop.reason is None
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop.reason == "interrupted"
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
+    assert runs.Stop(minutes=0).reason == "time is up"
+    assert runs.Stop(minutes=1).reason is None
+
+
+def test_progress_without_a_terminal_is_a_line_a_minute(capsys, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(runs.time, "monotonic", lambda: now[0])
+    with runs.Progress("training", 100, start=10) as progress:
+        for _ in range(60):
+            now[0] += 3
+            progress.update(1, "loss 0.5")
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "training: 31 of 100 steps in 01:03, 0.333 a second, 03:27 left, loss 0.5"
+    assert len(lines) == 3
+    with runs.Progress("drawing", 5, unit="lines"):
+        pass
+    assert not capsys.readouterr().err
