@@ -1,14 +1,13 @@
 #!/usr/bin/env bash
 # Sets hwdiff up and runs it.
-#   ./run_all.sh          set up; then prepare IAM, train the smoke preset for a minute or two, write samples -> runs/smoke/
+#   ./run_all.sh          set up; then prepare the built-in writers, train the smoke preset for a minute or two, write samples -> runs/smoke/
 #   ./run_all.sh test     set up; then run the tests
-# IAM=DIR             the folder with the IAM On-Line archives   (default: data/iam-ondb, or $HWDIFF_SHARED/data/iam-ondb)
-# STYLE_WEIGHTS=FILE  MobileNetV2 weights                        (default: torchvision's, downloaded once)
+# IAM=DIR   the folder with the IAM On-Line archives, to train on them instead of the built-in writers -> runs/smoke-iam/
+# After the set-up nothing needs a network.
 # An active environment in which hwdiff is installed is used as it is; otherwise .venv is made here.
 set -euo pipefail
 cd "$(dirname "$0")"
 export PYTHONUNBUFFERED=1
-HWDIFF_SHARED=${HWDIFF_SHARED:-$(cd .. && pwd)/shared}
 
 say() { printf '\n== %s\n' "$*"; }
 fail() { printf 'error: %s\n' "$*" >&2; exit 1; }
@@ -42,25 +41,13 @@ set_up() {
 }
 
 main_job() {
-  local iam=${IAM:-} weights=${STYLE_WEIGHTS:-} out=runs/smoke style=()
-  for folder in data/iam-ondb "$HWDIFF_SHARED/data/iam-ondb"; do
-    if [ -z "$iam" ] && [ -d "$folder" ]; then iam=$folder; fi
-  done
-  [ -n "$iam" ] || fail "no IAM archives: download them (README, \"Getting IAM\") into data/iam-ondb, or name their folder with IAM=DIR"
-  if [ -z "$weights" ]; then
-    for file in "$HWDIFF_SHARED"/weights/mobilenet_v2*.safetensors; do if [ -f "$file" ]; then weights=$file; fi; done
-  fi
-  if [ -n "$weights" ]; then style=(--style-weights "$weights"); fi
+  local data=runs/writers.npz out=runs/smoke source=()
+  if [ -n "${IAM:-}" ]; then data=runs/iam.npz out=runs/smoke-iam source=(--source "$IAM"); fi
 
-  say "1/3 preparing $iam -> runs/iam.npz"
-  hwdiff prepare --source "$iam" --out runs/iam.npz
-  if [ -f $out/model.safetensors ]; then
-    say "2/3 $out holds a trained model already (delete the folder to train it again)"
-  else
-    say "2/3 training the preset smoke -> $out"
-    rm -rf $out
-    hwdiff train --data runs/iam.npz --out $out --preset smoke ${style[@]+"${style[@]}"}
-  fi
+  say "1/3 preparing ${IAM:-the built-in writers} -> $data"
+  hwdiff prepare ${source[@]+"${source[@]}"} --out $data
+  say "2/3 training the preset smoke -> $out"
+  hwdiff train --data $data --out $out --preset smoke --resume
   say "3/3 writing -> $out/samples (after a hundred steps the ink is scribble: training has only begun)"
   hwdiff write "the quick brown fox jumps" --model $out/model.safetensors -o $out/samples/fox.svg
   hwdiff write "Samples from a diffusion model" --model $out/model.safetensors --sampler ddim --steps 20 -o $out/samples/samples.png
@@ -70,6 +57,6 @@ main_job() {
 case "${1:-}" in
   "") set_up; main_job ;;
   test) set_up; say "running the tests"; python -m pytest "${@:2}" ;;
-  -h | --help) sed -n '2,8s/^# \{0,1\}//p' "$0" ;;
+  -h | --help) sed -n '2,7s/^# \{0,1\}//p' "$0" ;;
   *) fail "no such command as '$1'; see ./run_all.sh --help" ;;
 esac

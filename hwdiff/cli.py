@@ -346,6 +346,20 @@ def info(path: Annotated[Path, typer.Argument(help="A dataset file, a checkpoint
 
 
 @command
+def show(
+    data: Annotated[Path, typer.Option(help="A dataset file.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The page to write, *.png or *.svg.")],
+    rows: Annotated[int, typer.Option(min=1, help="Forms to show, evenly spread: one hand a row.")] = 16,
+):
+    """Draw a page of a dataset's lines."""
+    from hwdiff.data.dataset import Dataset
+    from hwdiff.figures import plot_lines, save_figure
+
+    save_figure(plot_lines(Dataset(data), rows), out)
+    print(f"wrote {out}")
+
+
+@command
 def report(
     run: Annotated[Path, typer.Argument(help="The folder that hwdiff train wrote.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The folder for the figures loss.png and samples.png.")],

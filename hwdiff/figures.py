@@ -48,6 +48,22 @@ def compare_line_images(pairs, extractor):
     return figure, cosines
 
 
+def plot_lines(dataset, rows=16, columns=3):
+    """A page of a dataset's lines: a row for each of `rows` forms, evenly spread, with its first `columns` lines.
+
+    The page shows the dataset's ink: of IAM it is for one's own eyes, not for publication.
+    """
+    forms = list(dict.fromkeys(dataset.forms))
+    forms = [forms[place] for place in np.linspace(0, len(forms) - 1, min(rows, len(forms))).astype(int)]
+    figure = Figure(figsize=(5 * columns, 0.5 * len(forms)), layout="constrained")
+    for row, form in enumerate(forms):
+        for column, index in enumerate(np.flatnonzero(dataset.forms == form)[:columns]):
+            axes = figure.add_subplot(len(forms), columns, row * columns + column + 1)
+            axes.imshow(images.pad_to_width(dataset.line_image(index)), cmap="gray", vmin=0, vmax=255)
+            axes.set_axis_off()
+    return figure
+
+
 def plot_inks(inks, columns=1, title=None):
     """A page of lines, each under its text. inks: a list of `Ink`."""
     rows = -(-len(inks) // columns)

@@ -6,6 +6,7 @@ import sys
 import time
 from itertools import chain
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from tqdm import tqdm
@@ -125,14 +126,18 @@ def load_state(path, modules, optimizer, generator):
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
         for name, module in modules.items():
             module.load_state_dict({key: state[f"{name}.{key}"] for key in module.state_dict()})
+        weights = [weight for group in optimizer.param_groups for weight in group["params"]]
         moments = {}
         for name in state:
             if name.startswith("optimizer."):
                 _, number, key = name.split(".")
-                moments.setdefault(int(number), {})[key] = state[name]
+                weight = weights[int(number)]
+                # The fused Adam goes through memory in order: moments must lie there as their weights do (channels_last).
+                tensor = torch.empty_like(weight).copy_(state[name]) if state[name].shape == weight.shape else state[name]
+                moments.setdefault(int(number), {})[key] = tensor
         optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
         generator.set_state(state["generator"])
-    except (SafetensorError, RuntimeError, KeyError, ValueError) as error:
+    except (SafetensorError, RuntimeError, KeyError, IndexError, ValueError) as error:
         raise HwdiffError(f"{path}: its content does not fit its header ({str(error).splitlines()[0]}); start again in another folder") from error
 
 

@@ -31,7 +31,7 @@ def run(sources, extractor, tmp_path_factory):
 
 
 def test_the_encoder_is_small_and_gives_features(run, extractor, lines, dataset):
-    out, path = run
+    _, path = run
     assert path.stat().st_size < 4.7e6
     assert {tensor.dtype for name, tensor in load_file(path).items() if "num_batches" not in name} == {torch.half}
     encoder = load_style_extractor(path)
@@ -43,7 +43,7 @@ def test_the_encoder_is_small_and_gives_features(run, extractor, lines, dataset)
 
 
 def test_a_stopped_distillation_goes_on_bit_for_bit(run, sources, extractor, tmp_path):
-    out, path = run
+    _, path = run
     stop = Stop()
 
     def interrupt(step):
@@ -56,7 +56,9 @@ def test_a_stopped_distillation_goes_on_bit_for_bit(run, sources, extractor, tmp
     with pytest.raises(HwdiffError, match="it has steps = 12, not 13"):
         distillation.distil(replace(CONFIG, steps=13), sources, extractor, tmp_path / "run", resume=True)
     resumed = distillation.distil(CONFIG, sources, extractor, tmp_path / "run", resume=True)
-    assert resumed.read_bytes() == path.read_bytes()
+    ours, theirs = load_file(resumed), load_file(path)
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours)
 
 
 def test_a_student_comes_nearer_to_its_teacher(sources, extractor, lines, dataset, tmp_path, monkeypatch):

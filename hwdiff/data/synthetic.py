@@ -26,8 +26,15 @@ PRINT, SCRIPT = "rowmans", "scripts"
 CAPITAL, PRINT_X, SCRIPT_X, SCRIPT_SLANT = 21, 14, 9, 0.36
 STEP = 0.4  # between the points of a path before the pen's speed is put in
 MONTHS = ["January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December"]
+# One for each capital letter, all of which the phrases alone hardly cover.
+NAMES = (
+    *("Adam", "Beth", "Carl", "Dora", "Emil", "Fay", "Greta", "Hugo", "Iris", "Jonas", "Kate", "Leo", "Mona"),
+    *("Nils", "Otto", "Pia", "Quinn", "Rosa", "Sven", "Tilda", "Ugo", "Vera", "Walt", "Xenia", "York", "Zara"),
+)
 # What people write that is in no book: figures, dates, prices, addresses, signs. `{d}` is any digit, `{n}` one from 1 to 9.
 NOTES = (
+    "{name} {name}, {name} and {name}",
+    "{name} - and {name}? {name}!",
     "{n} {month} 19{d}{d}",
     "{month} {n}, 20{d}{d}",
     "No. {n}{d}, Quay Street",
@@ -265,10 +272,10 @@ def _words():
 def draw_text(generator):
     """A line of text as people write it: some words in a row of the phrases that come with the package, or a note with figures."""
     if generator.uniform() < 0.15:
-        note = NOTES[generator.integers(len(NOTES))].replace("{month}", MONTHS[generator.integers(12)])
-        for mark, lowest in (("{n}", 1), ("{d}", 0)):
+        note = NOTES[generator.integers(len(NOTES))]
+        for mark, choices in (("{month}", MONTHS), ("{name}", NAMES), ("{n}", "123456789"), ("{d}", "0123456789")):
             while mark in note:
-                note = note.replace(mark, str(generator.integers(lowest, 10)), 1)
+                note = note.replace(mark, choices[generator.integers(len(choices))], 1)
         return note
     words = _words()
     at, wanted = generator.integers(len(words)), generator.integers(14, 40)

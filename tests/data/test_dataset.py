@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from hwdiff.data import dataset as ds
-from hwdiff.data.iam import Limits
+from hwdiff.data.lines import Limits
 from hwdiff.errors import HwdiffError
 from tests.conftest import LISTS, TEXTS
 

@@ -7,6 +7,7 @@ import pytest
 
 from hwdiff.data import iam, strokes
 from hwdiff.data.images import normalise
+from hwdiff.data.lines import Limits, Report, drawable_strokes
 from hwdiff.errors import HwdiffError
 from tests.conftest import TEXTS, form_files, make_points, make_transcript, make_xml, write_archive
 
@@ -14,7 +15,7 @@ LINE = "lineStrokes/a01/a01-000/a01-000u-{}.xml"
 
 
 def read(folder, **options):
-    report = iam.Report()
+    report = Report()
     lines = iam.read_lines(iam.Source(folder), report, workers=1, **options)
     return {line.id: line for line in lines}, report
 
@@ -40,8 +41,8 @@ def test_archives_and_folders_give_the_same_lines(source, tmp_path):
 
 
 def test_any_number_of_workers_gives_the_same(source):
-    one = iam.read_lines(iam.Source(source), iam.Report(), workers=1)
-    two = iam.read_lines(iam.Source(source), iam.Report(), workers=2)
+    one = iam.read_lines(iam.Source(source), Report(), workers=1)
+    two = iam.read_lines(iam.Source(source), Report(), workers=2)
     assert [line.id for line in one] == [line.id for line in two]
     assert all(np.array_equal(a.offsets, b.offsets) and np.array_equal(a.kept, b.kept) for a, b in zip(one, two, strict=True))
 
@@ -53,7 +54,7 @@ def test_a_line_is_kept_as_recorded(tmp_path):
     flat = [point for stroke in points for point in stroke]
     np.testing.assert_array_equal(line.offsets, np.diff(flat, axis=0) * (1, -1))
     assert line.pen_up.sum() == len(points) - 1
-    for drawn, stroke in zip(iam.drawable_strokes(line.offsets, line.pen_up), points, strict=True):
+    for drawn, stroke in zip(drawable_strokes(line.offsets, line.pen_up), points, strict=True):
         np.testing.assert_array_equal(drawn, np.array(stroke) - flat[0])
 
 
@@ -140,7 +141,7 @@ def test_a_truncated_archive_is_named(tmp_path, keep, workers):
     content = archive.read_bytes()
     archive.write_bytes(content[: int(len(content) * keep)])
     with pytest.raises(HwdiffError, match=r"lineStrokes-all\.tar\.gz: damaged or cut short .* download it again"):
-        iam.read_lines(iam.Source(tmp_path), iam.Report(), workers=workers)
+        iam.read_lines(iam.Source(tmp_path), Report(), workers=workers)
 
 
 def test_an_archive_that_is_none_is_named(tmp_path):
@@ -184,9 +185,9 @@ def test_long_offsets_are_measured_from_the_mean_or_from_zero():
     merged, _ = strokes.merge(offsets, pen_up, strokes.merge_collinear(offsets))
     limit = (700 - merged.mean() / 2) / strokes.scale_of(merged)  # between the two forms
     preprocess = partial(iam.preprocess, content, "text")
-    preprocess(iam.Limits(max_offset=limit, max_image_width=10**6))
+    preprocess(Limits(max_offset=limit, max_image_width=10**6))
     with pytest.raises(ValueError, match="an offset above"):
-        preprocess(iam.Limits(max_offset=limit, max_image_width=10**6, long_offsets="released"))
+        preprocess(Limits(max_offset=limit, max_image_width=10**6, long_offsets="released"))
 
 
 def test_the_whole_database(iam_dataset):

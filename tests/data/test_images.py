@@ -94,7 +94,8 @@ def test_drawing_nothing_is_refused():
 
 
 def test_drawn_lines_resemble_the_official_ones(shared, iam):
-    from hwdiff.data.iam import Report, Source, read_pairs
+    from hwdiff.data.iam import Source, read_pairs
+    from hwdiff.data.lines import Report
     from hwdiff.figures import compare_line_images
     from hwdiff.model.style import load_style_extractor
 

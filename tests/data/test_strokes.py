@@ -40,7 +40,8 @@ def test_padding_is_no_move_with_the_pen_up():
 
 
 def test_preprocessing_equals_the_authors(shared, iam):
-    from hwdiff.data.iam import Report, Source, parse_points, read_files
+    from hwdiff.data.iam import Source, parse_points, read_files
+    from hwdiff.data.lines import Report
 
     arrays = golden(shared, "preprocessing.npz")
     wanted = {name.removesuffix(".strokes") for name in arrays if name.endswith(".strokes")}

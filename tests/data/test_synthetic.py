@@ -73,6 +73,11 @@ def test_a_hand_stays_the_same_and_letters_vary():
     assert not np.array_equal(measured[:, 0], measured[:, 1])
 
 
+def test_writers_are_whole_in_one_part():
+    parts = [synthetic.part_of_form(f"w{number:02d}-3") for number in range(64)]
+    assert {part: parts.count(part) for part in ds.PARTS} == {"train": 52, "validation": 4, "test": 8}
+
+
 def test_what_is_written_is_what_is_asked_for():
     """A drawn line has a gap for each blank of its text, and a dot above each i of a printing hand."""
     hand = synthetic.draw_hand(0, 4)
@@ -95,11 +100,6 @@ def test_lines_can_be_drawn(small):
     for index in range(0, len(small), 16):
         offsets, pen_up, _ = small._recorded(index)
         assert images.draw_line(drawable_strokes(offsets, pen_up)).min() == 0
-
-
-def test_writers_are_whole_in_one_part():
-    parts = [synthetic.part_of_form(f"w{number:02d}-3") for number in range(synthetic.WRITERS)]
-    assert {part: parts.count(part) for part in ds.PARTS} == {"train": 52, "validation": 4, "test": 8}
 
 
 def test_another_seed_is_another_dataset(small):
