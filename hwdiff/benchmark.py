@@ -34,10 +34,16 @@ def rate_of(function, flop, device, seconds=3.0):
     return flop * calls / (time.perf_counter() - start)
 
 
-def matrix_product_rate(dtype, device, size=1024):
+def matrix_product_rate(dtype, device, size=1024, seconds=3.0):
     """Floating-point operations a second of a product of two square matrices."""
     left, right = torch.randn(2, size, size, device=device).to(dtype)
-    return rate_of(lambda: left @ right, 2 * size**3, device)
+    return rate_of(lambda: left @ right, 2 * size**3, device, seconds)
+
+
+def bf16_is_emulated(device):
+    """Whether bf16 is so slow here that nobody would want it: PyTorch emulates it on processors that lack it."""
+    fp32, bf16 = (matrix_product_rate(dtype, device, size=128, seconds=0.05) for dtype in (torch.float32, torch.bfloat16))
+    return bf16 < fp32 / 4
 
 
 def sampling_rate(device):

@@ -1,7 +1,6 @@
 """The command line, `hwdiff --help`. What each command does is in the package; here are options, progress and messages."""
 
 import json
-import os
 import sys
 import warnings
 from dataclasses import asdict
@@ -125,6 +124,7 @@ def train(
     Several processes: torchrun --nproc-per-node N -m hwdiff train ...
     """
     from hwdiff import training
+    from hwdiff.benchmark import bf16_is_emulated
     from hwdiff.checkpoint import find_device
     from hwdiff.data.batches import StyleFeatures
     from hwdiff.data.dataset import Dataset
@@ -161,9 +161,14 @@ def train(
         return
     if data is None:
         raise HwdiffError("--data: give the dataset file; hwdiff prepare --out FILE.npz makes one")
-    dataset = Dataset(data, split="authors") if preset == "paper" else Dataset(data)
+    dataset = Dataset(data)
     device = find_device(device)
+    if config.precision == "bf16" and bf16_is_emulated(device):
+        warnings.warn(f"{device} has no bf16: it is emulated, many times slower than --precision fp32", stacklevel=1)
     features = StyleFeatures(dataset, load_style_extractor(style_encoder, device))
+    if training.first_process():
+        split = dataset.manifest["parameters"]["split"]
+        print(f"training on {len(dataset.part('train'))} lines of {data} (split {split}) on {device}; style features: {features.path}")
     with Stop(minutes) as stop, Progress("training", config.steps) as progress:
         callback = _training_progress(progress)
         _, reached = training.train(config, dataset, features, out, device, resume, stop, compiled, callback)
@@ -172,15 +177,20 @@ def train(
 
 def _training_progress(progress):
     """A callback for `training.train` that shows steps and loss, in the first process alone."""
+    from hwdiff import training
 
     def show(step, loss):
-        if not int(os.environ.get("RANK", 0)):
+        if training.first_process():
             progress.update(step - progress.done, "" if loss is None else f"loss {loss:.3f}")
 
     return show
 
 
 def _end_of_training(out, reached, config, stop):
+    from hwdiff import training
+
+    if not training.first_process():
+        return
     if reached < config.steps:
         print(f"{stop.reason}: saved at step {reached} of {config.steps}; go on with the same command and --resume")
         raise typer.Exit(130 if stop.signal else UNFINISHED)
@@ -265,6 +275,7 @@ def chain(
     ] = None,
     minutes: Minutes = None,
     steps: Annotated[int | None, typer.Option(help="Training steps instead of the preset's.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Lines a batch instead of the preset's.")] = None,
     distillation_steps: Annotated[int | None, typer.Option(help="Steps of the distillation instead of the preset's.")] = None,
     precision: Annotated[str | None, typer.Option(help="fp32 or bf16 instead of the preset's.")] = None,
     padding: Annotated[str | None, typer.Option(help="full or bucket instead of the preset's.")] = None,
@@ -279,7 +290,7 @@ def chain(
     from hwdiff.checkpoint import find_device
     from hwdiff.runs import Stop
 
-    config = training.preset(preset, steps=steps, precision=precision, padding=padding)
+    config = training.preset(preset, steps=steps, batch_size=batch_size, precision=precision, padding=padding)
     with Stop(minutes) as stop:
         stage = run_chain(data, out, config, preset, teacher, distillation_steps, find_device(device), stop)
     if stage:

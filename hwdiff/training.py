@@ -283,6 +283,11 @@ def held_out_loss(network, lines, indices, config):
     return {"held_out": float(np.mean([stroke[t] + alpha_bar[t].item() * pen[t] for t in HELD_OUT_STEPS])), "stroke": stroke, "pen": pen}
 
 
+def first_process():
+    """Whether this process is the one, among those that torchrun started, that writes files and talks."""
+    return int(os.environ.get("RANK", 0)) == 0
+
+
 class Processes:
     """This process among those that train together (torchrun's WORLD_SIZE and RANK); alone where there are no others."""
 

@@ -110,6 +110,25 @@ def test_a_run_out_of_time_says_how_to_go_on(trained, style_weights, tmp_path):
     assert hwdiff("train", *options, "--steps", 3, "--resume").exit_code == 0
 
 
+def test_the_chain_with_the_smoke_preset(trained, style_weights, tmp_path):
+    options = ("--data", trained / "data" / "lines.npz", "--out", tmp_path, "--preset", "smoke", "--teacher", style_weights)
+    short = ("--steps", 3, "--distillation-steps", 2, "--batch-size", 4)
+    stopped = hwdiff("chain", *options, *short, "--minutes", 0)
+    assert stopped.exit_code == 3
+    assert "time is up in the stage line images: saved; the same command goes on" in stopped.output
+    finished = hwdiff("chain", *options, *short)
+    assert finished.exit_code == 0, finished.output
+    assert (tmp_path / "training" / "model.safetensors").exists()
+    assert Image.open(tmp_path / "figures" / "samples.png").width > 1000
+
+
+def test_encoders_are_compared(trained, style_weights):
+    options = ("--data", trained / "data" / "lines.npz", "--teacher", style_weights)
+    same = hwdiff("compare-encoders", *options, "--style-encoder", style_weights)
+    assert "on 4 test lines: mean 1.000" in same.output
+    assert hwdiff("compare-encoders", *options).exit_code == 0
+
+
 def test_unknown_characters_are_named(trained):
     result = hwdiff("write", "a € b", "--model", trained / "run" / "model.safetensors", "--steps", 2, "-o", trained / "euro.svg")
     assert result.exit_code == 0
