@@ -1,4 +1,4 @@
-"""The whole way from a dataset to samples in one call, stage after stage, each of which can be stopped and gone on with."""
+"""The whole way from a dataset to samples in one call, stage after stage. All but the drawing of images, which takes a minute, stop when asked."""
 
 from pathlib import Path
 
@@ -34,25 +34,26 @@ def run_chain(data, out, config, preset, teacher, distillation_steps, device, st
         settings = distillation.preset("smoke" if preset == "smoke" else "paper", distillation_steps)
         extractor = load_style_extractor(teacher, device)
         with Progress("distilling the encoder", settings.steps) as progress:
-            sources, show = [(lines, dataset.part("train"))], lambda step: progress.update(step - progress.done)
-            encoder = distillation.distil(settings, sources, extractor, out / "encoder", True, stop, show)
+            encoder = distillation.distil(settings, [(lines, dataset.part("train"))], extractor, out / "encoder", True, stop, progress.reach)
         if encoder is None:
             return "encoder"
     features = StyleFeatures(dataset, load_style_extractor(encoder, device), line_images=lines)
-    with Progress("computing style features", len(features.missing(np.arange(len(dataset)))), unit="lines") as progress:
-        features.compute(np.arange(len(dataset)), progress.update, stop)
+    compute_features(features, stop)
     if stop.reason:
         return "style features"
     with Progress("training", config.steps) as progress:
-
-        def show(step, loss):
-            progress.update(step - progress.done, "" if loss is None else f"loss {loss:.3f}")
-
-        _, reached = training.train(config, dataset, features, out / "training", device, resume=True, stop=stop, callback=show)
+        _, reached = training.train(config, dataset, features, out / "training", device, resume=True, stop=stop, progress=progress)
     if reached < config.steps:
         return "training"
     report_run(out / "training", load_model(out / "training" / "model.safetensors", device), out / "figures")
     return None
+
+
+def compute_features(features, stop):
+    """Compute all style features that are missing, with progress; `stop` is looked at on the way."""
+    everything = np.arange(len(features.dataset))
+    with Progress("computing style features", len(features.missing(everything)), unit="lines") as progress:
+        features.compute(everything, progress.update, stop)
 
 
 def report_run(run, network, out, seed=0):

@@ -1,6 +1,7 @@
 """Weights on disk: safetensors with everything about them, as JSON, in the header. No pickle is ever loaded."""
 
 import json
+import os
 from importlib.metadata import version
 from pathlib import Path
 
@@ -19,9 +20,14 @@ _HDF5 = b"\x89HDF"
 
 
 def find_device(name=None):
-    """The torch.device called `name`; by default CUDA where there is one, else the CPU. Raises HwdiffError when it cannot be used."""
+    """The torch.device called `name`; by default CUDA where there is one, else the CPU. Raises HwdiffError when it cannot be used.
+
+    Of several processes that torchrun started, each gets a GPU of its own.
+    """
     try:
         device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+        if device == torch.device("cuda"):
+            device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise HwdiffError(f"device {name!r}: cannot be used here ({str(error).splitlines()[0]}); try cpu") from error
@@ -42,11 +48,8 @@ def save_model(network, path, **info):
     state = {name: tensor.detach().float().cpu().contiguous() for name, tensor in network.state_dict().items()}
     if network.default_style is not None:
         state[_DEFAULT_STYLE] = network.default_style.half().cpu().contiguous()
-    try:
-        with replacing(path) as temporary:
-            save_file(state, temporary, metadata={"hwdiff": json.dumps(header)})
-    except SafetensorError as error:  # what safetensors makes of a full disk
-        raise HwdiffError(f"{path}: cannot be written ({error}); free some space or choose another path") from error
+    with replacing(path) as temporary:
+        save_file(state, temporary, metadata={"hwdiff": json.dumps(header)})
 
 
 def read_info(path):

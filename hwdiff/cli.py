@@ -125,6 +125,7 @@ def train(
     """
     from hwdiff import training
     from hwdiff.benchmark import bf16_is_emulated
+    from hwdiff.chain import compute_features
     from hwdiff.checkpoint import find_device
     from hwdiff.data.batches import StyleFeatures
     from hwdiff.data.dataset import Dataset
@@ -169,21 +170,15 @@ def train(
     if training.first_process():
         split = dataset.manifest["parameters"]["split"]
         print(f"training on {len(dataset.part('train'))} lines of {data} (split {split}) on {device}; style features: {features.path}")
-    with Stop(minutes) as stop, Progress("training", config.steps) as progress:
-        callback = _training_progress(progress)
-        _, reached = training.train(config, dataset, features, out, device, resume, stop, compiled, callback)
+    with Stop(minutes) as stop:
+        if device.type == "cuda" and training.first_process():
+            compute_features(features, stop)  # a GPU keeps all of them in its memory
+        if stop.reason:
+            print(f"{stop.reason} while style features were computed; go on with the same command")
+            raise typer.Exit(130 if stop.signal else UNFINISHED)
+        with Progress("training", config.steps) as progress:
+            _, reached = training.train(config, dataset, features, out, device, resume, stop, compiled, progress)
     _end_of_training(out, reached, config, stop)
-
-
-def _training_progress(progress):
-    """A callback for `training.train` that shows steps and loss, in the first process alone."""
-    from hwdiff import training
-
-    def show(step, loss):
-        if training.first_process():
-            progress.update(step - progress.done, "" if loss is None else f"loss {loss:.3f}")
-
-    return show
 
 
 def _end_of_training(out, reached, config, stop):
@@ -192,7 +187,7 @@ def _end_of_training(out, reached, config, stop):
     if not training.first_process():
         return
     if reached < config.steps:
-        print(f"{stop.reason}: saved at step {reached} of {config.steps}; go on with the same command and --resume")
+        print(f"{stop.reason or 'another process was stopped'}: saved at step {reached} of {config.steps}; go on with the same command and --resume")
         raise typer.Exit(130 if stop.signal else UNFINISHED)
     model = out / "model.safetensors"
     print(f'wrote {model}; try: hwdiff write "hello world" --model {model} -o hello.svg')
@@ -227,7 +222,7 @@ def distil(
         lines = [LineImages(dataset, progress=progress.update) for dataset in datasets]
     sources = [(images, dataset.part("train")) for dataset, images in zip(datasets, lines, strict=True)]
     with Stop(minutes) as stop, Progress("distilling", config.steps) as progress:
-        encoder = distillation.distil(config, sources, extractor, out, resume, stop, lambda step: progress.update(step - progress.done))
+        encoder = distillation.distil(config, sources, extractor, out, resume, stop, progress.reach)
     if encoder is None:
         print(f"{stop.reason}: saved in {out}; go on with the same command and --resume")
         raise typer.Exit(130 if stop.signal else UNFINISHED)
@@ -258,9 +253,9 @@ def compare_encoders(
 
 
 def _print_agreement(dataset, lines, encoder, teacher):
-    from hwdiff.distillation import agreement, test_lines
+    from hwdiff.distillation import agreement, lines_to_judge
 
-    cosines = agreement(encoder, teacher, lines, test_lines(dataset))
+    cosines = agreement(encoder, teacher, lines, lines_to_judge(dataset))
     low, high = sorted(cosines)[len(cosines) // 20], sorted(cosines)[-1 - len(cosines) // 20]
     print(f"{dataset.path}: cosine with {teacher.name} on {len(cosines)} test lines: mean {cosines.mean():.3f}, 5 % to 95 % {low:.3f} to {high:.3f}")
 

@@ -5,7 +5,6 @@ of each of the teacher's 19 stages, not the last alone (hints, after FitNets, Ro
 """
 
 import copy
-import json
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -21,7 +20,7 @@ from hwdiff.data import images
 from hwdiff.errors import HwdiffError
 from hwdiff.files import replacing
 from hwdiff.model.style import fold_batch_norms, grey_input, pool, set_padding
-from hwdiff.runs import Stop, check_same, load_state, read_header, save_state
+from hwdiff.runs import Stop, append_rows, check_same, cut_rows, holding, load_state, read_header, save_state
 
 FORMAT = "hwdiff distillation 1"
 PIECE_WIDTH = 480  # pixels: five of the fourteen columns of features
@@ -32,7 +31,7 @@ FORCED = 0.4  # share of the steps in which each stage is fed the teacher's outp
 
 @dataclass(frozen=True)
 class DistillationConfig:
-    """pieces: of lines in a batch.   learning_rate: the highest, after 200 steps; it falls to 0 along a cosine."""
+    """pieces: of lines in a batch.   learning_rate: the highest, after 100 steps; it falls to 0 along a cosine."""
 
     steps: int = 6500
     pieces: int = 8
@@ -58,7 +57,7 @@ def preset(name, steps=None):
     return PRESETS[name] if steps is None else replace(PRESETS[name], steps=steps)
 
 
-def test_lines(dataset, count=200):
+def lines_to_judge(dataset, count=200):
     """Indices of `count` test lines, evenly spread."""
     indices = dataset.part("test")
     return indices[np.linspace(0, len(indices) - 1, min(count, len(indices))).astype(int)]
@@ -141,9 +140,9 @@ def _rate(config, step):
 def distil(config, sources, teacher, out, resume=False, stop=None, progress=None):
     """Train the student in the folder `out`: `state.safetensors`, `metrics.jsonl` and, at the end, `style.safetensors`, the encoder.
 
-    sources: see `draw_pieces`, training lines only.   teacher: a `StyleExtractor`; its device is used.   resume: go on from the folder's
-    state where it has one.   stop: a `Stop`.   progress(step, loss, cosine): called after each step.
-    Returns the path of the encoder, or None when it was stopped before. The same arguments give the same bits, resumed or not.
+    sources: a list of (`LineImages`, indices of its training lines).   teacher: a `StyleExtractor`; its device is used.
+    resume: go on from the folder's state where it has one.   stop: a `Stop`.   progress(step): called after each step.
+    Returns the path of the encoder, or None when it was stopped before. On a CPU the same arguments give the same bits, resumed or not.
     """
     out = Path(out)
     device = next(teacher.parameters()).device
@@ -154,7 +153,7 @@ def distil(config, sources, teacher, out, resume=False, stop=None, progress=None
     student = student.to(device, memory_format=torch.channels_last).train()
     optimizer = torch.optim.AdamW(student.parameters(), lr=0.0, betas=(0.9, 0.99), weight_decay=1e-4, fused=True)
     generator = torch.Generator(device).manual_seed(config.seed)
-    settings = {**asdict(config), "teacher": teacher.identity, "device": device.type}
+    settings = {**asdict(config), "teacher": teacher.identity, "data": [lines.content for lines, _ in sources], "device": device.type}
     state, modules, done = out / "state.safetensors", {"student": student}, 0
     if state.exists():
         if not resume:
@@ -163,14 +162,14 @@ def distil(config, sources, teacher, out, resume=False, stop=None, progress=None
         check_same(out, header["settings"], settings)
         load_state(state, modules, optimizer, generator)
         done = header["step"]
-    out.mkdir(parents=True, exist_ok=True)
     stop, start = stop or Stop(), time.perf_counter()
-    log = (out / "metrics.jsonl").open("a", buffering=1)
 
     def save(step):
         save_state(state, {"format": FORMAT, "step": step, "settings": settings}, modules, optimizer, generator)
 
-    with log:
+    with holding(out):
+        last_row = cut_rows(out / "metrics.jsonl", done)
+        before = last_row["seconds"] if last_row else 0
         for step in range(done + 1, config.steps + 1):
             pieces = torch.from_numpy(draw_pieces(sources, config.pieces, np.random.default_rng((config.seed, step)))).to(device)
             x = grey_input(vary(pieces, generator))
@@ -182,18 +181,20 @@ def distil(config, sources, teacher, out, resume=False, stop=None, progress=None
             optimizer.param_groups[0]["lr"] = _rate(config, step)
             optimizer.zero_grad()
             loss.backward()
-            nn.utils.clip_grad_norm_(student.parameters(), 10.0)
+            norm = nn.utils.clip_grad_norm_(student.parameters(), 10.0)
             optimizer.step()
-            if step % 20 == 0 or step == config.steps:
+            ended = stop.reason
+            saving = ended or step % config.save_every == 0 or step == config.steps
+            if saving or step % 20 == 0:
+                if not torch.isfinite(loss + norm):
+                    found = f"the loss is {loss.item()} and the gradient {norm.item()}"
+                    raise HwdiffError(f"{out}: {found} at step {step}; the last saved state is kept; try a lower learning rate")
                 cosine = F.cosine_similarity(features.detach().flatten(1), target.flatten(1)).mean().item()
-                if not np.isfinite(loss.item()):
-                    raise HwdiffError(f"{out}: the loss is {loss.item()} at step {step}; the last saved state is kept; try a lower learning rate")
-                seconds = round(time.perf_counter() - start, 1)
-                log.write(json.dumps({"step": step, "loss": loss.item(), "cosine": cosine, "seconds": seconds}) + "\n")
+                seconds = round(before + time.perf_counter() - start, 1)
+                append_rows(out / "metrics.jsonl", [{"step": step, "loss": loss.item(), "cosine": cosine, "seconds": seconds}])
             if progress:
                 progress(step)
-            ended = stop.reason
-            if ended or step % config.save_every == 0 or step == config.steps:
+            if saving:
                 save(step)
             if ended and step < config.steps:
                 return None

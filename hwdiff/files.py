@@ -6,6 +6,8 @@ import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from hwdiff.errors import HwdiffError
 
 
@@ -26,10 +28,13 @@ def replacing(path):
         umask = os.umask(0)
         os.umask(umask)
         os.chmod(temporary, 0o666 & ~umask)  # mkstemp makes files that only their owner can read
+        with open(temporary, "rb") as written:
+            os.fsync(written.fileno())  # on the disk before it takes the old file's place, whatever happens to the power
         os.replace(temporary, path)
         temporary = None
-    except OSError as error:
-        raise HwdiffError(f"{path}: cannot be written ({error.strerror or error}); free some space or choose another path") from error
+    except (OSError, SafetensorError) as error:  # the latter is what safetensors makes of a full disk
+        reason = getattr(error, "strerror", None) or error
+        raise HwdiffError(f"{path}: cannot be written ({reason}); free some space or choose another path") from error
     finally:
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)

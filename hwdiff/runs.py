@@ -1,9 +1,12 @@
 """What long runs share: stopping in good order, progress for a person or a log, and their whole state on disk."""
 
+import fcntl
 import json
+import os
 import signal
 import sys
 import time
+from contextlib import contextmanager
 from itertools import chain
 
 import torch
@@ -53,12 +56,13 @@ class Stop:
 
 
 class Progress:
-    """A progress bar on a terminal; elsewhere a line a minute. Both tell steps, speed, time left, and what `note` was given."""
+    """A progress bar on a terminal; elsewhere a line a minute. Both tell steps, speed, time left, and the last `note` given."""
 
-    def __init__(self, description, total=None, start=0, unit="steps"):
-        self.bar = tqdm(desc=description, total=total, initial=start, unit=f" {unit}", disable=not sys.stderr.isatty(), mininterval=0.5)
+    def __init__(self, description, total=None, unit="steps"):
+        self.bar = tqdm(desc=description, total=total, unit=f" {unit}", disable=not sys.stderr.isatty(), mininterval=0.5)
         self.description, self.total, self.unit = description, total, unit
-        self.done = self.start = start
+        self.done = self.start = 0
+        self.note = ""
         self.began = self.said = time.monotonic()
 
     def __enter__(self):
@@ -67,17 +71,25 @@ class Progress:
     def __exit__(self, *_):
         self.bar.close()
         if self.bar.disable and self.done > self.start:
-            self._say("")
+            self._say()
 
-    def update(self, count=1, note=""):
+    def update(self, count=1):
+        """`count` more are done."""
         self.done += count
-        if note:
-            self.bar.set_postfix_str(note, refresh=False)
         self.bar.update(count)
         if self.bar.disable and time.monotonic() - self.said > QUIET_SECONDS:
-            self._say(note)
+            self._say()
 
-    def _say(self, note):
+    def reach(self, step, note=None):
+        """Step `step` is done; the first call tells where a run that goes on began."""
+        if not self.done and step > 1:
+            self.done = self.start = self.bar.initial = self.bar.n = step - 1
+        if note is not None:
+            self.note = note
+            self.bar.set_postfix_str(note, refresh=False)
+        self.update(step - self.done)
+
+    def _say(self):
         self.said = time.monotonic()
         seconds = self.said - self.began
         rate = (self.done - self.start) / seconds
@@ -85,8 +97,53 @@ class Progress:
         left = f", {tqdm.format_interval((self.total - self.done) / rate)} left" if self.total and self.total > self.done else ""
         took = tqdm.format_interval(seconds)
         print(
-            f"{self.description}: {self.done}{of} {self.unit} in {took}, {rate:.3g} a second{left}{note and ', ' + note}", file=sys.stderr, flush=True
+            f"{self.description}: {self.done}{of} {self.unit} in {took}, {rate:.3g} a second{left}{self.note and ', ' + self.note}",
+            file=sys.stderr,
+            flush=True,
         )
+
+
+def append_rows(path, rows):
+    """Append rows, dictionaries in JSON types, to the log `path`, one a line. Raises HwdiffError when it cannot be written."""
+    try:
+        with open(path, "a") as log:
+            log.write("".join(json.dumps(row) + "\n" for row in rows))
+    except OSError as error:
+        raise HwdiffError(f"{path}: cannot be written ({error.strerror}); what was saved is kept; free some space, then --resume") from error
+
+
+def cut_rows(path, step):
+    """Cut a log back to the rows up to step `step`, as a run does that goes on from there. Returns the last of them, or None."""
+    rows = []
+    if path.exists():
+        lines = path.read_text().splitlines(keepends=True)
+        rows = [row for row in (json.loads(line) for line in lines if line.endswith("\n")) if row["step"] <= step]
+    with replacing(path) as temporary:
+        temporary.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return rows[-1] if rows else None
+
+
+@contextmanager
+def holding(folder):
+    """Hold the folder of a run, so that no second process writes to it too, and clear away what a killed one left half-written.
+
+    Raises HwdiffError when another process holds it, or it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise HwdiffError(f"{folder}: cannot be the folder of a run ({error.strerror}); choose another") from error
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        for name in ("state", "model", "style", "config", "metrics", "held_out"):
+            for left_over in folder.glob(f".{name}-????????.*"):  # as `replacing` names them
+                left_over.unlink()
+        yield
+    except BlockingIOError as error:
+        raise HwdiffError(f"{folder}: another process is at work in it; wait for it, or choose another folder") from error
+    finally:
+        os.close(handle)
 
 
 def save_state(path, header, modules, optimizer, generator):
@@ -101,10 +158,7 @@ def save_state(path, header, modules, optimizer, generator):
     state["generator"] = generator.get_state()
     state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
     with replacing(path) as temporary:
-        try:
-            save_file(state, temporary, metadata={"hwdiff": json.dumps(header)})
-        except SafetensorError as error:  # what safetensors makes of a full disk
-            raise HwdiffError(f"{path}: cannot be written ({error}); free some space or choose another path") from error
+        save_file(state, temporary, metadata={"hwdiff": json.dumps(header)})
 
 
 def read_header(path, form):
@@ -137,6 +191,8 @@ def load_state(path, modules, optimizer, generator):
                 moments.setdefault(int(number), {})[key] = tensor
         optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
         generator.set_state(state["generator"])
+    except torch.OutOfMemoryError:
+        raise
     except (SafetensorError, RuntimeError, KeyError, IndexError, ValueError) as error:
         raise HwdiffError(f"{path}: its content does not fit its header ({str(error).splitlines()[0]}); start again in another folder") from error
 

@@ -4,7 +4,7 @@ import json
 import os
 import time
 from collections import namedtuple
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, dataclass, field, fields, replace
 from math import cos, pi
 from pathlib import Path
@@ -25,7 +25,7 @@ from hwdiff.errors import HwdiffError
 from hwdiff.figures import plot_inks, save_figure
 from hwdiff.files import replacing
 from hwdiff.model.writer import DiffusionWriter, ModelConfig
-from hwdiff.runs import Stop, check_same, load_state, read_header, save_state
+from hwdiff.runs import Stop, append_rows, check_same, cut_rows, holding, load_state, read_header, save_state
 from hwdiff.writing import PAPER_TEXTS, sample
 
 FORMAT = "hwdiff training state 1"
@@ -152,7 +152,7 @@ def changed(config, **changes):
 
 def config_of_run(run):
     """The TrainingConfig of the run in the folder `run`. Raises HwdiffError when it has none that this version can read."""
-    settings = {key: value for key, value in read_config(run).items() if key not in ("dataset", "style_weights")}
+    settings = {key: value for key, value in read_config(run).items() if key not in ("dataset", "style_weights", "device")}
     try:
         return TrainingConfig(**{**settings, "model": ModelConfig(**settings["model"])})
     except (KeyError, TypeError) as error:
@@ -171,6 +171,12 @@ class Objective(nn.Module):
         with torch.autocast(noisy.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
             eps_predicted, pen_logit, _ = self.network.predict(noisy, text, noise_level, style)
         return torch.stack(diffusion.loss_terms(eps, eps_predicted.float(), pen_up, pen_logit.float(), pen_weight))
+
+
+def compiled_objective(objective, device, graphs=True):
+    """`objective` compiled, once for each length of batches, on a GPU as CUDA graphs unless graphs=False."""
+    torch._dynamo.config.recompile_limit = 64  # there are up to 16 lengths, and 8 is the default, after which nothing more is compiled
+    return torch.compile(objective, dynamic=False, mode="reduce-overhead" if graphs and torch.device(device).type == "cuda" else None)
 
 
 Draws = namedtuple("Draws", "noise_level eps pen_weight kept_features kept_style kept_text")
@@ -194,7 +200,7 @@ def draw(shape, style_shape, config, alpha_bar, generator):
     return Draws(noise_level, eps, diffusion.pen_weights(noise_level, config.pen_weight), kept_features, kept_style, kept_text)
 
 
-def accumulate_gradients(objective, batch, draws, whole=None):
+def accumulate_gradients(objective, batch, draws):
     """Algorithm 1 for one batch: noise it, predict, and add the loss's gradients to those of the network.
 
     objective: an `Objective`, perhaps compiled or in DistributedDataParallel.   draws: the rows of `draw`'s that belong to the batch.
@@ -250,10 +256,12 @@ def moving_average(network, decay):
     """A moving average of the weights of `network`; in the first steps, when they change fast, its decay is lower: (1 + n) / (10 + n)."""
 
     @torch.no_grad()
-    def update(averages, weights, count):
-        torch._foreach_lerp_(averages, weights, 1 - min(decay, (1 + int(count)) / (10 + int(count))))
+    def update(averages, weights, _):
+        count = int(average.n_averaged)  # on the CPU, unlike the copy that is handed in, for which one would wait
+        torch._foreach_lerp_(averages, weights, 1 - min(decay, (1 + count) / (10 + count)))
 
-    return AveragedModel(network, multi_avg_fn=update)
+    average = AveragedModel(network, multi_avg_fn=update)
+    return average
 
 
 @torch.inference_mode()
@@ -292,13 +300,14 @@ class Processes:
     """This process among those that train together (torchrun's WORLD_SIZE and RANK); alone where there are no others."""
 
     def __init__(self, device):
-        self.count, self.rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
+        self.count, self.rank, self.first = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0)), first_process()
         self.device = device
         if self.count > 1:
             if device.type == "cuda":
-                self.device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
-                torch.cuda.set_device(self.device)
-            dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+                torch.cuda.set_device(device)
+                dist.init_process_group("nccl", device_id=device)
+            else:
+                dist.init_process_group("gloo")
 
     def __enter__(self):
         return self
@@ -306,10 +315,6 @@ class Processes:
     def __exit__(self, *_):
         if self.count > 1:
             dist.destroy_process_group()
-
-    @property
-    def first(self):
-        return self.rank == 0
 
     def share(self, count):
         """The slice of a batch of `count` lines that is this process's."""
@@ -335,9 +340,9 @@ class RunFolder:
     """The folder of a training run: config.json, state.safetensors (to resume), model.safetensors (to write with), metrics.jsonl,
     held_out.jsonl and samples/. Only the first process writes to it."""
 
-    def __init__(self, path, config, dataset, style_weights):
+    def __init__(self, path, config, dataset, style_weights, device):
         self.path, self.config = Path(path), config
-        self.settings = {**asdict(config), "dataset": dataset.content, "style_weights": style_weights}
+        self.settings = {**asdict(config), "dataset": dataset.content, "style_weights": style_weights, "device": device.type}
         self.state = self.path / "state.safetensors"
 
     def step_to_resume(self, resume):
@@ -366,34 +371,18 @@ class RunFolder:
         check_same(self.path, found, wanted)
 
     def begin(self, done):
-        """Write the configuration and cut the logs back to step `done`."""
+        """Write the configuration and cut the logs back to step `done`. Returns the seconds of training until then."""
         with replacing(self.path / "config.json") as path:
             path.write_text(json.dumps(self.settings, indent=1))
-        seconds = 0.0
-        for name in ("metrics.jsonl", "held_out.jsonl"):
-            kept = []
-            if (self.path / name).exists():
-                lines = (self.path / name).read_text().splitlines(keepends=True)
-                kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= done]
-            with replacing(self.path / name) as path:
-                path.write_text("".join(kept))
-            if name == "metrics.jsonl" and kept:
-                seconds = json.loads(kept[-1])["seconds"]
-        return seconds
-
-    def append(self, name, rows):
-        try:
-            with (self.path / name).open("a") as log:
-                log.write("".join(json.dumps(row) + "\n" for row in rows))
-        except OSError as error:
-            raise HwdiffError(
-                f"{self.path / name}: cannot be written ({error.strerror}); what was saved is kept; free some space, then --resume"
-            ) from error
+        cut_rows(self.path / "held_out.jsonl", done)
+        last = cut_rows(self.path / "metrics.jsonl", done)
+        return last["seconds"] if last else 0.0
 
     def save(self, step, modules, optimizer, generator, network):
-        save_state(self.state, {"format": FORMAT, "step": step, "settings": self.settings}, modules, optimizer, generator)
+        """The state comes last: whatever is interrupted before it is done again."""
         information = {"training": asdict(self.config), "dataset": self.settings["dataset"], "style_weights": self.settings["style_weights"]}
         save_model(network, self.path / "model.safetensors", step=step, **information)
+        save_state(self.state, {"format": FORMAT, "step": step, "settings": self.settings}, modules, optimizer, generator)
 
 
 def read_config(run):
@@ -405,28 +394,31 @@ def read_config(run):
         raise HwdiffError(f"{path}: no configuration of a training run ({error}); give the folder that hwdiff train wrote") from error
 
 
-def train(config, dataset, style_features, out, device, resume=False, stop=None, compiled=None, callback=None):
+def train(config, dataset, style_features, out, device, resume=False, stop=None, compiled=None, progress=None):
     """Train a network in the folder `out`; see `RunFolder` for what it leaves there.
 
-    dataset: a `Dataset`.   style_features: `StyleFeatures` of it.   resume: go on from the state in `out` where there is one; the
-    weights come out the same, bit for bit, as those of a run that was never stopped.   stop: a `Stop`, looked at between steps.
-    compiled: compile the step; by default on a GPU.   callback(step, loss): called after each step, loss None where it is not known yet.
+    dataset: a `Dataset`.   style_features: `StyleFeatures` of it.   resume: go on from the state in `out` where there is one; on
+    a CPU the weights come out the same, bit for bit, as those of a run that was never stopped (a GPU adds in any order).
+    stop: a `Stop`, looked at between steps.   compiled: compile the step; by default on a GPU.   progress: a `runs.Progress`.
     Under torchrun several processes share each batch. Each line of `metrics.jsonl` is one step: step, loss, stroke, pen, gradient norm,
     learning rate, seconds of training.
     Returns (network for writing, step reached). Raises HwdiffError when `out` holds a run that cannot be gone on with, or the loss is no
     longer finite.
     """
-    folder = RunFolder(out, config, dataset, style_features.extractor.identity)
-    stop = stop or Stop()
+    device, stop = torch.device(device), stop or Stop()
+    folder = RunFolder(out, config, dataset, style_features.extractor.identity, device)
     train_lines, held_out = dataset.part("train"), dataset.part("validation")[:HELD_OUT_LINES]
-    with Processes(torch.device(device)) as processes:
-        device = processes.device
+    with Processes(device) as processes, ExitStack() as held:
         if config.batch_size % processes.count:
             raise HwdiffError(f"batch_size = {config.batch_size}: cannot be divided among {processes.count} processes")
         done = folder.step_to_resume(resume)
+        if processes.mean(torch.tensor(float(done), device=device)).item() != done:
+            raise HwdiffError(f"{folder.path}: the processes do not see the same state; let them share a disk")
         order = training_order(dataset.lengths[train_lines], config, done)
         first = next(order)  # whatever is wrong with the data shows before anything is written
         processes.wait()
+        if processes.first:
+            held.enter_context(holding(folder.path))
         lines = Lines(dataset, style_features, style_lines(dataset.forms, config.own_style), device)
         torch.manual_seed(config.seed)  # initial weights
         generator = torch.Generator(device).manual_seed(config.seed)
@@ -440,27 +432,30 @@ def train(config, dataset, style_features, out, device, resume=False, stop=None,
             load_state(folder.state, modules, optimizer, generator)
         objective = Objective(network, config.precision)
         if compiled if compiled is not None else device.type == "cuda":
-            objective = torch.compile(objective, dynamic=False, mode="reduce-overhead" if device.type == "cuda" and processes.count == 1 else None)
+            objective = compiled_objective(objective, device, graphs=processes.count == 1)
         if processes.count > 1:
             objective = DistributedDataParallel(objective, gradient_as_bucket_view=True)
-        alpha_bar = diffusion.alpha_bars()
+        alpha_bar = diffusion.alpha_bars().to(device)
         before = folder.begin(done) if processes.first else 0.0
         start, pending = time.perf_counter(), []
         log_steps = GPU_LOG_STEPS if device.type == "cuda" else 1
 
         def flush():
-            """Log the steps since the last call; a loss that is not finite ends the run before anything of it is saved."""
-            rows = []
+            """Log the steps since the last call; a loss that is not finite ends the run before anything of it is saved. Returns the last loss."""
+            rows, failure = [], None
             for (step, rate, seconds), values in zip([row for row, _ in pending], torch.stack([terms for _, terms in pending]).tolist(), strict=True):
                 stroke, pen, norm = values
                 if not np.isfinite(values).all():
                     found = f"the loss is {stroke + pen} and the gradient {norm}"
-                    raise HwdiffError(f"{folder.path}: {found} at step {step}; the last saved state is kept; try a lower learning rate")
+                    failure = HwdiffError(f"{folder.path}: {found} at step {step}; the last saved state is kept; try a lower learning rate")
+                    break
                 metrics = {"step": step, "loss": stroke + pen, "stroke": stroke, "pen": pen, "gradient_norm": norm}
                 rows.append({**metrics, "learning_rate": rate, "seconds": round(before + seconds, 3)})
             pending.clear()
             if processes.first:
-                folder.append("metrics.jsonl", rows)
+                append_rows(folder.path / "metrics.jsonl", rows)
+            if failure:
+                raise failure
             return rows[-1]["loss"]
 
         for step in range(done + 1, config.steps + 1):
@@ -478,25 +473,26 @@ def train(config, dataset, style_features, out, device, resume=False, stop=None,
             if average:
                 average.update_parameters(network)
             pending.append(((step, rate, time.perf_counter() - start), torch.cat((processes.mean(terms), norm[None]))))
-            last, loss = step == config.steps, None
-            saving = last or step % config.save_every == 0
-            if saving or step % log_steps == 0 or (config.held_out_every and step % config.held_out_every == 0):
-                loss = flush()
+            saving, judging, drawing = (
+                every and (step % every == 0 or step == config.steps) for every in (config.save_every, config.held_out_every, config.sample_every)
+            )
+            # Several processes must agree to stop, for which they have to meet; one alone looks at every step.
+            note, stopping = None, processes.count == 1 and stop.reason is not None
+            if saving or judging or drawing or stopping or step % log_steps == 0:
+                note = f"loss {flush():.3f}"
                 stopping = processes.any(stop.reason is not None)
                 if processes.first:
-                    if config.held_out_every and (last or step % config.held_out_every == 0) and len(held_out):
-                        folder.append("held_out.jsonl", [{"step": step, **held_out_loss(for_writing, lines, held_out, config)}])
-                    if config.sample_every and (last or step % config.sample_every == 0):
+                    if judging and len(held_out):
+                        append_rows(folder.path / "held_out.jsonl", [{"step": step, **held_out_loss(for_writing, lines, held_out, config)}])
+                    if drawing:
                         _write_samples(for_writing, folder.path / "samples" / f"step-{step:06d}.png", step)
                     if saving or stopping:
                         folder.save(step, modules, optimizer, generator, for_writing)
-                if stopping:
-                    done = step
-                    break
-            if callback:
-                callback(step, loss)
-        else:
-            done = config.steps
+            if progress and processes.first:
+                progress.reach(step, note)
+            done = step
+            if stopping:
+                break
         processes.wait()
     return for_writing.eval(), done
 

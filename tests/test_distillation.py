@@ -36,7 +36,7 @@ def test_the_encoder_is_small_and_gives_features(run, extractor, lines, dataset)
     assert {tensor.dtype for name, tensor in load_file(path).items() if "num_batches" not in name} == {torch.half}
     encoder = load_style_extractor(path)
     assert (encoder.padding, encoder.name) == (extractor.padding, "hwdiff, distilled")
-    cosines = distillation.agreement(encoder, extractor, lines, distillation.test_lines(dataset))
+    cosines = distillation.agreement(encoder, extractor, lines, distillation.lines_to_judge(dataset))
     assert cosines.shape == (4,)
     assert (cosines < 0.999).all()
     assert distillation.agreement(extractor, extractor, lines, [0]) == pytest.approx(1, abs=1e-5)
@@ -66,7 +66,7 @@ def test_a_student_comes_nearer_to_its_teacher(sources, extractor, lines, datase
     cosines = []
     for steps in (2, 50):
         path = distillation.distil(replace(CONFIG, steps=steps, pieces=4, save_every=1000), sources, extractor, tmp_path / str(steps))
-        cosines.append(distillation.agreement(load_style_extractor(path), extractor, lines, distillation.test_lines(dataset)).mean())
+        cosines.append(distillation.agreement(load_style_extractor(path), extractor, lines, distillation.lines_to_judge(dataset)).mean())
     assert cosines[1] > cosines[0] + 0.1, cosines
 
 

@@ -56,6 +56,29 @@ def test_settings_that_differ_are_named(tmp_path):
         runs.check_same("run", {"a": 1, "b": 2}, {"a": 1, "b": 3, "c": 4})
 
 
+def test_logs_are_cut_back_to_a_step(tmp_path):
+    log = tmp_path / "metrics.jsonl"
+    assert runs.cut_rows(log, 3) is None
+    runs.append_rows(log, [{"step": 1}, {"step": 2}, {"step": 3}])
+    with log.open("a") as file:
+        file.write('{"step": 4')  # what a killed run leaves
+    assert runs.cut_rows(log, 2) == {"step": 2}
+    assert log.read_text() == '{"step": 1}\n{"step": 2}\n'
+    with pytest.raises(HwdiffError, match="cannot be written"):
+        runs.append_rows(tmp_path, [{"step": 1}])
+
+
+def test_a_folder_is_held_by_one_and_cleared_of_what_a_killed_one_left(tmp_path):
+    (tmp_path / ".state-abcd_123.safetensors").write_text("half")
+    (tmp_path / ".my-own").write_text("whole")
+    with runs.holding(tmp_path):
+        assert [path.name for path in tmp_path.iterdir()] == [".my-own"]
+        with pytest.raises(HwdiffError, match="another process is at work in it"), runs.holding(tmp_path):
+            pass
+    with runs.holding(tmp_path / "new"):
+        assert (tmp_path / "new").is_dir()
+
+
 def test_a_signal_is_noted_and_a_second_one_does_not_wait():
     before = signal.getsignal(signal.SIGINT)
     with runs.Stop() as stop:
@@ -72,10 +95,10 @@ def test_a_signal_is_noted_and_a_second_one_does_not_wait():
 def test_progress_without_a_terminal_is_a_line_a_minute(capsys, monkeypatch):
     now = [0.0]
     monkeypatch.setattr(runs.time, "monotonic", lambda: now[0])
-    with runs.Progress("training", 100, start=10) as progress:
-        for _ in range(60):
+    with runs.Progress("training", 100) as progress:
+        for step in range(11, 71):  # a run that goes on after step 10
             now[0] += 3
-            progress.update(1, "loss 0.5")
+            progress.reach(step, "loss 0.5" if step % 50 == 0 or step == 11 else None)
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == "training: 31 of 100 steps in 01:03, 0.333 a second, 03:27 left, loss 0.5"
     assert len(lines) == 3

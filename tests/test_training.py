@@ -16,7 +16,7 @@ from hwdiff.data import tokenizer
 from hwdiff.data.batches import Lines, bucket_length
 from hwdiff.data.dataset import style_lines
 from hwdiff.model.writer import DiffusionWriter
-from hwdiff.runs import Stop, read_header
+from hwdiff.runs import Stop, holding, read_header
 from tests.conftest import TINY, fill
 
 CONFIG = training.TrainingConfig(
@@ -28,6 +28,17 @@ def same_weights(a, b):
     return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
 
 
+class Seen:
+    """Progress that keeps what it is told: steps and losses."""
+
+    def __init__(self, then=lambda step: None):
+        self.steps, self.then = [], then
+
+    def reach(self, step, note):
+        self.steps.append((step, note))
+        self.then(step)
+
+
 def rows(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
@@ -35,10 +46,10 @@ def rows(path):
 @pytest.fixture(scope="module")
 def run(dataset, features, tmp_path_factory):
     """A short run: its folder, the network, and what the callback saw."""
-    out, seen = tmp_path_factory.mktemp("run") / "new", []
-    network, reached = training.train(CONFIG, dataset, features, out, "cpu", callback=lambda step, loss: seen.append((step, loss)))
+    out, seen = tmp_path_factory.mktemp("run") / "new", Seen()
+    network, reached = training.train(CONFIG, dataset, features, out, "cpu", progress=seen)
     assert reached == 6
-    return out, network, seen
+    return out, network, seen.steps
 
 
 def test_a_run_leaves_configuration_metrics_and_weights(run, dataset, features):
@@ -46,7 +57,7 @@ def test_a_run_leaves_configuration_metrics_and_weights(run, dataset, features):
     assert training.config_of_run(out) == CONFIG
     assert training.read_config(out)["dataset"] == dataset.content
     lines = rows(out / "metrics.jsonl")
-    assert [(line["step"], line["loss"]) for line in lines] == seen
+    assert [(line["step"], f"loss {line['loss']:.3f}") for line in lines] == seen
     assert all(line["loss"] == pytest.approx(line["stroke"] + line["pen"]) for line in lines)
     assert [row["step"] for row in rows(out / "held_out.jsonl")] == [2, 4, 6]
     info = read_info(out / "model.safetensors")
@@ -65,9 +76,9 @@ def test_the_same_seed_trains_the_same_bits(run, dataset, features, tmp_path):
 
 
 def test_training_learns(dataset, features, tmp_path):
-    losses = []
     config = replace(CONFIG, steps=60, batch_size=8, held_out_every=20)
-    training.train(config, dataset, features, tmp_path / "run", "cpu", callback=lambda step, loss: losses.append(loss))
+    training.train(config, dataset, features, tmp_path / "run", "cpu")
+    losses = [row["loss"] for row in rows(tmp_path / "run" / "metrics.jsonl")]
     assert np.mean(losses[-10:]) < 0.6 * np.mean(losses[:10])
     held_out = [row["held_out"] for row in rows(tmp_path / "run" / "held_out.jsonl")]
     assert held_out[-1] < 0.8 * held_out[0]
@@ -75,28 +86,24 @@ def test_training_learns(dataset, features, tmp_path):
 
 @pytest.mark.parametrize("at", [1, 4, 5])
 def test_a_stopped_run_goes_on_bit_for_bit(run, dataset, features, tmp_path, at):
-    out, network, seen = run
-    stop, losses = Stop(), []
+    out, network, _ = run
+    stop = Stop()
 
-    def interrupt(step, loss):
-        losses.append((step, loss))
+    def interrupt(step):
         if step == at - 1:
             stop.signal = "SIGINT"
 
-    if at == 1:
-        stop.signal = "SIGINT"
-    _, reached = training.train(CONFIG, dataset, features, tmp_path / "run", "cpu", stop=stop, callback=interrupt)
+    interrupt(0)
+    _, reached = training.train(CONFIG, dataset, features, tmp_path / "run", "cpu", stop=stop, progress=Seen(interrupt))
     assert reached == at
-    resumed, reached = training.train(
-        CONFIG, dataset, features, tmp_path / "run", "cpu", resume=True, callback=lambda step, loss: losses.append((step, loss))
-    )
+    resumed, reached = training.train(CONFIG, dataset, features, tmp_path / "run", "cpu", resume=True)
     assert reached == 6
     assert same_weights(resumed, network)
     for name in ("state.safetensors", "model.safetensors"):
         ours, theirs = load_file(tmp_path / "run" / name), load_file(out / name)
         assert ours.keys() == theirs.keys()
         assert all(torch.equal(ours[key], theirs[key]) for key in ours), name
-    assert [row["loss"] for row in rows(tmp_path / "run" / "metrics.jsonl")] == [loss for _, loss in seen]
+    assert [row["loss"] for row in rows(tmp_path / "run" / "metrics.jsonl")] == [row["loss"] for row in rows(out / "metrics.jsonl")]
     assert (tmp_path / "run" / "held_out.jsonl").read_text() == (out / "held_out.jsonl").read_text()
 
 
@@ -143,6 +150,8 @@ def test_what_cannot_be_resumed_is_refused_in_one_line(run, dataset, features, t
     (tmp_path / "foreign").mkdir()
     shutil.copy(out / "state.safetensors", tmp_path / "foreign")
     refused("holds the state of some other run", out=tmp_path / "foreign")
+    with holding(out):
+        refused("another process is at work in it")
     assert (out / "metrics.jsonl").read_bytes() == before
 
 
@@ -151,7 +160,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_state(dataset, featu
     with pytest.raises(HwdiffError, match=r"the loss is .* and the gradient (nan|inf) at step \d+; the last saved state is kept"):
         training.train(config, dataset, features, tmp_path / "run", "cpu")
     kept = load_model(tmp_path / "run" / "model.safetensors", device="cpu")
-    assert kept.info["step"] == len(rows(tmp_path / "run" / "metrics.jsonl")) >= 1
+    assert kept.info["step"] == rows(tmp_path / "run" / "metrics.jsonl")[-1]["step"] >= 1
     assert all(weight.isfinite().all() for weight in kept.parameters())
 
 

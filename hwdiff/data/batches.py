@@ -1,5 +1,6 @@
 """From the dataset on disk to batches of tensors: style features, the order of the lines, padding."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,9 +44,10 @@ class StyleFeatures:
         record = np.dtype([("computed", "?"), ("features", "f2", (14, 1280))])
         try:
             if not path.exists():
-                # Sparse at first: a line takes room on the disk when its features are written.
                 with replacing(path) as temporary:
                     np.lib.format.open_memmap(temporary, mode="w+", dtype=record, shape=(len(dataset),)).flush()
+                    with open(temporary, "r+b") as file:  # a disk that fills up later would end the process without a word
+                        os.posix_fallocate(file.fileno(), 0, os.path.getsize(temporary))
             self._cache = np.lib.format.open_memmap(path, mode="r+")
         except (OSError, ValueError) as error:
             raise HwdiffError(f"{path}: cannot be used as the cache of style features ({error}); delete it or free some space") from error
@@ -75,10 +77,10 @@ class StyleFeatures:
                 progress(len(chunk))
         self._cache.flush()
 
-    def half(self, indices, progress=None):
+    def half(self, indices):
         """Features of the lines `indices` (n,): (n, 14, 1280) float16, computed now or before."""
         if len(self.missing(indices)):
-            self.compute(indices, progress)
+            self.compute(indices)
         return torch.from_numpy(self._cache["features"][indices])
 
     def __getitem__(self, indices):
@@ -91,10 +93,9 @@ class Lines:
 
     dataset: a `Dataset`.   style_features: `StyleFeatures` of it.   style_lines: for each line the one that gives its style.
     On a GPU all features lie in its memory (36 kB a line); on a CPU they come from their cache, and are computed when first needed.
-    progress(n): called with the number of lines whose features were computed since the last call.
     """
 
-    def __init__(self, dataset, style_features, style_lines, device, progress=None):
+    def __init__(self, dataset, style_features, style_lines, device):
         offsets, pen_up = zip(*(dataset.strokes(index) for index in range(len(dataset))), strict=True)
         padded_offsets, padded_pen_up = strokes.pad(offsets, pen_up, FULL_LENGTH)
         text = tokenizer.pad([dataset.tokens(index) for index in range(len(dataset))])
@@ -102,7 +103,7 @@ class Lines:
         self.lengths, self.style_lines, self.device = dataset.lengths, style_lines, torch.device(device)
         self._style_features, self._style = style_features, None
         if self.device.type == "cuda":
-            self._style = style_features.half(np.arange(len(dataset)), progress).to(device)
+            self._style = style_features.half(np.arange(len(dataset))).to(device)
 
     def batch(self, indices, length=None):
         """The lines `indices` (B,) as a `Batch`, padded to `length` points, or to that of the longest rounded up to a multiple of 32.

@@ -16,13 +16,14 @@ LINES_PER_TASK = 64
 
 
 class LineImages:
-    """Images of lines, images[i] of line i: (96, W) uint8. They are drawn by several processes when the file is not there yet (0.1 MB a line).
+    """Images of lines, images[i] of line i: (96, W) uint8. They are drawn by several threads when the file is not there yet (0.1 MB a line).
 
     dataset: a `Dataset`.   folder: where the file lies, by default that of the dataset. Its name carries the fingerprint of the lines
     and the version of the drawing.   progress(n): called with the number of lines drawn since the last call.
     """
 
     def __init__(self, dataset, folder=None, workers=-1, progress=None):
+        self.content = dataset.content
         self.path = Path(folder or dataset.path.parent) / f"{dataset.path.stem}.images-{dataset.content[:8]}-{images.DRAWING}.safetensors"
         if not self.path.exists():
             self._draw(dataset, workers, progress)

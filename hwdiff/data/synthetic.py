@@ -82,7 +82,7 @@ class Hand:
 
 
 def draw_hand(seed, number):
-    """The hand of built-in writer `number`, the same for the same seed. Every fifth prints, every fifth writes pure script."""
+    """The hand of built-in writer `number`, the same for the same seed. Two of five print, one writes pure script, two mix."""
     generator = np.random.default_rng((seed, number))
     uniform, normal = generator.uniform, generator.normal
     kind = number % 5
@@ -123,7 +123,7 @@ def _font_glyph(name, character):
     [glyph] = font.glyphs_for_text(character)
     strokes = [np.array(list(stroke), dtype=float) - (glyph.left_offset, 9) for stroke in glyph.strokes]
     if name == SCRIPT:  # upright, and with an x as high as that of print
-        strokes = [_raise_small(np.column_stack((_x := stroke[:, 0] + SCRIPT_SLANT * stroke[:, 1], stroke[:, 1]))) for stroke in strokes]
+        strokes = [_raise_small(np.column_stack((stroke[:, 0] + SCRIPT_SLANT * stroke[:, 1], stroke[:, 1]))) for stroke in strokes]
     return strokes, float(glyph.char_width)
 
 

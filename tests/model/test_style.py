@@ -107,3 +107,23 @@ def test_a_download_that_fails_says_what_to_do(monkeypatch):
     monkeypatch.setattr(MobileNet_V2_Weights.IMAGENET1K_V1.__class__, "get_state_dict", fail)
     with pytest.raises(HwdiffError, match=r"cannot be downloaded .* --style-encoder FILE"):
         style.load_style_extractor("imagenet")
+
+
+def test_the_bundled_encoder_needs_nothing_else():
+    """Golden numbers of the package's own encoder on a made-up picture: they change when the weights or what is done with them do."""
+    extractor = style.load_style_extractor()
+    assert style.BUNDLED.stat().st_size < 4.7e6
+    assert extractor.name == "hwdiff, distilled"
+    pixels = np.full((96, 1400), 255, dtype=np.uint8)
+    pixels[20:70, 30:900:12] = 0
+    features = extractor(torch.from_numpy(pixels)[None])[0]
+    assert features.shape == (14, 1280)
+    assert features[:, :1280:320].mean(dim=0).tolist() == pytest.approx([0.0, 0.0, 0.0, 0.0], rel=0.02, abs=0.005)
+
+
+def test_the_bundled_encoder_agrees_with_imagenets(shared, iam):
+    teacher = style.load_style_extractor(shared / "weights" / "mobilenet_v2-imagenet.safetensors")
+    extractor = style.load_style_extractor("bundled")
+    for line in sorted((iam / "lineImages").glob("*.tif")):
+        ours, theirs = (network.of_image(line).flatten() for network in (extractor, teacher))
+        assert F.cosine_similarity(ours, theirs, dim=0) > 0.9
