@@ -6,6 +6,7 @@ import time
 from collections import namedtuple
 from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, dataclass, field, fields, replace
+from itertools import chain
 from math import cos, pi
 from pathlib import Path
 
@@ -415,7 +416,7 @@ def train(config, dataset, style_features, out, device, resume=False, stop=None,
         if processes.mean(torch.tensor(float(done), device=device)).item() != done:
             raise HwdiffError(f"{folder.path}: the processes do not see the same state; let them share a disk")
         order = training_order(dataset.lengths[train_lines], config, done)
-        first = next(order)  # whatever is wrong with the data shows before anything is written
+        order = chain([next(order)], order)  # whatever is wrong with the data shows before anything is written
         processes.wait()
         if processes.first:
             held.enter_context(holding(folder.path))
@@ -459,7 +460,7 @@ def train(config, dataset, style_features, out, device, resume=False, stop=None,
             return rows[-1]["loss"]
 
         for step in range(done + 1, config.steps + 1):
-            indices = train_lines[first if step == done + 1 else next(order)]
+            indices = train_lines[next(order)]
             length = FULL_LENGTH if config.padding == "full" else bucket_length(dataset.lengths[indices])
             share = processes.share(len(indices))
             batch = lines.batch(indices[share], length)
