@@ -6,7 +6,7 @@ from itertools import islice
 import numpy as np
 import torch
 
-from hwdiff import diffusion, training
+from hwdiff import diffusion, recipes, training
 from hwdiff.data.batches import Lines
 from hwdiff.model.style import FEATURES
 from hwdiff.model.writer import DiffusionWriter
@@ -107,5 +107,5 @@ def benchmark(dataset, device):
     # Where bf16 is emulated it is a hundred times slower than fp32: nobody would train with it.
     for precision, limit in (("fp32", fp32), ("bf16", bf16)):
         if precision == "fp32" or bf16 > fp32:
-            seconds, rate = training_rate(dataset, training.preset("paper", padding="bucket", precision=precision), device)
+            seconds, rate = training_rate(dataset, recipes.preset("paper", padding="bucket", precision=precision), device)
             yield f"training step, batch 96, {precision}, counted without padding", seconds, rate, rate / limit

@@ -33,7 +33,7 @@ def run_chain(data, out, config, preset, teacher, distillation_steps, device, st
     if teacher:
         settings = distillation.preset("smoke" if preset == "smoke" else "paper", distillation_steps)
         extractor = load_style_extractor(teacher, device)
-        with Progress("distilling the encoder", settings.steps) as progress:
+        with Progress("distilling the encoder", settings.all_steps) as progress:
             encoder = distillation.distil(settings, [(lines, dataset.part("train"))], extractor, out / "encoder", True, stop, progress.reach)
         if encoder is None:
             return "encoder"

@@ -123,7 +123,7 @@ def train(
 
     Several processes: torchrun --nproc-per-node N -m hwdiff train ...
     """
-    from hwdiff import training
+    from hwdiff import processes, recipes, run_folder, training
     from hwdiff.benchmark import bf16_is_emulated
     from hwdiff.chain import compute_features
     from hwdiff.checkpoint import find_device
@@ -134,8 +134,8 @@ def train(
 
     begun = resume and (out / "config.json").exists()
     # A run that is gone on with keeps its own configuration where nothing else is asked for.
-    config = training.config_of_run(out) if begun and preset is None else training.preset(preset or "smoke")
-    config = training.changed(
+    config = run_folder.config_of_run(out) if begun and preset is None else recipes.preset(preset or "smoke")
+    config = recipes.changed(
         config,
         steps=steps,
         batch_size=batch_size,
@@ -167,11 +167,11 @@ def train(
     if config.precision == "bf16" and bf16_is_emulated(device):
         warnings.warn(f"{device} has no bf16: it is emulated, many times slower than --precision fp32", stacklevel=1)
     features = StyleFeatures(dataset, load_style_extractor(style_encoder, device))
-    if training.first_process():
+    if processes.first_process():
         split = dataset.manifest["parameters"]["split"]
         print(f"training on {len(dataset.part('train'))} lines of {data} (split {split}) on {device}; style features: {features.path}")
     with Stop(minutes) as stop:
-        if device.type == "cuda" and training.first_process():
+        if device.type == "cuda" and processes.first_process():
             compute_features(features, stop)  # a GPU keeps all of them in its memory
         if stop.reason:
             print(f"{stop.reason} while style features were computed; go on with the same command")
@@ -182,9 +182,9 @@ def train(
 
 
 def _end_of_training(out, reached, config, stop):
-    from hwdiff import training
+    from hwdiff import processes
 
-    if not training.first_process():
+    if not processes.first_process():
         return
     if reached < config.steps:
         print(f"{stop.reason or 'another process was stopped'}: saved at step {reached} of {config.steps}; go on with the same command and --resume")
@@ -221,7 +221,7 @@ def distil(
     with Progress("drawing", unit="lines") as progress:
         lines = [LineImages(dataset, progress=progress.update) for dataset in datasets]
     sources = [(images, dataset.part("train")) for dataset, images in zip(datasets, lines, strict=True)]
-    with Stop(minutes) as stop, Progress("distilling", config.steps) as progress:
+    with Stop(minutes) as stop, Progress("distilling", config.all_steps) as progress:
         encoder = distillation.distil(config, sources, extractor, out, resume, stop, progress.reach)
     if encoder is None:
         print(f"{stop.reason}: saved in {out}; go on with the same command and --resume")
@@ -280,12 +280,12 @@ def chain(
 
     Each stage keeps its state; with --minutes it stops in time, and the same command goes on.
     """
-    from hwdiff import training
+    from hwdiff import recipes
     from hwdiff.chain import run_chain
     from hwdiff.checkpoint import find_device
     from hwdiff.runs import Stop
 
-    config = training.preset(preset, steps=steps, batch_size=batch_size, precision=precision, padding=padding)
+    config = recipes.preset(preset, steps=steps, batch_size=batch_size, precision=precision, padding=padding)
     with Stop(minutes) as stop:
         stage = run_chain(data, out, config, preset, teacher, distillation_steps, find_device(device), stop)
     if stage:

@@ -4,7 +4,6 @@ The student has the teacher's form. It sees pieces of lines, half of them bent, 
 of each of the teacher's 19 stages, not the last alone (hints, after FitNets, Romero et al. 2015): that is what makes it learn in an hour.
 """
 
-import copy
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -31,23 +30,38 @@ FORCED = 0.4  # share of the steps in which each stage is fed the teacher's outp
 
 @dataclass(frozen=True)
 class DistillationConfig:
-    """pieces: of lines in a batch.   learning_rate: the highest, after 100 steps; it falls to 0 along a cosine."""
+    """steps: of the first part, with hints.   fine_steps: of the second, in which batch norms are folded and the last stage alone is learnt.
+    pieces: of lines in a batch.   learning_rate, fine_rate: the highest of either part, after 100 steps; they fall to 0 along a cosine.
+    """
 
     steps: int = 6500
+    fine_steps: int = 2000
     pieces: int = 8
     learning_rate: float = 3e-3
+    fine_rate: float = 4e-4
     seed: int = 0
     save_every: int = 200
 
     def __post_init__(self):
-        for name in ("steps", "pieces", "save_every"):
+        for name in ("steps", "fine_steps", "pieces", "save_every"):
             if getattr(self, name) < 1:
                 raise HwdiffError(f"{name} = {getattr(self, name)}: must be at least 1")
-        if not 0 < self.learning_rate < 1:
-            raise HwdiffError(f"learning_rate = {self.learning_rate}: must be between 0 and 1")
+        for name in ("learning_rate", "fine_rate"):
+            if not 0 < getattr(self, name) < 1:
+                raise HwdiffError(f"{name} = {getattr(self, name)}: must be between 0 and 1")
+
+    @property
+    def all_steps(self):
+        return self.steps + self.fine_steps
+
+    def learning_rate_at(self, step):
+        """The learning rate at step 1, 2, ..., `all_steps`."""
+        highest, of = (self.learning_rate, self.steps) if step <= self.steps else (self.fine_rate, self.fine_steps)
+        step -= 0 if step <= self.steps else self.steps
+        return highest * min(step / WARMUP, 0.5 + 0.5 * np.cos(np.pi * (step - 1) / of))
 
 
-PRESETS = {"smoke": DistillationConfig(steps=20, pieces=2, save_every=10), "paper": DistillationConfig()}
+PRESETS = {"smoke": DistillationConfig(steps=20, fine_steps=5, pieces=2, save_every=10), "paper": DistillationConfig()}
 
 
 def preset(name, steps=None):
@@ -133,10 +147,6 @@ def feature_loss(student, teacher):
     return 1 - cosine + (student - teacher).square().mean() / teacher.square().mean()
 
 
-def _rate(config, step):
-    return config.learning_rate * min(step / WARMUP, 0.5 + 0.5 * np.cos(np.pi * (step - 1) / config.steps))
-
-
 def distil(config, sources, teacher, out, resume=False, stop=None, progress=None):
     """Train the student in the folder `out`: `state.safetensors`, `metrics.jsonl` and, at the end, `style.safetensors`, the encoder.
 
@@ -151,40 +161,46 @@ def distil(config, sources, teacher, out, resume=False, stop=None, progress=None
         student = mobilenet_v2(weights=None).features
     set_padding(student, teacher.padding)
     student = student.to(device, memory_format=torch.channels_last).train()
-    optimizer = torch.optim.AdamW(student.parameters(), lr=0.0, betas=(0.9, 0.99), weight_decay=1e-4, fused=True)
+    optimizer = _optimizer(student)
     generator = torch.Generator(device).manual_seed(config.seed)
     settings = {**asdict(config), "teacher": teacher.identity, "data": [lines.content for lines, _ in sources], "device": device.type}
-    state, modules, done = out / "state.safetensors", {"student": student}, 0
+    state, done = out / "state.safetensors", 0
     if state.exists():
         if not resume:
             raise HwdiffError(f"{out}: holds a distillation already; go on with --resume, or choose another folder")
         header = read_header(state, FORMAT)
         check_same(out, header["settings"], settings)
-        load_state(state, modules, optimizer, generator)
         done = header["step"]
+        if done > config.steps:
+            optimizer = _begin_second_part(student)
+        load_state(state, {"student": student}, optimizer, generator)
     stop, start = stop or Stop(), time.perf_counter()
 
     def save(step):
-        save_state(state, {"format": FORMAT, "step": step, "settings": settings}, modules, optimizer, generator)
+        save_state(state, {"format": FORMAT, "step": step, "settings": settings}, {"student": student}, optimizer, generator)
 
     with holding(out):
         last_row = cut_rows(out / "metrics.jsonl", done)
         before = last_row["seconds"] if last_row else 0
-        for step in range(done + 1, config.steps + 1):
+        for step in range(done + 1, config.all_steps + 1):
+            if step == config.steps + 1:
+                optimizer = _begin_second_part(student)
             pieces = torch.from_numpy(draw_pieces(sources, config.pieces, np.random.default_rng((config.seed, step)))).to(device)
             x = grey_input(vary(pieces, generator))
             with torch.no_grad():
                 theirs = stages(teacher.features, x)
             ours = stages(student, x, theirs if step <= FORCED * config.steps else None)
             target, features = pool(theirs[-1]), pool(ours[-1])
-            loss = hint_loss(ours, theirs) + FEATURE_WEIGHT * feature_loss(features, target)
-            optimizer.param_groups[0]["lr"] = _rate(config, step)
+            loss = feature_loss(features, target)
+            if step <= config.steps:
+                loss = hint_loss(ours, theirs) + FEATURE_WEIGHT * loss
+            optimizer.param_groups[0]["lr"] = config.learning_rate_at(step)
             optimizer.zero_grad()
             loss.backward()
             norm = nn.utils.clip_grad_norm_(student.parameters(), 10.0)
             optimizer.step()
             ended = stop.reason
-            saving = ended or step % config.save_every == 0 or step == config.steps
+            saving = ended or step % config.save_every == 0 or step == config.all_steps
             if saving or step % 20 == 0:
                 if not torch.isfinite(loss + norm):
                     found = f"the loss is {loss.item()} and the gradient {norm.item()}"
@@ -196,18 +212,27 @@ def distil(config, sources, teacher, out, resume=False, stop=None, progress=None
                 progress(step)
             if saving:
                 save(step)
-            if ended and step < config.steps:
+            if ended and step < config.all_steps:
                 return None
     return save_encoder(student, teacher, out / "style.safetensors")
 
 
+def _optimizer(student):
+    return torch.optim.AdamW(student.parameters(), lr=0.0, betas=(0.9, 0.99), weight_decay=1e-4, fused=True)
+
+
+def _begin_second_part(student):
+    """Fold the student's batch norms into its convolutions, as they will be used, and return a new optimizer for those."""
+    fold_batch_norms(student.eval())
+    student.to(memory_format=torch.channels_last)
+    return _optimizer(student)
+
+
 def save_encoder(student, teacher, path):
-    """Write `student` in half precision, batch norms folded, in torchvision's names: about 4.5 MB. Returns `path`."""
-    folded = copy.deepcopy(student).eval()
-    fold_batch_norms(folded)
+    """Write `student`, its batch norms folded, in half precision and torchvision's names: about 4.5 MB. Returns `path`."""
     state = {}
     reference = mobilenet_v2(weights=None).features.state_dict()
-    modules = dict(folded.named_modules())
+    modules = dict(student.named_modules())
     for name in reference:
         module_name, _, kind = name.rpartition(".")
         module = modules[module_name]

@@ -1,35 +1,28 @@
 """Training: Algorithm 1 of Luhman & Luhman (2020) in a loop, in one process or several, that can be stopped and resumed at any step."""
 
-import json
-import os
 import time
 from collections import namedtuple
 from contextlib import ExitStack, nullcontext
-from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import chain
-from math import cos, pi
-from pathlib import Path
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
 from hwdiff import diffusion
-from hwdiff.checkpoint import save_model
 from hwdiff.data import tokenizer
 from hwdiff.data.batches import FULL_LENGTH, Lines, batch_order, bucket_length
 from hwdiff.data.dataset import style_lines
 from hwdiff.errors import HwdiffError
 from hwdiff.figures import plot_inks, save_figure
-from hwdiff.files import replacing
-from hwdiff.model.writer import DiffusionWriter, ModelConfig
-from hwdiff.runs import Stop, append_rows, check_same, cut_rows, holding, load_state, read_header, save_state
+from hwdiff.model.writer import DiffusionWriter
+from hwdiff.processes import Processes
+from hwdiff.run_folder import RunFolder
+from hwdiff.runs import Stop, append_rows, holding, load_state
 from hwdiff.writing import PAPER_TEXTS, sample
 
-FORMAT = "hwdiff training state 1"
 CLIP_NORM = 100.0
 STYLE_DROPOUT = 0.3  # of single features, Fig. 10
 CPU_LINES = 24  # activations of more lines at a time cost a CPU a third of its speed
@@ -37,127 +30,6 @@ GPU_LOG_STEPS = 50  # a GPU is asked for its losses this seldom: asking makes it
 BETAS = (0.9, 0.98)
 HELD_OUT_LINES = 48
 HELD_OUT_STEPS = (1, 5, 15, 30, 45, 60)  # t of the noise levels at which the held-out loss is taken
-_CHOICES = {
-    "precision": ("fp32", "bf16"),
-    "padding": ("full", "bucket"),
-    "noise_levels": ("paper", "released"),
-    "pen_weight": ("paper", "released"),
-    "clipping": ("all", "each"),
-}
-
-
-@dataclass(frozen=True)
-class TrainingConfig:
-    """A training run, whole. The defaults are the paper's; where the authors' released program differs, "released" or "each" is its form.
-
-    learning_rate: None for the published schedule, or one that is reached after `warmup` steps and stays, or with `anneal` falls to 0
-    along a cosine until the last step.   precision: of the network's arithmetic, "fp32" or "bf16".
-    padding: "full" pads every line to 488 points as the authors do; "bucket" batches lines of like length and pads to the longest.
-    clipping: gradients to norm 100, of "all" weights together or of "each" on its own.
-    own_style: a line's style image may be that of the line itself, as in the released program.
-    drop_style, drop_text: share of the lines that are trained without style (zeros) or text (the end alone), for guidance.
-    ema: decay of the moving average of the weights, which is what is saved for writing; 0 for the weights themselves.
-    save_every, held_out_every, sample_every: steps from one saved state, held-out loss or page of samples to the next; 0 for none of the
-    latter two.
-    """
-
-    steps: int = 60_000
-    batch_size: int = 96
-    learning_rate: float | None = None
-    warmup: int = 0
-    anneal: bool = False
-    precision: str = "fp32"
-    padding: str = "full"
-    noise_levels: str = "paper"
-    pen_weight: str = "paper"
-    clipping: str = "all"
-    own_style: bool = False
-    drop_style: float = 0.0
-    drop_text: float = 0.0
-    ema: float = 0.0
-    seed: int = 0
-    save_every: int = 1000
-    held_out_every: int = 1000
-    sample_every: int = 10_000
-    model: ModelConfig = field(default_factory=ModelConfig)
-
-    def __post_init__(self):
-        for name, choices in _CHOICES.items():
-            if getattr(self, name) not in choices:
-                raise HwdiffError(f"{name} = {getattr(self, name)!r}: choose one of {', '.join(choices)}")
-        for name, lowest in {"steps": 1, "batch_size": 1, "save_every": 1, "held_out_every": 0, "sample_every": 0, "warmup": 0}.items():
-            if getattr(self, name) < lowest:
-                raise HwdiffError(f"{name} = {getattr(self, name)}: must be at least {lowest}")
-        for name in ("drop_style", "drop_text", "ema"):
-            if not 0 <= getattr(self, name) < 1:
-                raise HwdiffError(f"{name} = {getattr(self, name)}: must be at least 0 and below 1")
-        if not 0 <= self.seed < 2**63:
-            raise HwdiffError(f"seed = {self.seed}: must be between 0 and 2^63 - 1")
-        if self.learning_rate is not None and not 0 < self.learning_rate < 1:
-            raise HwdiffError(f"learning_rate = {self.learning_rate}: must be between 0 and 1")
-        if self.learning_rate is None and (self.warmup or self.anneal):
-            raise HwdiffError("warmup and anneal: the published schedule has its own; give a learning_rate with them")
-
-    def learning_rate_at(self, step):
-        """The learning rate at step 1, 2, ..., `steps`."""
-        if self.learning_rate is None:
-            return diffusion.learning_rate(step)
-        rate = self.learning_rate * min(1, step / max(1, self.warmup))
-        return rate * (0.5 + 0.5 * cos(pi * (step - 1) / self.steps)) if self.anneal else rate
-
-
-PRESETS = {
-    "smoke": TrainingConfig(
-        steps=100,
-        batch_size=16,
-        learning_rate=1e-3,
-        padding="bucket",
-        ema=0.99,
-        save_every=50,
-        held_out_every=50,
-        sample_every=0,
-        model=ModelConfig(c1=32, c2=48, c3=64, num_layers=1),
-    ),
-    "small": TrainingConfig(
-        steps=30_000,
-        batch_size=32,
-        learning_rate=1e-3,
-        warmup=500,
-        anneal=True,
-        padding="bucket",
-        ema=0.999,
-        save_every=250,
-        model=ModelConfig(c1=64, c2=96, c3=128),
-    ),
-    "paper": TrainingConfig(),
-}
-
-
-def preset(name, **changes):
-    """The configuration of a preset with some fields changed; those given as None stay. Raises HwdiffError for an unknown preset."""
-    if name not in PRESETS:
-        raise HwdiffError(f"preset: no such preset as {name!r}; choose one of {', '.join(PRESETS)}")
-    return changed(PRESETS[name], **changes)
-
-
-def changed(config, **changes):
-    """`config` with some fields changed, those of its model too; those given as None stay. Raises HwdiffError for an unknown field."""
-    changes = {key: value for key, value in changes.items() if value is not None}
-    of_model = {item.name for item in fields(ModelConfig)}
-    unknown = changes.keys() - {item.name for item in fields(TrainingConfig)} - of_model
-    if unknown:
-        raise HwdiffError(f"training: no such setting as {', '.join(sorted(unknown))}")
-    model = replace(config.model, **{key: value for key, value in changes.items() if key in of_model})
-    return replace(config, model=model, **{key: value for key, value in changes.items() if key not in of_model})
-
-
-def config_of_run(run):
-    """The TrainingConfig of the run in the folder `run`. Raises HwdiffError when it has none that this version can read."""
-    settings = {key: value for key, value in read_config(run).items() if key not in ("dataset", "style_weights", "device")}
-    try:
-        return TrainingConfig(**{**settings, "model": ModelConfig(**settings["model"])})
-    except (KeyError, TypeError) as error:
-        raise HwdiffError(f"{run}: config.json is not one of this version ({error}); use the version that wrote it") from error
 
 
 class Objective(nn.Module):
@@ -290,109 +162,6 @@ def held_out_loss(network, lines, indices, config):
             sums[t] += (stroke, pen, real.sum().item())
     stroke, pen = ({t: total[term] / total[2] for t, total in sums.items()} for term in (0, 1))
     return {"held_out": float(np.mean([stroke[t] + alpha_bar[t].item() * pen[t] for t in HELD_OUT_STEPS])), "stroke": stroke, "pen": pen}
-
-
-def first_process():
-    """Whether this process is the one, among those that torchrun started, that writes files and talks."""
-    return int(os.environ.get("RANK", 0)) == 0
-
-
-class Processes:
-    """This process among those that train together (torchrun's WORLD_SIZE and RANK); alone where there are no others."""
-
-    def __init__(self, device):
-        self.count, self.rank, self.first = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0)), first_process()
-        self.device = device
-        if self.count > 1:
-            if device.type == "cuda":
-                torch.cuda.set_device(device)
-                dist.init_process_group("nccl", device_id=device)
-            else:
-                dist.init_process_group("gloo")
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        if self.count > 1:
-            dist.destroy_process_group()
-
-    def share(self, count):
-        """The slice of a batch of `count` lines that is this process's."""
-        return slice(self.rank * count // self.count, (self.rank + 1) * count // self.count)
-
-    def mean(self, tensor):
-        """The mean of a tensor over all processes, in place."""
-        if self.count > 1:
-            dist.all_reduce(tensor)
-            tensor /= self.count
-        return tensor
-
-    def any(self, flag):
-        """Whether `flag` is true in any process."""
-        return bool(self.mean(torch.tensor(float(flag), device=self.device)).item()) if self.count > 1 else flag
-
-    def wait(self):
-        if self.count > 1:
-            dist.barrier()
-
-
-class RunFolder:
-    """The folder of a training run: config.json, state.safetensors (to resume), model.safetensors (to write with), metrics.jsonl,
-    held_out.jsonl and samples/. Only the first process writes to it."""
-
-    def __init__(self, path, config, dataset, style_weights, device):
-        self.path, self.config = Path(path), config
-        self.settings = {**asdict(config), "dataset": dataset.content, "style_weights": style_weights, "device": device.type}
-        self.state = self.path / "state.safetensors"
-
-    def step_to_resume(self, resume):
-        """The step of the saved state, 0 if there is none. Raises HwdiffError when the folder holds a run that must not be gone on with."""
-        if not (self.path / "config.json").exists():
-            if self.state.exists():
-                raise HwdiffError(f"{self.path}: holds the state of some other run; choose another folder")
-            return 0
-        if not resume:
-            raise HwdiffError(f"{self.path}: holds a training run already; go on with --resume, choose another folder or delete it")
-        self._check(read_config(self.path))
-        if not self.state.exists():
-            return 0
-        header = read_header(self.state, FORMAT)
-        self._check(header["settings"])
-        return header["step"]
-
-    def _check(self, found):
-        wanted = json.loads(json.dumps(self.settings))
-        if found.get("dataset") != wanted["dataset"]:
-            raise HwdiffError(
-                f"{self.path}: trained on another dataset ({str(found.get('dataset'))[:8]}, not {wanted['dataset'][:8]}); give that one"
-            )
-        if not self.config.anneal and wanted["steps"] > found.get("steps", 0):
-            found = {**found, "steps": wanted["steps"]}  # longer is no other run, when the learning rate does not depend on it
-        check_same(self.path, found, wanted)
-
-    def begin(self, done):
-        """Write the configuration and cut the logs back to step `done`. Returns the seconds of training until then."""
-        with replacing(self.path / "config.json") as path:
-            path.write_text(json.dumps(self.settings, indent=1))
-        cut_rows(self.path / "held_out.jsonl", done)
-        last = cut_rows(self.path / "metrics.jsonl", done)
-        return last["seconds"] if last else 0.0
-
-    def save(self, step, modules, optimizer, generator, network):
-        """The state comes last: whatever is interrupted before it is done again."""
-        information = {"training": asdict(self.config), "dataset": self.settings["dataset"], "style_weights": self.settings["style_weights"]}
-        save_model(network, self.path / "model.safetensors", step=step, **information)
-        save_state(self.state, {"format": FORMAT, "step": step, "settings": self.settings}, modules, optimizer, generator)
-
-
-def read_config(run):
-    """The settings of the run in the folder `run`, a dictionary. Raises HwdiffError when there are none."""
-    path = Path(run) / "config.json"
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise HwdiffError(f"{path}: no configuration of a training run ({error}); give the folder that hwdiff train wrote") from error
 
 
 def train(config, dataset, style_features, out, device, resume=False, stop=None, compiled=None, progress=None):

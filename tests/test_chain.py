@@ -1,10 +1,10 @@
-from hwdiff import training
+from hwdiff import recipes
 from hwdiff.chain import run_chain
 from hwdiff.checkpoint import load_model
 from hwdiff.runs import Stop
 from tests.conftest import TINY
 
-CONFIG = training.TrainingConfig(steps=6, batch_size=4, learning_rate=1e-3, padding="bucket", sample_every=0, model=TINY)
+CONFIG = recipes.TrainingConfig(steps=6, batch_size=4, learning_rate=1e-3, padding="bucket", sample_every=0, model=TINY)
 
 
 class StopAfter(Stop):

@@ -11,7 +11,7 @@ from hwdiff.errors import HwdiffError
 from hwdiff.model.style import load_style_extractor
 from hwdiff.runs import Stop
 
-CONFIG = replace(distillation.preset("smoke"), steps=12, save_every=4)
+CONFIG = replace(distillation.preset("smoke"), steps=8, fine_steps=4, save_every=4)
 
 
 @pytest.fixture(scope="module")
@@ -42,19 +42,22 @@ def test_the_encoder_is_small_and_gives_features(run, extractor, lines, dataset)
     assert distillation.agreement(extractor, extractor, lines, [0]) == pytest.approx(1, abs=1e-5)
 
 
-def test_a_stopped_distillation_goes_on_bit_for_bit(run, sources, extractor, tmp_path):
+@pytest.mark.parametrize("at", [6, 8, 10])  # in the first part, between the parts, in the second
+def test_a_stopped_distillation_goes_on_bit_for_bit(run, sources, extractor, tmp_path, at):
     _, path = run
     stop = Stop()
 
     def interrupt(step):
-        if step == 6:
+        if step == at:
             stop.signal = "SIGTERM"
 
     assert distillation.distil(CONFIG, sources, extractor, tmp_path / "run", stop=stop, progress=interrupt) is None
     with pytest.raises(HwdiffError, match="holds a distillation already; go on with --resume"):
         distillation.distil(CONFIG, sources, extractor, tmp_path / "run")
-    with pytest.raises(HwdiffError, match="it has steps = 12, not 13"):
+    with pytest.raises(HwdiffError, match="it has steps = 8, not 13"):
         distillation.distil(replace(CONFIG, steps=13), sources, extractor, tmp_path / "run", resume=True)
+    with pytest.raises(HwdiffError, match="cannot be resumed with other settings: it has data"):
+        distillation.distil(CONFIG, [*sources, *sources], extractor, tmp_path / "run", resume=True)
     resumed = distillation.distil(CONFIG, sources, extractor, tmp_path / "run", resume=True)
     ours, theirs = load_file(resumed), load_file(path)
     assert ours.keys() == theirs.keys()
@@ -65,7 +68,7 @@ def test_a_student_comes_nearer_to_its_teacher(sources, extractor, lines, datase
     monkeypatch.setattr(distillation, "WARMUP", 5)
     cosines = []
     for steps in (2, 50):
-        path = distillation.distil(replace(CONFIG, steps=steps, pieces=4, save_every=1000), sources, extractor, tmp_path / str(steps))
+        path = distillation.distil(replace(CONFIG, steps=steps, fine_steps=1, pieces=4, save_every=1000), sources, extractor, tmp_path / str(steps))
         cosines.append(distillation.agreement(load_style_extractor(path), extractor, lines, distillation.lines_to_judge(dataset)).mean())
     assert cosines[1] > cosines[0] + 0.1, cosines
 
@@ -92,9 +95,15 @@ def test_losses_are_zero_for_the_teacher_itself():
     assert distillation.hint_loss([maps[0] + maps[0].std(dim=(0, 2, 3), keepdim=True)], maps[:1]).item() == pytest.approx(0.91, abs=0.05)
 
 
+def test_the_learning_rate_rises_and_falls_twice():
+    config = distillation.preset("paper")
+    rates = [config.learning_rate_at(step) for step in (1, 100, 6500, 6501, 6600, 8500)]
+    assert rates == pytest.approx([3e-5, 3e-3, 0, 4e-6, 4e-4, 0], rel=0.01, abs=1e-8)
+
+
 def test_bad_settings_are_refused():
     with pytest.raises(HwdiffError, match="no such preset of the distillation as 'huge'"):
         distillation.preset("huge")
-    for wrong in ({"steps": 0}, {"learning_rate": 2.0}):
+    for wrong in ({"steps": 0}, {"fine_steps": 0}, {"learning_rate": 2.0}):
         with pytest.raises(HwdiffError, match=next(iter(wrong))):
             distillation.DistillationConfig(**wrong)

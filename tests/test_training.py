@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from hwdiff import HwdiffError, diffusion, load_model, training
+from hwdiff import HwdiffError, diffusion, load_model, processes, recipes, run_folder, training
 from hwdiff.checkpoint import read_info
 from hwdiff.data import tokenizer
 from hwdiff.data.batches import Lines, bucket_length
@@ -19,7 +19,7 @@ from hwdiff.model.writer import DiffusionWriter
 from hwdiff.runs import Stop, holding, read_header
 from tests.conftest import TINY, fill
 
-CONFIG = training.TrainingConfig(
+CONFIG = recipes.TrainingConfig(
     steps=6, batch_size=4, learning_rate=1e-3, padding="bucket", ema=0.9, save_every=4, held_out_every=2, sample_every=0, model=TINY
 )
 
@@ -54,8 +54,8 @@ def run(dataset, features, tmp_path_factory):
 
 def test_a_run_leaves_configuration_metrics_and_weights(run, dataset, features):
     out, network, seen = run
-    assert training.config_of_run(out) == CONFIG
-    assert training.read_config(out)["dataset"] == dataset.content
+    assert run_folder.config_of_run(out) == CONFIG
+    assert run_folder.read_config(out)["dataset"] == dataset.content
     lines = rows(out / "metrics.jsonl")
     assert [(line["step"], f"loss {line['loss']:.3f}") for line in lines] == seen
     assert all(line["loss"] == pytest.approx(line["stroke"] + line["pen"]) for line in lines)
@@ -121,7 +121,7 @@ def test_a_run_of_time_stops_in_good_order(dataset, features, tmp_path):
     with Stop(minutes=0) as stop:
         _, reached = training.train(CONFIG, dataset, features, tmp_path / "run", "cpu", stop=stop)
     assert (reached, stop.reason) == (1, "time is up")
-    assert read_header(tmp_path / "run" / "state.safetensors", training.FORMAT)["step"] == 1
+    assert read_header(tmp_path / "run" / "state.safetensors", run_folder.FORMAT)["step"] == 1
 
 
 def test_what_cannot_be_resumed_is_refused_in_one_line(run, dataset, features, tmp_path):
@@ -165,8 +165,8 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_state(dataset, featu
 
 
 def test_a_batch_that_cannot_be_shared_is_refused(dataset, features, tmp_path, monkeypatch):
-    monkeypatch.setattr(training.dist, "init_process_group", lambda backend: None)
-    monkeypatch.setattr(training.dist, "destroy_process_group", lambda: None)
+    monkeypatch.setattr(processes.dist, "init_process_group", lambda backend: None)
+    monkeypatch.setattr(processes.dist, "destroy_process_group", lambda: None)
     monkeypatch.setenv("WORLD_SIZE", "3")
     with pytest.raises(HwdiffError, match="batch_size = 4: cannot be divided among 3 processes"):
         training.train(CONFIG, dataset, features, tmp_path / "run", "cpu")
@@ -320,17 +320,17 @@ def test_a_start_that_fails_leaves_the_folder_free(dataset, features, tmp_path):
 
 
 def test_presets_and_their_settings():
-    paper = training.preset("paper")
+    paper = recipes.preset("paper")
     assert (paper.steps, paper.batch_size, paper.learning_rate, paper.model.c1) == (60_000, 96, None, 128)
-    assert training.preset("paper", steps=10, seed=None).steps == 10
-    assert training.preset("small", position_form="text").model.position_form == "text"
+    assert recipes.preset("paper", steps=10, seed=None).steps == 10
+    assert recipes.preset("small", position_form="text").model.position_form == "text"
     assert [paper.learning_rate_at(step) for step in (1, 10_000)] == pytest.approx([6.25e-8, 6.25e-4])
-    small = training.preset("small", steps=1000, warmup=10)
+    small = recipes.preset("small", steps=1000, warmup=10)
     assert [small.learning_rate_at(step) for step in (1, 10, 501, 1000)] == pytest.approx([1e-4, 1e-3, 5e-4, 0], rel=1e-3, abs=1e-8)
     with pytest.raises(HwdiffError, match="no such preset as 'huge'"):
-        training.preset("huge")
+        recipes.preset("huge")
     with pytest.raises(HwdiffError, match="no such setting as colour"):
-        training.preset("smoke", colour="red")
+        recipes.preset("smoke", colour="red")
     for wrong in (
         {"precision": "fp8"},
         {"steps": 0},
@@ -342,4 +342,4 @@ def test_presets_and_their_settings():
         {"save_every": 0},
     ):
         with pytest.raises(HwdiffError, match=next(iter(wrong))):
-            training.preset("smoke", **wrong)
+            recipes.preset("smoke", **wrong)

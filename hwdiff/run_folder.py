@@ -1,0 +1,81 @@
+"""The folder of a training run: what is in it, and when it may be gone on with."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from hwdiff.checkpoint import save_model
+from hwdiff.errors import HwdiffError
+from hwdiff.files import replacing
+from hwdiff.model.writer import ModelConfig
+from hwdiff.recipes import TrainingConfig
+from hwdiff.runs import check_same, cut_rows, read_header, save_state
+
+FORMAT = "hwdiff training state 1"
+
+
+class RunFolder:
+    """The folder of a training run: config.json, state.safetensors (to resume), model.safetensors (to write with), metrics.jsonl,
+    held_out.jsonl and samples/. Only the first process writes to it."""
+
+    def __init__(self, path, config, dataset, style_weights, device):
+        self.path, self.config = Path(path), config
+        self.settings = {**asdict(config), "dataset": dataset.content, "style_weights": style_weights, "device": device.type}
+        self.state = self.path / "state.safetensors"
+
+    def step_to_resume(self, resume):
+        """The step of the saved state, 0 if there is none. Raises HwdiffError when the folder holds a run that must not be gone on with."""
+        if not (self.path / "config.json").exists():
+            if self.state.exists():
+                raise HwdiffError(f"{self.path}: holds the state of some other run; choose another folder")
+            return 0
+        if not resume:
+            raise HwdiffError(f"{self.path}: holds a training run already; go on with --resume, choose another folder or delete it")
+        self._check(read_config(self.path))
+        if not self.state.exists():
+            return 0
+        header = read_header(self.state, FORMAT)
+        self._check(header["settings"])
+        return header["step"]
+
+    def _check(self, found):
+        wanted = json.loads(json.dumps(self.settings))
+        if found.get("dataset") != wanted["dataset"]:
+            raise HwdiffError(
+                f"{self.path}: trained on another dataset ({str(found.get('dataset'))[:8]}, not {wanted['dataset'][:8]}); give that one"
+            )
+        if not self.config.anneal and wanted["steps"] > found.get("steps", 0):
+            found = {**found, "steps": wanted["steps"]}  # longer is no other run, when the learning rate does not depend on it
+        check_same(self.path, found, wanted)
+
+    def begin(self, done):
+        """Write the configuration and cut the logs back to step `done`. Returns the seconds of training until then."""
+        with replacing(self.path / "config.json") as path:
+            path.write_text(json.dumps(self.settings, indent=1))
+        cut_rows(self.path / "held_out.jsonl", done)
+        last = cut_rows(self.path / "metrics.jsonl", done)
+        return last["seconds"] if last else 0.0
+
+    def save(self, step, modules, optimizer, generator, network):
+        """The state comes last: whatever is interrupted before it is done again."""
+        information = {"training": asdict(self.config), "dataset": self.settings["dataset"], "style_weights": self.settings["style_weights"]}
+        save_model(network, self.path / "model.safetensors", step=step, **information)
+        save_state(self.state, {"format": FORMAT, "step": step, "settings": self.settings}, modules, optimizer, generator)
+
+
+def read_config(run):
+    """The settings of the run in the folder `run`, a dictionary. Raises HwdiffError when there are none."""
+    path = Path(run) / "config.json"
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise HwdiffError(f"{path}: no configuration of a training run ({error}); give the folder that hwdiff train wrote") from error
+
+
+def config_of_run(run):
+    """The TrainingConfig of the run in the folder `run`. Raises HwdiffError when it has none that this version can read."""
+    settings = {key: value for key, value in read_config(run).items() if key not in ("dataset", "style_weights", "device")}
+    try:
+        return TrainingConfig(**{**settings, "model": ModelConfig(**settings["model"])})
+    except (KeyError, TypeError) as error:
+        raise HwdiffError(f"{run}: config.json is not one of this version ({error}); use the version that wrote it") from error
