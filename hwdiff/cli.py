@@ -173,9 +173,9 @@ def train(
     with Stop(minutes) as stop:
         if device.type == "cuda" and processes.first_process():
             compute_features(features, stop)  # a GPU keeps all of them in its memory
-        if stop.reason:
-            print(f"{stop.reason} while style features were computed; go on with the same command")
-            raise typer.Exit(130 if stop.signal else UNFINISHED)
+            if stop.reason:
+                print(f"{stop.reason} while style features were computed; go on with the same command")
+                raise typer.Exit(130 if stop.signal else UNFINISHED)
         with Progress("training", config.steps) as progress:
             _, reached = training.train(config, dataset, features, out, device, resume, stop, compiled, progress)
     _end_of_training(out, reached, config, stop)

@@ -148,7 +148,7 @@ def test_benchmark_reports_shares(trained, monkeypatch):
     from hwdiff import benchmark
     from hwdiff.data.dataset import Dataset
 
-    monkeypatch.setattr(benchmark, "rate_of", lambda function, flop, device: function() is None or 1e9)
+    monkeypatch.setattr(benchmark, "rate_of", lambda function, flop, device, seconds=3.0: function() is None or 1e9)
     monkeypatch.setattr(benchmark, "training_rate", lambda dataset, config, device: (2.0, 5e8))
     rows = list(benchmark.benchmark(Dataset(trained / "data" / "lines.npz"), "cpu"))
     assert [row[3] for row in rows] == [None, None, 1.0, 0.5]
