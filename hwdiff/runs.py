@@ -61,7 +61,7 @@ class Progress:
     def __init__(self, description, total=None, unit="steps"):
         self.bar = tqdm(desc=description, total=total, unit=f" {unit}", disable=not sys.stderr.isatty(), mininterval=0.5)
         self.description, self.total, self.unit = description, total, unit
-        self.done = self.start = 0
+        self.done = self.start = self.said_at = 0
         self.note = ""
         self.began = self.said = time.monotonic()
 
@@ -70,7 +70,7 @@ class Progress:
 
     def __exit__(self, *_):
         self.bar.close()
-        if self.bar.disable and self.done > self.start:
+        if self.bar.disable and self.done > max(self.start, self.said_at):
             self._say()
 
     def update(self, count=1):
@@ -90,7 +90,7 @@ class Progress:
         self.update(step - self.done)
 
     def _say(self):
-        self.said = time.monotonic()
+        self.said, self.said_at = time.monotonic(), self.done
         seconds = self.said - self.began
         rate = (self.done - self.start) / seconds
         of = f" of {self.total}" if self.total else ""

@@ -102,6 +102,7 @@ def test_progress_without_a_terminal_is_a_line_a_minute(capsys, monkeypatch):
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == "training: 31 of 100 steps in 01:03, 0.333 a second, 03:27 left, loss 0.5"
     assert len(lines) == 3
+    assert len(set(lines)) == 3
     with runs.Progress("drawing", 5, unit="lines"):
         pass
     assert not capsys.readouterr().err
