@@ -251,7 +251,7 @@ def save_encoder(student, teacher, path):
 
 
 @torch.inference_mode()
-def agreement(encoder, teacher, lines, indices, progress=None):
+def agreement(encoder, teacher, lines, indices):
     """Cosine similarity of the (14, 1280) features that two extractors give of line images, (n,) float64: what the distillation is judged by.
 
     lines[i]: (96, W) uint8, for i in `indices`.
@@ -261,6 +261,4 @@ def agreement(encoder, teacher, lines, indices, progress=None):
     for index in indices:
         pixels = torch.from_numpy(images.pad_to_width(lines[index])[None]).to(device)
         cosines.append(F.cosine_similarity(encoder(pixels).flatten(), teacher(pixels).flatten(), dim=0).item())
-        if progress:
-            progress(1)
     return np.array(cosines)
