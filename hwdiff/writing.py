@@ -120,7 +120,7 @@ def require_style_weights(network, extractor):
     """Raises HwdiffError when `extractor` has other weights than the features that the model of `network` was trained on."""
     trained = network.info.get("style_weights")
     if not network.info and extractor.name == "hwdiff, distilled":
-        warnings.warn("the authors' models were trained with ImageNet's features; give Keras's MobileNetV2 weights with --style-encoder", stacklevel=4)
+        warnings.warn("the authors' models were trained with ImageNet's features; give Keras's weights with --style-encoder FILE", stacklevel=4)
     elif not network.info and extractor.padding != "right-bottom":
         warnings.warn("the authors' models were trained with Keras's style weights, which pad right and bottom; these pad both sides", stacklevel=4)
     if trained and trained["fingerprint"] != extractor.fingerprint:
