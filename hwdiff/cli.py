@@ -29,6 +29,12 @@ class Split(StrEnum):
     official = "official"
 
 
+class Part(StrEnum):
+    train = "train"
+    validation = "validation"
+    test = "test"
+
+
 class Form(StrEnum):
     paper = "paper"
     released = "released"
@@ -261,6 +267,34 @@ def _print_agreement(dataset, lines, encoder, teacher):
 
 
 @command
+def train_reader(
+    data: Annotated[Path, typer.Option(help="The dataset file that hwdiff prepare wrote.")],
+    out: Annotated[Path, typer.Option(help="The folder of the run; reader.safetensors in it is the reader.")],
+    preset: Annotated[str, typer.Option(help="smoke or full.")] = "full",
+    steps: Annotated[int | None, typer.Option(help="Steps instead of the preset's.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Lines a batch instead of the preset's.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="The highest learning rate instead of the preset's.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of weights, order and variations.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder; without one there, begin it.")] = False,
+    minutes: Minutes = None,
+    device: Device = None,
+):
+    """Train a reader, which measures legibility; Ctrl-C saves it."""
+    from hwdiff.checkpoint import find_device
+    from hwdiff.data.dataset import Dataset
+    from hwdiff.evaluation import reader_training
+    from hwdiff.runs import Progress, Stop
+
+    config = reader_training.preset(preset, steps=steps, batch_size=batch_size, learning_rate=learning_rate, seed=seed)
+    with Stop(minutes) as stop, Progress("training the reader", config.steps) as progress:
+        reached = reader_training.train_reader(config, Dataset(data), out, find_device(device), resume, stop, progress.reach)
+    if reached < config.steps:
+        print(f"{stop.reason}: saved at step {reached} of {config.steps}; go on with the same command and --resume")
+        raise typer.Exit(130 if stop.signal else UNFINISHED)
+    print(f"wrote {out / 'reader.safetensors'}; try: hwdiff legibility --data {data} --reader {out / 'reader.safetensors'}")
+
+
+@command
 def chain(
     data: Annotated[Path, typer.Option(help="The dataset file that hwdiff prepare wrote.")],
     out: Annotated[Path, typer.Option(help="The folder of the whole; the same command again goes on where it was stopped.")],
@@ -333,6 +367,74 @@ def write(
     )
     ink.save(out)
     print(f"wrote {out}: {len(ink)} points, {len(ink.strokes())} strokes")
+
+
+@command
+def read(
+    file: Annotated[
+        Path, typer.Argument(help="Ink that hwdiff write saved (.svg), a line file of IAM (.xml), or a dataset file (.npz) with --line.")
+    ],
+    line: Annotated[str | None, typer.Option(help="Which line of a dataset file, such as a01-000u-01.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="A figure of how it was read, *.png or *.svg.")] = None,
+    reader: Annotated[Path | None, typer.Option(help="A file that hwdiff train-reader wrote, instead of the bundled reader.")] = None,
+    device: Device = None,
+):
+    """Read ink: what a recogniser makes of it.
+
+    No dictionary and no language model helps it.
+    """
+    from hwdiff.evaluation.legibility import read as read_inks
+    from hwdiff.evaluation.reader import BUNDLED, load_reader
+    from hwdiff.figures import plot_reading, save_figure
+    from hwdiff.ink import Ink
+
+    if (file.suffix == ".npz") != (line is not None):
+        raise HwdiffError(f"{file}: give --line with a dataset file (.npz), and only there")
+    if line is None:
+        ink = Ink.load(file)
+    else:
+        from hwdiff.data.dataset import Dataset
+
+        dataset = Dataset(file)
+        ink = dataset.ink(dataset.index_of(line))
+    [reading] = read_inks([ink], load_reader(reader or BUNDLED, device))
+    print(reading.text)
+    if out:
+        save_figure(plot_reading(ink.trimmed(), reading), out)
+        print(f"wrote {out}")
+
+
+@command
+def legibility(
+    data: Annotated[Path, typer.Option(help="A dataset file.")],
+    part: Annotated[Part, typer.Option(help="Which of its lines.")] = Part.test,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="All of it as a file, *.json.")] = None,
+    reader: Annotated[Path | None, typer.Option(help="A file that hwdiff train-reader wrote, instead of the bundled reader.")] = None,
+    device: Device = None,
+):
+    """Measure how legible a dataset's lines are.
+
+    Character and word error rates of the reader, with bootstrap intervals over forms.
+    """
+    from hwdiff.data.dataset import Dataset
+    from hwdiff.evaluation.legibility import legibility as measure
+    from hwdiff.evaluation.reader import BUNDLED, load_reader
+    from hwdiff.files import replacing
+
+    dataset, judge = Dataset(data), load_reader(reader or BUNDLED, device)
+    indices = dataset.part(part.value)
+    if not len(indices):
+        raise HwdiffError(f"{data}: has no lines in the part {part.value}")
+    result = measure([dataset.ink(index) for index in indices], judge, groups=dataset.forms[indices])
+    known = {"train": " (seen in training)", "validation": " (watched in training)"}.get(part.value, "")
+    print(
+        f"{data}, part {part.value}{known if judge.info.get('dataset') == dataset.content else ''}: {result.lines} lines, {result.characters} characters"
+    )
+    print(result.table())
+    if out:
+        with replacing(out) as temporary:
+            temporary.write_text(json.dumps({"reader": judge.info, "part": part.value, **asdict(result)}, indent=1))
+        print(f"wrote {out}")
 
 
 @command

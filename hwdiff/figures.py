@@ -7,10 +7,12 @@ import matplotlib
 import numpy as np
 import torch
 import torch.nn.functional as F
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from hwdiff.data import images
 from hwdiff.errors import HwdiffError
+from hwdiff.evaluation.reader import ALPHABET
 from hwdiff.files import replacing
 
 # Loss (stroke + pen) of a public PyTorch port on training batches: constant learning rate 3e-4, released noise levels, padding included.
@@ -75,6 +77,45 @@ def plot_inks(inks, columns=1, title=None):
         axes.imshow(ink.to_image(), cmap="gray", vmin=0, vmax=255)
         axes.set_title(ink.text, fontsize=7, loc="left", pad=2)
         axes.set_axis_off()
+    return figure
+
+
+def plot_reading(ink, reading):
+    """How a line was read: its ink coloured by the character that each part was read as, and below how probable each was, with its rival in grey.
+
+    ink: an `Ink`, trimmed.   reading: the `Reading` of it.
+    """
+    from hwdiff.evaluation.corruption import letters
+
+    figure = Figure(figsize=(max(5.0, 0.3 * len(reading.text)), 3), layout="constrained")
+    above, below = figure.subplots(2, sharex=True, height_ratios=(2, 1))
+    positions = np.cumsum(ink.offsets, axis=0, dtype=np.float64)
+    bounds = letters(ink, reading)
+    owner = np.searchsorted(bounds[1:-1], np.arange(len(ink)), side="right")
+    colours = np.array([*matplotlib.color_sequences["Dark2"][:7]])
+    drawn = np.flatnonzero(~ink.pen_up[1:]) + 1
+    segments = np.stack((positions[drawn - 1], positions[drawn]), axis=1)
+    above.add_collection(LineCollection(segments, colors=colours[owner[drawn] % len(colours)], linewidths=1.6, capstyle="round"))
+    dots = np.flatnonzero(ink.pen_up & np.append(ink.pen_up[1:], True))
+    above.scatter(*positions[dots].T, s=3, c=colours[owner[dots] % len(colours)])
+    above.set_aspect("equal", adjustable="datalim")
+    above.set_axis_off()
+    above.set_title("".join(("read as: ", reading.text, f"\nmeant: {ink.text}" if ink.text else "")), fontsize=8, loc="left")
+    top = positions[:, 1].max()
+    for number, (character, probability, point) in enumerate(zip(reading.text, reading.probabilities, reading.points, strict=True)):
+        start = bounds[number] - (character == " ")  # a blank stands in the middle of its pen-up move
+        x, colour = positions[start : bounds[number + 1], 0].mean(), colours[number % len(colours)]
+        above.text(x, top + 1, "␣" if character == " " else character, color=colour, ha="center", va="bottom", fontsize=9)
+        rivals = reading.classes[point // 2].copy()
+        rivals[[0, ALPHABET.index(character) + 1]] = 0
+        rival = int(rivals.argmax())
+        below.bar(x, probability, width=1.2, color=colour)
+        if rivals[rival] > 0.02:
+            below.bar(x, rivals[rival], width=1.2, bottom=probability, color="0.75")
+            below.text(x, probability + rivals[rival], ALPHABET[rival - 1], color="0.3", ha="center", va="bottom", fontsize=7)
+    below.set(ylim=(0, 1.15), ylabel="probability", yticks=(0, 0.5, 1))
+    below.tick_params(labelsize=7, bottom=False, labelbottom=False)
+    below.spines[["top", "right", "bottom"]].set_visible(False)
     return figure
 
 

@@ -5,6 +5,7 @@ from html import escape
 from pathlib import Path
 
 import numpy as np
+from lxml import etree
 
 from hwdiff.data import images, strokes
 from hwdiff.errors import HwdiffError
@@ -39,6 +40,49 @@ class Ink:
 
     def __len__(self):
         return len(self.offsets)
+
+    @classmethod
+    def load(cls, path):
+        """The ink of a file: an `.svg` that `save` wrote (to 0.01 of the unit, its text the title), or an `.xml` line file of IAM's lineStrokes
+        as the model sees it (merged and normalised; without a text).
+
+        Raises HwdiffError when the file is missing or holds no such ink.
+        """
+        path = Path(path)
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise HwdiffError(
+                f"{path}: cannot be read ({error.strerror}); give an .svg that hwdiff write made, or an .xml line file of IAM"
+            ) from error
+        try:
+            return cls._of_line_file(content) if path.suffix.lower() == ".xml" else cls._of_svg(content)
+        except (ValueError, LookupError, etree.XMLSyntaxError) as error:
+            raise HwdiffError(f"{path}: holds no ink ({error}); give an .svg that hwdiff write made, or an .xml line file of IAM") from error
+
+    @classmethod
+    def _of_line_file(cls, content):
+        from hwdiff.data.iam import parse_points  # what else reads the archives takes a while to load
+
+        offsets, pen_up = strokes.to_offsets(*parse_points(content))
+        merged, pen_up = strokes.merge(offsets, pen_up, strokes.merge_collinear(offsets))
+        scale = strokes.scale_of(merged)
+        if not scale:
+            raise ValueError("strokes without extent")
+        return cls(merged / scale, np.concatenate(([True], pen_up[1:])))
+
+    @classmethod
+    def _of_svg(cls, content):
+        root = etree.fromstring(content, etree.XMLParser(resolve_entities=False, no_network=True))
+        [path] = root.iter("{*}path")
+        subpaths = [np.array(part.replace("L", " ").split(), dtype=float).reshape(-1, 2) for part in path.get("d").split("M")[1:]]
+        # A dot was written as two points, so that it can be seen.
+        subpaths = [part[:1] if len(part) == 2 and (part[0] == part[1]).all() else part for part in subpaths]
+        points = np.concatenate([np.zeros((0, 2)), *subpaths])
+        pen_up = np.zeros(len(points), dtype=bool)
+        pen_up[np.cumsum([0, *map(len, subpaths)])[:-1]] = True
+        offsets = np.diff(points, axis=0, prepend=points[:1]) * (1, -1)
+        return cls(offsets, pen_up, root.findtext("{*}title", ""))
 
     def trimmed(self):
         """Without the pen-up moves at its end: the padding that the model writes after the text.

@@ -114,14 +114,16 @@ def clip_gradients(network, clipping):
     return norm
 
 
-def training_order(lengths, config, done=0):
+def training_order(lengths, batch_size, seed, done=0, bucketed=True):
     """Endless batches of positions in `lengths` (n,), epoch after epoch, from that of step `done` + 1 on: a function of seed and step alone.
+
+    bucketed: see `batch_order`.
 
     Raises HwdiffError when there are fewer lines than make one batch.
     """
-    epoch, at = divmod(done, max(1, len(lengths) // config.batch_size))
+    epoch, at = divmod(done, max(1, len(lengths) // batch_size))
     while True:
-        yield from batch_order(lengths, config.batch_size, config.seed, epoch, bucketed=config.padding == "bucket")[at:]
+        yield from batch_order(lengths, batch_size, seed, epoch, bucketed)[at:]
         epoch, at = epoch + 1, 0
 
 
@@ -184,7 +186,7 @@ def train(config, dataset, style_features, out, device, resume=False, stop=None,
         done = folder.step_to_resume(resume)
         if processes.mean(torch.tensor(float(done), device=device)).item() != done:
             raise HwdiffError(f"{folder.path}: the processes do not see the same state; let them share a disk")
-        order = training_order(dataset.lengths[train_lines], config, done)
+        order = training_order(dataset.lengths[train_lines], config.batch_size, config.seed, done, bucketed=config.padding == "bucket")
         order = chain([next(order)], order)  # whatever is wrong with the data shows before anything is written
         processes.wait()
         if processes.first:

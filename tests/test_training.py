@@ -307,10 +307,10 @@ def test_clipping_all_keeps_the_direction_and_clipping_each_does_not():
 
 def test_the_order_goes_on_from_any_step():
     lengths = np.random.default_rng(0).integers(50, 488, 30)
-    whole = [batch.tolist() for batch in islice(training.training_order(lengths, CONFIG), 20)]
+    whole = [batch.tolist() for batch in islice(training.training_order(lengths, CONFIG.batch_size, CONFIG.seed), 20)]
     assert len({position for batch in whole[:7] for position in batch}) == 28  # an epoch repeats none
     for done in (1, 7, 13):
-        assert [batch.tolist() for batch in islice(training.training_order(lengths, CONFIG, done), 20 - done)] == whole[done:]
+        assert [batch.tolist() for batch in islice(training.training_order(lengths, CONFIG.batch_size, CONFIG.seed, done), 20 - done)] == whole[done:]
 
 
 def test_a_start_that_fails_leaves_the_folder_free(dataset, features, tmp_path):

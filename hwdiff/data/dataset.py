@@ -15,6 +15,7 @@ from hwdiff.data import iam, images, strokes, synthetic, tokenizer
 from hwdiff.data.lines import Limits, Report, drawable_strokes
 from hwdiff.errors import HwdiffError
 from hwdiff.files import replacing
+from hwdiff.ink import Ink
 
 FORMAT = "hwdiff dataset 1"
 PARTS = ("train", "validation", "test")
@@ -226,6 +227,17 @@ class Dataset:
         offsets, pen_up = strokes.merge(*self._recorded(index))
         pen_up[0] = True
         return (offsets / strokes.scale_of(offsets)).astype(np.float32), pen_up
+
+    def ink(self, index):
+        """The line as an `Ink` with its text."""
+        return Ink(*self.strokes(index), str(self.texts[index]))
+
+    def index_of(self, line_id):
+        """The number of the line called `line_id`. Raises HwdiffError when there is none."""
+        [found] = np.nonzero(self.ids == line_id)
+        if not len(found):
+            raise HwdiffError(f"{self.path}: no line {line_id!r} in it; its first is {self.ids[0]}, its last {self.ids[-1]}")
+        return int(found[0])
 
     def tokens(self, index):
         """Tokens of the line's text with its end token, (L,) int64."""

@@ -1,0 +1,1 @@
+"""Measuring what was written: whether it can be read."""
