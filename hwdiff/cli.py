@@ -426,10 +426,8 @@ def legibility(
     if not len(indices):
         raise HwdiffError(f"{data}: has no lines in the part {part.value}")
     result = measure([dataset.ink(index) for index in indices], judge, groups=dataset.forms[indices])
-    known = {"train": " (seen in training)", "validation": " (watched in training)"}.get(part.value, "")
-    print(
-        f"{data}, part {part.value}{known if judge.info.get('dataset') == dataset.content else ''}: {result.lines} lines, {result.characters} characters"
-    )
+    marks = {"train": " (seen in training)", "validation": " (watched in training)"} if judge.info.get("dataset") == dataset.content else {}
+    print(f"{data}, part {part.value}{marks.get(part.value, '')}: {result.lines} lines, {result.characters} characters")
     print(result.table())
     if out:
         with replacing(out) as temporary:

@@ -57,7 +57,7 @@ class Ink:
             ) from error
         try:
             return cls._of_line_file(content) if path.suffix.lower() == ".xml" else cls._of_svg(content)
-        except (ValueError, LookupError, etree.XMLSyntaxError) as error:
+        except (ValueError, LookupError, etree.XMLSyntaxError, HwdiffError) as error:
             raise HwdiffError(f"{path}: holds no ink ({error}); give an .svg that hwdiff write made, or an .xml line file of IAM") from error
 
     @classmethod
@@ -75,7 +75,7 @@ class Ink:
     def _of_svg(cls, content):
         root = etree.fromstring(content, etree.XMLParser(resolve_entities=False, no_network=True))
         [path] = root.iter("{*}path")
-        subpaths = [np.array(part.replace("L", " ").split(), dtype=float).reshape(-1, 2) for part in path.get("d").split("M")[1:]]
+        subpaths = [np.array(part.replace("L", " ").split(), dtype=float).reshape(-1, 2) for part in path.attrib["d"].split("M")[1:]]
         # A dot was written as two points, so that it can be seen.
         subpaths = [part[:1] if len(part) == 2 and (part[0] == part[1]).all() else part for part in subpaths]
         points = np.concatenate([np.zeros((0, 2)), *subpaths])

@@ -6,7 +6,10 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from hwdiff import Ink
 from hwdiff.cli import app
+from hwdiff.data.dataset import Dataset
+from hwdiff.evaluation.legibility import read
 
 
 def hwdiff(*arguments):
@@ -54,6 +57,38 @@ def test_report(trained):
     assert Image.open(trained / "figures" / "samples.png").width > 1000
 
 
+def test_reading(trained):
+    data, ink = trained / "data" / "lines.npz", trained / "ink.svg"
+    dataset = Dataset(data)
+    dataset.ink(0).save(ink)
+    [reading] = read([Ink.load(ink)])
+    result = hwdiff("read", ink, "-o", trained / "reading.png")
+    assert result.exit_code == 0, result.output
+    assert result.output.splitlines()[0] == reading.text
+    assert Image.open(trained / "reading.png").width > 300
+    [reading] = read([dataset.ink(1)])
+    assert hwdiff("read", data, "--line", dataset.ids[1]).output.splitlines()[0] == reading.text
+
+
+def test_training_a_reader_and_measuring_legibility(trained):
+    data, out = trained / "data" / "lines.npz", trained / "reader"
+    options = ("train-reader", "--data", data, "--out", out, "--preset", "smoke", "--batch-size", 4, "--steps", 3)
+    result = hwdiff(*options, "--minutes", 0)
+    assert result.exit_code == 3
+    assert "time is up: saved at step 1 of 3; go on with the same command and --resume" in result.output
+    assert hwdiff(*options, "--resume").exit_code == 0
+    for part, mark in (("test", "part test: 4 lines"), ("train", "part train (seen in training): 16 lines")):
+        result = hwdiff("legibility", "--data", data, "--part", part, "--reader", out / "reader.safetensors", "-o", trained / "legibility.json")
+        assert result.exit_code == 0, result.output
+        assert mark in result.output
+        assert "character error rate" in result.output
+        assert "the same readings, texts shuffled" in result.output
+    written = json.loads((trained / "legibility.json").read_text())
+    assert written["lines"] == len(written["readings"]) == 16
+    assert written["reader"]["step"] == 3
+    assert "part train: 16 lines" in hwdiff("legibility", "--data", data, "--part", "train").output  # the bundled reader knows other lines
+
+
 def test_preparing_twice_says_so(trained, source):
     again = hwdiff("prepare", "--source", source, "--out", trained / "data" / "lines.npz")
     assert "nothing to do" in again.output
@@ -71,6 +106,12 @@ def test_preparing_twice_says_so(trained, source):
             ("write", "hi", "--model", "{run}/model.safetensors", "--style", "no.png", "--style-encoder", "{weights}", "-o", "a.svg"),
             "no.png: no such file",
         ),
+        (("read", "none.svg"), "none.svg: cannot be read"),
+        (("read", "{data}"), "lines.npz: give --line with a dataset file"),
+        (("read", "{data}", "--line", "z"), "lines.npz: no line 'z' in it; its first is a01-000u-01"),
+        (("read", "{run}/config.json"), "config.json: holds no ink"),
+        (("legibility", "--data", "{data}", "--reader", "{run}/model.safetensors"), "model.safetensors: format 'hwdiff checkpoint 1', but"),
+        (("train-reader", "--data", "{data}", "--out", "x", "--preset", "huge"), "no such preset of the reader as 'huge'"),
         (("train", "--data", "none.npz", "--out", "x"), "none.npz: no such file; make it with hwdiff prepare"),
         (("train", "--data", "{data}", "--out", "{run}", "--style-encoder", "{weights}"), "holds a training run already"),
         (("train", "--data", "{data}", "--out", "x", "--precision", "fp8"), "precision = 'fp8': choose one of fp32, bf16"),

@@ -1,3 +1,4 @@
+import tarfile
 import xml.etree.ElementTree as ET
 
 import numpy as np
@@ -78,3 +79,52 @@ def test_empty_ink_is_a_blank_page():
 def test_arrays_that_do_not_fit_are_refused(offsets, pen_up):
     with pytest.raises(HwdiffError, match="ink:"):
         Ink(offsets, pen_up)
+
+
+def test_ink_comes_back_from_its_svg(ink, tmp_path):
+    ink.save(tmp_path / "ink.svg")
+    again = Ink.load(tmp_path / "ink.svg")
+    assert again.text == "a & b"
+    assert again.pen_up.tolist() == ink.pen_up.tolist()
+    np.testing.assert_allclose(again.offsets[1:], ink.offsets[1:], atol=0.01)
+    again.save(tmp_path / "again.svg")
+    assert (tmp_path / "again.svg").read_text() == (tmp_path / "ink.svg").read_text()
+
+
+def test_empty_ink_comes_back_empty(tmp_path):
+    Ink(np.zeros((0, 2)), []).save(tmp_path / "empty.svg")
+    assert len(Ink.load(tmp_path / "empty.svg")) == 0
+
+
+def test_a_line_file_of_iam_is_loaded_as_the_model_sees_it(dataset, source, tmp_path):
+    with tarfile.open(source / "lineStrokes-all.tar.gz") as archive:
+        for number in (0, 7):
+            line_id = str(dataset.ids[number])
+            member = next(member for member in archive if member.name.endswith(f"{line_id}.xml"))
+            (tmp_path / "line.xml").write_bytes(archive.extractfile(member).read())
+            ink, wanted = Ink.load(tmp_path / "line.xml"), dataset.ink(dataset.index_of(line_id))
+            np.testing.assert_array_equal(ink.offsets, wanted.offsets)
+            assert ink.pen_up.tolist() == wanted.pen_up.tolist()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.svg", "no XML", "holds no ink"),
+        ("a.svg", '<svg xmlns="http://www.w3.org/2000/svg"/>', "holds no ink"),
+        ("a.svg", '<svg xmlns="http://www.w3.org/2000/svg"><path d="M0 0 C 1 2 3 4"/></svg>', "holds no ink"),
+        ("a.svg", '<svg xmlns="http://www.w3.org/2000/svg"><path/></svg>', "holds no ink"),
+        ("a.svg", '<svg xmlns="http://www.w3.org/2000/svg"><path d="M0 0 L nan 1"/></svg>', "not finite"),
+        ("a.xml", "<WhiteboardCaptureSession/>", "strokes without extent"),
+        ("a.png", "", "holds no ink"),
+    ],
+)
+def test_what_is_no_ink_is_refused(tmp_path, name, content, message):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(HwdiffError, match=message):
+        Ink.load(tmp_path / name)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(HwdiffError, match=r"none.svg: cannot be read \(No such file"):
+        Ink.load(tmp_path / "none.svg")

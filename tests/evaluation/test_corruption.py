@@ -1,0 +1,92 @@
+"""What a generator gets wrong must raise the error rate, and about as much as was spoilt."""
+
+import numpy as np
+import pytest
+
+from hwdiff.evaluation import corruption
+from hwdiff.evaluation.legibility import legibility, read
+from hwdiff.ink import Ink
+
+
+@pytest.fixture(scope="module")
+def readings(lines, reader):
+    return read(lines, reader)
+
+
+@pytest.fixture(scope="module")
+def error_of(lines, reader):
+    """spoil(ink, reading, number) -> the error rate of the lines so spoilt."""
+
+    def measure(spoil):
+        spoilt = [spoil(ink, reading, number) for number, (ink, reading) in enumerate(zip(lines, read(lines, reader), strict=True))]
+        return legibility(spoilt, reader, resamples=10).cer.value
+
+    return measure
+
+
+@pytest.fixture(scope="module")
+def as_written(error_of):
+    return error_of(lambda ink, *_: ink)
+
+
+def test_the_ink_is_legible_to_begin_with(as_written):
+    assert as_written < 0.25
+
+
+@pytest.mark.parametrize("share", [0.1, 0.3])
+def test_missing_letters_are_missed(error_of, as_written, share):
+    rise = error_of(lambda ink, reading, number: corruption.without_letters(ink, reading, share, number)) - as_written
+    assert 0.6 * share < rise < 1.6 * share
+
+
+@pytest.mark.parametrize("share", [0.1, 0.3])
+def test_doubled_letters_are_read_twice(error_of, as_written, share):
+    rise = error_of(lambda ink, reading, number: corruption.with_doubled_letters(ink, reading, share, number)) - as_written
+    assert 0.5 * share < rise < 1.6 * share
+
+
+@pytest.mark.parametrize("share", [0.1, 0.3, 0.6])
+def test_ink_after_the_text_is_read(error_of, as_written, lines, share):
+    rise = error_of(lambda ink, _, number: corruption.with_more_ink(ink, lines[number - 1], share)) - as_written
+    assert 0.7 * share < rise < 1.6 * share
+
+
+def test_more_jitter_is_less_legible(error_of, as_written):
+    rates = [error_of(lambda ink, _, number, size=size: corruption.with_jitter(ink, size, number)) for size in (0.1, 0.2, 0.4, 1.0)]
+    assert as_written < rates[0] + 0.02
+    assert rates[0] + 0.02 < rates[1]
+    assert rates[1] + 0.1 < rates[2]
+    assert rates[2] + 0.1 < rates[3]
+    assert rates[3] > 0.6
+
+
+def test_a_whole_line_may_lie_anywhere_and_have_any_size(lines, reader):
+    few = lines[:10]
+    before = [reading.text for reading in read(few, reader)]
+    assert [reading.text for reading in read([Ink(7.3 * ink.offsets, ink.pen_up) for ink in few], reader)] == before
+
+
+def test_sizes_that_change_within_a_line_are_noticed(error_of, as_written):
+    twice, four_times = (error_of(lambda ink, *_, factor=factor: corruption.with_scaled_end(ink, factor)) for factor in (2, 4))
+    assert as_written < twice < four_times
+    assert four_times > as_written + 0.06
+
+
+def test_words_written_over_one_another_are_noticed(error_of, as_written):
+    assert error_of(lambda ink, reading, _: corruption.with_piled_words(ink, reading)) > as_written + 0.15
+
+
+def test_each_point_belongs_to_one_character(lines, readings):
+    for ink, reading in zip(lines, readings, strict=True):
+        bounds = corruption.letters(ink, reading)
+        assert len(bounds) == len(reading.text) + 1
+        assert (bounds[0], bounds[-1]) == (0, len(ink))
+        assert (np.diff(bounds) >= 0).all()
+
+
+def test_nothing_is_left_out_of_what_is_unread():
+    ink = Ink([[0, 0], [1, 1]], [True, False], "a")
+    [reading] = read([ink])
+    reading.text, reading.points = "", np.zeros(0, dtype=int)
+    assert len(corruption.without_letters(ink, reading, 0.5)) == 0
+    assert corruption.letters(ink, reading).tolist() == [2]

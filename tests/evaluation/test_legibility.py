@@ -1,0 +1,176 @@
+import numpy as np
+import pytest
+
+from hwdiff.errors import HwdiffError
+from hwdiff.evaluation import legibility as measures
+from hwdiff.evaluation.legibility import Reading, legibility, read
+from hwdiff.evaluation.reader import ALPHABET, BLANK, Reader, ReaderConfig
+from hwdiff.ink import Ink
+
+
+def ink(text, length=20):
+    generator = np.random.default_rng(len(text))
+    return Ink(generator.normal(0, 1, (length, 2)), np.zeros(length, dtype=bool), text)
+
+
+@pytest.fixture
+def judged(monkeypatch):
+    """legibility of (text, what is read) pairs, without ink."""
+
+    def judge(pairs, **options):
+        monkeypatch.setattr(measures, "read", lambda inks, reader: [Reading(found, None, None, None) for _, found in pairs])
+        return legibility([ink(text) for text, _ in pairs], Reader(ReaderConfig(c1=4, c2=4, c3=4, convolutions=0, hidden=4, layers=1)), **options)
+
+    return judge
+
+
+def test_rates_are_edits_as_a_share_of_the_text(judged):
+    result = judged([("hand writing", "hand writing"), ("pen and ink", "pan nd inkk")])
+    assert result.lines == 2
+    assert result.characters == 23
+    assert result.cer.value == pytest.approx(3 / 23)  # e as a, a left out, k put in
+    assert result.wer.value == pytest.approx(3 / 5)
+    assert result.confusions == [("", "k", 1), ("a", "", 1), ("e", "a", 1)]
+    assert result.by_character["a"] == (2, 1)
+    assert result.by_character["e"] == (1, 1)
+    assert result.by_character["k"] == (1, 0)  # one too many is no fault of the one that was written
+    assert result.by_length == {"11-20": (2, pytest.approx(3 / 23))}
+    assert result.readings == ["hand writing", "pan nd inkk"]
+
+
+def test_both_sides_are_normalised_alike(judged):
+    result = judged([("  a “b”\n€ ", 'a "b" _')])
+    assert result.cer.value == result.wer.value == 0
+    assert result.outside == {"€": 1}
+    assert judged([("ABC", "abc")]).cer.value == 1
+
+
+def test_nothing_read_is_all_wrong_and_too_much_is_worse(judged):
+    assert judged([("abc", "")]).cer.value == 1
+    assert judged([("abc", "xxxxxx")]).cer.value == 2
+
+
+def test_lines_count_by_length(judged):
+    result = judged([("a" * 10, "a" * 10), ("a" * 11, "b" * 11), ("a" * 41, "a" * 41)])
+    assert result.by_length == {"1-10": (1, 0), "11-20": (1, 1), "41 and more": (1, 0)}
+
+
+def test_the_interval_is_that_of_the_bootstrap(judged):
+    generator = np.random.default_rng(0)
+    edits = generator.random(200) < 0.3
+    pairs = [("a", "b" if wrong else "a") for wrong in edits]
+    result = judged(pairs, resamples=2000)
+    # For single characters the bootstrap is binomial.
+    deviation = np.sqrt(edits.mean() * (1 - edits.mean()) / 200)
+    assert result.cer.low == pytest.approx(edits.mean() - 1.96 * deviation, abs=0.01)
+    assert result.cer.high == pytest.approx(edits.mean() + 1.96 * deviation, abs=0.01)
+    assert judged(pairs, resamples=2000).cer == result.cer
+    assert judged(pairs, resamples=2000, seed=1).cer != result.cer
+
+
+def test_lines_of_a_group_are_drawn_together(judged):
+    # Ten writers who always fail and ten who never do, twenty lines each: as if there were twenty lines, not four hundred.
+    pairs = [("a", "b" if writer < 10 else "a") for writer in range(20) for _ in range(20)]
+    lines, writers = judged(pairs).cer, judged(pairs, groups=[writer for writer in range(20) for _ in range(20)]).cer
+    assert lines.value == writers.value == 0.5
+    assert writers.high - writers.low == pytest.approx(20**0.5 * (lines.high - lines.low), rel=0.2)
+
+
+def test_the_floor_compares_with_the_texts_of_others(judged):
+    result = judged([("aaaa", "aaaa"), ("bbbb", "bbbb"), ("cccc", "cccc")])
+    assert result.cer.value == 0
+    assert result.floor.value == 1
+    assert judged([("aaaa", "aaaa")]).floor is None
+
+
+def test_the_ceiling_is_that_of_real_ink(made_up_lines, reader):
+    result = legibility(made_up_lines[:4], reader, real=made_up_lines[4:8], resamples=100)
+    assert result.ceiling == legibility(made_up_lines[4:8], reader, resamples=100).cer
+    assert result.ceiling_of == "4 real lines"
+    alone = legibility(made_up_lines[:4], reader)
+    assert alone.ceiling.value == reader.info["test"]["cer"]["value"]
+    assert "1263 real lines on which the reader was tested" in alone.table()
+    assert alone.summary() == {"lines": 4, "characters": alone.characters, "cer": vars(alone.cer), "wer": vars(alone.wer)}
+
+
+def test_what_cannot_be_judged_is_refused(reader):
+    with pytest.raises(HwdiffError, match="there is no ink"):
+        legibility([], reader)
+    with pytest.raises(HwdiffError, match="ink 1 has no text"):
+        legibility([ink("a"), ink("  ")], reader)
+    with pytest.raises(HwdiffError, match="1 groups for 2 inks"):
+        legibility([ink("a"), ink("b")], reader, groups=["x"])
+
+
+def test_how_a_line_is_read_does_not_depend_on_the_others(made_up_lines, reader):
+    together = read(made_up_lines, reader)
+    for number in (0, 9, 20):
+        [alone] = read([made_up_lines[number]], reader)
+        assert alone.text == together[number].text
+        assert alone.points.tolist() == together[number].points.tolist()
+        np.testing.assert_allclose(alone.classes, together[number].classes, atol=1e-4)
+
+
+def test_a_reading_tells_where_and_how_surely(made_up_lines, reader):
+    line = made_up_lines[0]
+    [reading] = read([line], reader)
+    assert len(reading.text) == len(reading.probabilities) == len(reading.points) > 10
+    assert reading.classes.shape == (-(-len(line) // 2), len(ALPHABET) + 1)
+    assert (np.diff(reading.points) > 0).all()
+    assert reading.points.max() < len(line) + 1
+    for character, probability, point in zip(reading.text, reading.probabilities, reading.points, strict=True):
+        assert reading.classes[point // 2, ALPHABET.index(character) + 1] == probability == reading.classes[point // 2].max()
+
+
+def test_a_letter_told_twice_needs_a_blank_between():
+    a, b = ALPHABET.index("a") + 1, ALPHABET.index("b") + 1
+    classes = np.full((7, len(ALPHABET) + 1), 0.001, dtype=np.float32)
+    for row, best in enumerate([a, a, BLANK, a, b, BLANK, ALPHABET.index(" ") + 1]):
+        classes[row, best] = 0.5 + 0.01 * row
+    reading = measures._decode(classes)
+    assert reading.text == "aab"
+    assert reading.points.tolist() == [2, 6, 8]  # where each is most probable, in points of the ink
+
+
+@pytest.mark.parametrize("ending", [0, 1, 37])
+def test_pen_up_moves_at_the_end_are_not_read(made_up_lines, reader, ending):
+    line = made_up_lines[0]
+    longer = Ink(np.concatenate((line.offsets, np.ones((ending, 2)))), np.concatenate((line.pen_up, np.ones(ending, dtype=bool))), line.text)
+    assert read([longer], reader)[0].text == read([line], reader)[0].text
+
+
+@pytest.mark.parametrize(
+    ("offsets", "pen_up"),
+    [(np.zeros((0, 2)), []), ([[1, 1]], [False]), ([[1, 1]] * 40, [True] * 40), ([[0, 0]] * 40, [False] * 40), ([[1, 0]] * 40, [False] * 40)],
+)
+def test_ink_without_extent_is_read_as_nothing(offsets, pen_up, reader):
+    empty = Ink(offsets, pen_up, "text")
+    assert read([empty, empty], reader)[1].text == ""
+    assert legibility([empty], reader).cer.value == 1
+
+
+def test_ink_of_two_points_is_read(reader):
+    assert len(read([Ink([[0, 0], [1, 1]], [True, False])], reader)[0].text) <= 2
+
+
+def test_ink_that_goes_on_for_ever_is_refused(reader):
+    with pytest.raises(HwdiffError, match=r"ink 1: 5000 points, but at most 2000 are read at a time; break it into lines"):
+        read([ink("a"), ink("a", 5000)], reader)
+    assert read([ink("a", 2000)], reader)[0].classes.shape[0] == 1000
+
+
+def test_ink_that_is_not_finite_is_refused():
+    with pytest.raises(HwdiffError, match="not finite"):
+        Ink([[np.nan, 0]], [False])
+
+
+def test_real_ink_is_read(iam_dataset, reader):
+    """The claim of the model card, on the lines that the reader has not seen."""
+    indices = iam_dataset.part("test")
+    result = legibility([iam_dataset.ink(index) for index in indices], reader, groups=iam_dataset.forms[indices])
+    assert result.lines == 1263
+    assert result.cer.value < 0.10
+    assert result.cer.value == pytest.approx(reader.info["test"]["cer"]["value"], abs=0.002)
+    assert result.floor.value > 0.85
+    seen = iam_dataset.part("train")[::40]
+    assert legibility([iam_dataset.ink(index) for index in seen], reader).cer.value < result.cer.value

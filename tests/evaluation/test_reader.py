@@ -1,0 +1,134 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from hwdiff.errors import HwdiffError
+from hwdiff.evaluation import reader as readers
+from hwdiff.evaluation.reader import ALPHABET, BUNDLED, Reader, ReaderConfig, encode, features, load_reader, normalise_text, outside, pad, save_reader
+
+SMALL = ReaderConfig(c1=8, c2=8, c3=8, convolutions=1, hidden=8, layers=1)
+
+
+@pytest.mark.parametrize(
+    ("text", "normalised"),
+    [
+        ("  two\t blanks\n", "two blanks"),
+        ("“so” – it’s [sic]", '"so" - it\'s (sic)'),
+        ("5 € & 3 %", "5 _ _ 3 _"),
+        ("e\u0301", "_"),  # one letter, however it is encoded
+        ("Case, Counts!", "Case, Counts!"),
+        (" ", ""),
+    ],
+)
+def test_texts_are_normalised(text, normalised):
+    assert normalise_text(text) == normalised
+    assert normalise_text(normalised) == normalised
+
+
+def test_characters_outside_the_alphabet_are_named():
+    assert outside("5 € & _ 3 €") == ["€", "&", "€"]
+
+
+def test_characters_have_classes_of_their_own():
+    assert len(set(ALPHABET)) == len(ALPHABET)
+    assert encode(ALPHABET.replace(" ", "")).tolist() == [number for number in range(1, len(ALPHABET) + 1) if ALPHABET[number - 1] != " "]
+    assert encode("€").tolist() == encode("_").tolist()
+
+
+def line(seed=0, length=100):
+    generator = np.random.default_rng(seed)
+    return generator.normal(0.3, 1, (length, 2)).astype(np.float32), generator.random(length) < 0.1
+
+
+def test_features_depend_neither_on_size_nor_on_place():
+    offsets, pen_up = line()
+    seen = features(offsets, pen_up)
+    assert seen.shape == (100, readers.FEATURES)
+    assert seen.dtype == np.float32
+    np.testing.assert_allclose(features(1000 * offsets, pen_up), seen, atol=1e-5)
+    # Where the line begins is the first offset; it must move only what is told of that offset itself.
+    moved = offsets.copy()
+    moved[0] += 50
+    np.testing.assert_allclose(features(moved, pen_up)[1:], seen[1:], atol=0.05)
+
+
+def test_features_tell_what_is_written():
+    offsets, pen_up = line()
+    seen = features(offsets, pen_up)
+    for other in (features(offsets * (1, -1), pen_up), features(offsets[:, ::-1], pen_up), features(offsets, ~pen_up)):
+        assert np.abs(other - seen).max() > 0.5
+
+
+@pytest.mark.parametrize("offsets", [np.zeros((0, 2)), np.zeros((1, 2)), np.ones((1, 2)), np.zeros((50, 2)), np.ones((50, 2)) * (1, 0)])
+def test_ink_without_height_has_no_features(offsets):
+    assert features(offsets, np.zeros(len(offsets), dtype=bool)) is None
+
+
+def test_a_pen_that_is_never_down_has_no_features():
+    offsets, _ = line()
+    assert features(offsets, np.ones(len(offsets), dtype=bool)) is None
+
+
+def test_lines_are_padded_to_a_multiple_of_32():
+    padded = pad([features(*line(length=50)), features(*line(length=33))])
+    assert padded.shape == (2, 64, readers.FEATURES)
+    assert not padded[1, 33:].any()
+    assert padded[1, :33].any(dim=1).all()
+
+
+def test_the_network_reads_at_half_the_rate_of_the_points():
+    network = Reader(SMALL).eval()
+    x = torch.randn(3, 64, readers.FEATURES)
+    assert network(x).shape == (3, 32, len(ALPHABET) + 1)
+    assert network(x).exp().sum(dim=-1).sub(1).abs().max() < 1e-5
+    # The whole line is seen from everywhere.
+    x.requires_grad_()
+    network(x)[0, 0].max().backward()
+    assert x.grad[0, -1].abs().sum() > 0
+    assert x.grad[1].abs().sum() == 0
+
+
+def test_a_reader_is_saved_in_half_precision(tmp_path):
+    torch.manual_seed(0)
+    network = Reader(SMALL).eval()
+    save_reader(network, tmp_path / "reader.safetensors", step=7)
+    again = load_reader(tmp_path / "reader.safetensors", "cpu")
+    assert again.info["step"] == 7
+    x = torch.randn(2, 32, readers.FEATURES)
+    assert (again(x) - network(x)).abs().max() < 0.02
+    with safe_open(tmp_path / "reader.safetensors", "pt") as file:
+        kinds = {file.get_tensor(name).dtype for name in file.keys() if "num_batches" not in name}  # noqa: SIM118
+    assert kinds == {torch.half}
+
+
+def test_the_bundled_reader(reader):
+    assert BUNDLED.stat().st_size < 8e6
+    assert sum(weight.numel() for weight in reader.parameters()) < 3e6
+    assert reader.info["test"]["lines"] == 1263
+    assert reader.info["test"]["cer"]["value"] < 0.10
+    assert not reader.training
+
+
+def test_what_is_no_reader_is_refused(tmp_path):
+    with pytest.raises(HwdiffError, match=r"none.safetensors: not a whole reader .* hwdiff train-reader"):
+        load_reader(tmp_path / "none.safetensors")
+    cut = tmp_path / "cut.safetensors"
+    cut.write_bytes(BUNDLED.read_bytes()[:1000])
+    with pytest.raises(HwdiffError, match="not a whole reader"):
+        load_reader(cut)
+    other = tmp_path / "other.safetensors"
+    save_file({"a": torch.zeros(1)}, other)
+    with pytest.raises(HwdiffError, match="format None, but this version reads"):
+        load_reader(other)
+    with safe_open(BUNDLED, "pt") as file:
+        header = json.loads(file.metadata()["hwdiff"])
+    save_file({"a": torch.zeros(1)}, other, metadata={"hwdiff": json.dumps(header)})
+    with pytest.raises(HwdiffError, match="its weights do not fit its header"):
+        load_reader(other)
+    save_file({"a": torch.zeros(1)}, other, metadata={"hwdiff": json.dumps({**header, "alphabet": "abc"})})
+    with pytest.raises(HwdiffError, match="with its alphabet"):
+        load_reader(other)
