@@ -408,6 +408,7 @@ def read(
 def legibility(
     data: Annotated[Path, typer.Option(help="A dataset file.")],
     part: Annotated[Part, typer.Option(help="Which of its lines.")] = Part.test,
+    corrupted: Annotated[bool, typer.Option("--corrupted", help="Also of the same lines spoilt on purpose, in several ways.")] = False,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="All of it as a file, *.json.")] = None,
     reader: Annotated[Path | None, typer.Option(help="A file that hwdiff train-reader wrote, instead of the bundled reader.")] = None,
     device: Device = None,
@@ -417,6 +418,7 @@ def legibility(
     Character and word error rates of the reader, with bootstrap intervals over forms.
     """
     from hwdiff.data.dataset import Dataset
+    from hwdiff.evaluation.corruption import corrupted_rates
     from hwdiff.evaluation.legibility import legibility as measure
     from hwdiff.evaluation.reader import BUNDLED, load_reader
     from hwdiff.files import replacing
@@ -425,13 +427,20 @@ def legibility(
     indices = dataset.part(part.value)
     if not len(indices):
         raise HwdiffError(f"{data}: has no lines in the part {part.value}")
-    result = measure([dataset.ink(index) for index in indices], judge, groups=dataset.forms[indices])
+    inks, forms = [dataset.ink(index).trimmed() for index in indices], dataset.forms[indices]
+    result = measure(inks, judge, groups=forms)
     marks = {"train": " (seen in training)", "validation": " (watched in training)"} if judge.info.get("dataset") == dataset.content else {}
     print(f"{data}, part {part.value}{marks.get(part.value, '')}: {result.lines} lines, {result.characters} characters")
     print(result.table())
+    everything = {"reader": judge.info, "part": part.value, **asdict(result)}
+    if corrupted:
+        everything["corrupted"] = {}
+        for name, rate in corrupted_rates(inks, judge, forms):
+            print(f"spoilt: {name:40}  {rate}")
+            everything["corrupted"][name] = asdict(rate)
     if out:
         with replacing(out) as temporary:
-            temporary.write_text(json.dumps({"reader": judge.info, "part": part.value, **asdict(result)}, indent=1))
+            temporary.write_text(json.dumps(everything, indent=1))
         print(f"wrote {out}")
 
 

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from hwdiff.data import images
 from hwdiff.errors import HwdiffError
+from hwdiff.evaluation.legibility import letters
 from hwdiff.evaluation.reader import ALPHABET
 from hwdiff.files import replacing
 
@@ -85,8 +86,6 @@ def plot_reading(ink, reading):
 
     ink: an `Ink`, trimmed.   reading: the `Reading` of it.
     """
-    from hwdiff.evaluation.corruption import letters
-
     figure = Figure(figsize=(max(5.0, 0.3 * len(reading.text)), 3), layout="constrained")
     above, below = figure.subplots(2, sharex=True, height_ratios=(2, 1))
     positions = np.cumsum(ink.offsets, axis=0, dtype=np.float64)

@@ -78,7 +78,9 @@ def test_training_a_reader_and_measuring_legibility(trained):
     assert "time is up: saved at step 1 of 3; go on with the same command and --resume" in result.output
     assert hwdiff(*options, "--resume").exit_code == 0
     for part, mark in (("test", "part test: 4 lines"), ("train", "part train (seen in training): 16 lines")):
-        result = hwdiff("legibility", "--data", data, "--part", part, "--reader", out / "reader.safetensors", "-o", trained / "legibility.json")
+        result = hwdiff(
+            "legibility", "--data", data, "--part", part, "--reader", out / "reader.safetensors", "-o", trained / "legibility.json", "--corrupted"
+        )
         assert result.exit_code == 0, result.output
         assert mark in result.output
         assert "character error rate" in result.output
@@ -86,6 +88,8 @@ def test_training_a_reader_and_measuring_legibility(trained):
     written = json.loads((trained / "legibility.json").read_text())
     assert written["lines"] == len(written["readings"]) == 16
     assert written["reader"]["step"] == 3
+    assert "spoilt: 1 letter in 10 missing" in result.output
+    assert len(written["corrupted"]) > 8
     assert "part train: 16 lines" in hwdiff("legibility", "--data", data, "--part", "train").output  # the bundled reader knows other lines
 
 

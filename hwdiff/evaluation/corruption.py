@@ -2,30 +2,8 @@
 
 import numpy as np
 
+from hwdiff.evaluation.legibility import legibility, letters, read
 from hwdiff.ink import Ink
-
-
-def letters(ink, reading):
-    """Which points each character of a reading was read from: (len(text) + 1,) bounds; character i has the points bounds[i] to bounds[i + 1].
-
-    ink: an `Ink`, trimmed.   reading: its `Reading`. A blank has the widest pen-up move to the right between its neighbours. Other bounds lie
-    at the pen-up move nearest to the middle between the places at which two characters were told, or without one in the middle.
-    """
-    places, bounds = reading.points, np.zeros(len(reading.text) + 1, dtype=int)
-    for number in range(1, len(reading.text)):
-        before, after = places[number - 1], places[number]
-        bounds[number] = (before + after + 1) // 2
-        moves = np.flatnonzero(ink.pen_up[before + 1 : after + 1]) + before + 1
-        if len(moves):
-            bounds[number] = moves[np.abs(moves - bounds[number]).argmin()]
-    for number in [place for place, character in enumerate(reading.text) if character == " "]:  # neither the first nor the last is one
-        before, after = places[number - 1], places[number + 1]
-        moves = np.flatnonzero(ink.pen_up[before + 1 : after + 1]) + before + 1
-        if len(moves):
-            widest = moves[ink.offsets[moves, 0].argmax()]
-            bounds[number : number + 2] = widest, widest + 1
-    bounds[-1] = len(ink)
-    return np.maximum.accumulate(bounds)
 
 
 def without_letters(ink, reading, share, seed=0):
@@ -77,3 +55,29 @@ def with_piled_words(ink, reading):
         at = bounds[number]
         offsets[at, 0] = offsets[0, 0] - offsets[:at, 0].sum()
     return Ink(offsets, ink.pen_up, ink.text)
+
+
+CORRUPTIONS = {  # of an ink, its reading, another ink and a seed
+    "1 letter in 10 missing": lambda ink, reading, other, seed: without_letters(ink, reading, 0.1, seed),
+    "3 letters in 10 missing": lambda ink, reading, other, seed: without_letters(ink, reading, 0.3, seed),
+    "1 letter in 10 doubled": lambda ink, reading, other, seed: with_doubled_letters(ink, reading, 0.1, seed),
+    "3 letters in 10 doubled": lambda ink, reading, other, seed: with_doubled_letters(ink, reading, 0.3, seed),
+    "a tenth of another line after the text": lambda ink, reading, other, seed: with_more_ink(ink, other, 0.1),
+    "half of another line after the text": lambda ink, reading, other, seed: with_more_ink(ink, other, 0.5),
+    "second half twice as large": lambda ink, reading, other, seed: with_scaled_end(ink, 2),
+    "second half four times as large": lambda ink, reading, other, seed: with_scaled_end(ink, 4),
+    "jitter, 0.1 standard deviations": lambda ink, reading, other, seed: with_jitter(ink, 0.1, seed),
+    "jitter, 0.4 standard deviations": lambda ink, reading, other, seed: with_jitter(ink, 0.4, seed),
+    "words on top of one another": lambda ink, reading, other, seed: with_piled_words(ink, reading),
+}
+
+
+def corrupted_rates(inks, reader, groups=None, seed=0):
+    """Yields (what was done to the ink, character error rate as a `Rate`) for each of CORRUPTIONS.
+
+    inks: at least two, trimmed.   groups: see `legibility`.   seed: of what is chosen and shaken, another one for each line.
+    """
+    readings = read(inks, reader)
+    for name, spoil in CORRUPTIONS.items():
+        spoilt = [spoil(ink, reading, inks[number - 1], (seed, number)) for number, (ink, reading) in enumerate(zip(inks, readings, strict=True))]
+        yield name, legibility(spoilt, reader, groups=groups).cer

@@ -70,6 +70,29 @@ def _decode(classes):
     return Reading(text[first:last], classes[peaks, best[peaks]], 2 * peaks, classes)
 
 
+def letters(ink, reading):
+    """Which points each character of a reading was read from: (len(text) + 1,) bounds; character i has the points bounds[i] to bounds[i + 1].
+
+    ink: an `Ink`, trimmed.   reading: its `Reading`. A blank has the widest pen-up move to the right between its neighbours. Other bounds lie
+    at the pen-up move nearest to the middle between the places at which two characters were told, or without one in the middle.
+    """
+    places, bounds = reading.points, np.zeros(len(reading.text) + 1, dtype=int)
+    for number in range(1, len(reading.text)):
+        before, after = places[number - 1], places[number]
+        bounds[number] = (before + after + 1) // 2
+        moves = np.flatnonzero(ink.pen_up[before + 1 : after + 1]) + before + 1
+        if len(moves):
+            bounds[number] = moves[np.abs(moves - bounds[number]).argmin()]
+    for number in [place for place, character in enumerate(reading.text) if character == " "]:  # neither the first nor the last is one
+        before, after = places[number - 1], places[number + 1]
+        moves = np.flatnonzero(ink.pen_up[before + 1 : after + 1]) + before + 1
+        if len(moves):
+            widest = moves[ink.offsets[moves, 0].argmax()]
+            bounds[number : number + 2] = widest, widest + 1
+    bounds[-1] = len(ink)
+    return np.maximum.accumulate(bounds)
+
+
 @dataclass
 class Rate:
     """An error rate with its 95 % bootstrap interval: shares, where 0.1 is 10 % and more than 1 is possible."""

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from hwdiff.evaluation import corruption
-from hwdiff.evaluation.legibility import legibility, read
+from hwdiff.evaluation.legibility import legibility, letters, read
 from hwdiff.ink import Ink
 
 
@@ -78,10 +78,20 @@ def test_words_written_over_one_another_are_noticed(error_of, as_written):
 
 def test_each_point_belongs_to_one_character(lines, readings):
     for ink, reading in zip(lines, readings, strict=True):
-        bounds = corruption.letters(ink, reading)
+        bounds = letters(ink, reading)
         assert len(bounds) == len(reading.text) + 1
         assert (bounds[0], bounds[-1]) == (0, len(ink))
         assert (np.diff(bounds) >= 0).all()
+
+
+def test_every_corruption_is_measured(made_up_lines, reader):
+    few = made_up_lines[:8]
+    rates = dict(corruption.corrupted_rates(few, reader))
+    assert rates.keys() == corruption.CORRUPTIONS.keys()
+    before = legibility(few, reader).cer.value
+    assert all(rate.value > before - 0.03 for rate in rates.values())
+    assert rates["3 letters in 10 missing"].value > rates["1 letter in 10 missing"].value > before
+    assert dict(corruption.corrupted_rates(few, reader)) == rates
 
 
 def test_nothing_is_left_out_of_what_is_unread():
@@ -89,4 +99,4 @@ def test_nothing_is_left_out_of_what_is_unread():
     [reading] = read([ink])
     reading.text, reading.points = "", np.zeros(0, dtype=int)
     assert len(corruption.without_letters(ink, reading, 0.5)) == 0
-    assert corruption.letters(ink, reading).tolist() == [2]
+    assert letters(ink, reading).tolist() == [2]
