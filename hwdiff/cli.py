@@ -338,6 +338,9 @@ def write(
     sampler: Annotated[Sampler, typer.Option(help="eq12: the paper's; eq9: its ablation; ddim, dpm: noiseless, for few steps.")] = Sampler.eq12,
     steps: Annotated[int, typer.Option(help="Network calls.")] = 60,
     seed: Annotated[int, typer.Option(help="Another seed writes the text another time.")] = 0,
+    guidance: Annotated[
+        float, typer.Option(help="Above 1: follow the text more closely, at twice the work (models trained with --drop-text).")
+    ] = 1.0,
     end_tokens: Annotated[int, typer.Option(help="End tokens after the text: 1, or 2 as in the released program.")] = 1,
     padded_style: Annotated[bool, typer.Option(help="Pad the style image to 1400 pixels as in training; the released program does not.")] = True,
     device: Device = None,
@@ -364,6 +367,7 @@ def write(
         style_extractor=extractor,
         end_tokens=end_tokens,
         padded_style=padded_style,
+        guidance=guidance,
     )
     ink.save(out)
     print(f"wrote {out}: {len(ink)} points, {len(ink.strokes())} strokes")

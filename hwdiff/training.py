@@ -82,10 +82,7 @@ def accumulate_gradients(objective, batch, draws):
     """
     noisy = diffusion.add_noise(batch.strokes, draws.noise_level, draws.eps)
     style = batch.style * draws.kept_features * draws.kept_style
-    # Without its text a line is taught as an empty one, whose only token is the end.
-    empty = torch.zeros_like(batch.text)
-    empty[:, 0] = tokenizer.END
-    text = torch.where(draws.kept_text, batch.text, empty)
+    text = torch.where(draws.kept_text, batch.text, tokenizer.without_text(batch.text))
     size = CPU_LINES if noisy.device.type == "cpu" else len(noisy)
     arguments = (noisy, text, draws.noise_level, style, draws.eps, batch.pen_up, draws.pen_weight)
     pieces = list(zip(*(tensor.split(size) for tensor in arguments), strict=True))

@@ -9,7 +9,7 @@ from hwdiff.data import tokenizer
 from hwdiff.errors import HwdiffError
 from hwdiff.ink import Ink
 from hwdiff.model.writer import LENGTH_UNIT
-from hwdiff.samplers import SAMPLERS, schedule
+from hwdiff.samplers import SAMPLERS, guided, schedule
 
 POINTS_PER_CHARACTER = 16
 MAX_BATCH = 64
@@ -24,7 +24,18 @@ PAPER_TEXTS = (  # Fig. 11 and Fig. 14
 
 @torch.inference_mode()
 def sample(
-    network, texts, style=None, sampler="eq12", steps=60, seed=0, length=None, style_extractor=None, end_tokens=1, padded_style=True, callback=None
+    network,
+    texts,
+    style=None,
+    sampler="eq12",
+    steps=60,
+    seed=0,
+    length=None,
+    style_extractor=None,
+    end_tokens=1,
+    padded_style=True,
+    callback=None,
+    guidance=1.0,
 ):
     """Write texts by hand.
 
@@ -33,6 +44,7 @@ def sample(
     one hand a text; None for the model's default.   sampler: "eq12", "eq9", "ddim" or "dpm", or a function like those in `samplers`.
     steps: network calls.   seed: text i is written with seed + i; its ink depends on that, the text, the style and its length alone.
     length: points to write, a multiple of 8; by default 16 a character.   style_extractor: for style images, the one of the training.
+    guidance: how closely the text is followed, see `samplers.guided`; 1 for the plain method.
     end_tokens=2, padded_style=False: as in the authors' released inference.   callback(t, y, pen_up, attention): see `samplers`.
     Returns a list of `Ink`. Warns of characters that the alphabet lacks.
     Raises HwdiffError for a text in which nothing can be written, an unknown sampler, or a style that cannot be used.
@@ -49,11 +61,13 @@ def sample(
     if not callable(sampler) and sampler not in SAMPLERS:
         raise HwdiffError(f"sampler: no such sampler as {sampler!r}; choose one of {', '.join(SAMPLERS)}")
     step_through = sampler if callable(sampler) else SAMPLERS[sampler]
+    if not 0 <= guidance < 100:
+        raise HwdiffError(f"guidance = {guidance}: must be at least 0 and below 100")
     device = next(network.parameters()).device
     styles = style_features(network, style, len(texts), style_extractor, padded_style)
     tokens = [tokenizer.encode(text, end_tokens) for text in texts]
     lengths = [length or POINTS_PER_CHARACTER * len(text) for text in texts]
-    alpha_bar = schedule(steps).to(torch.float32)
+    alpha_bar, predict = schedule(steps).to(torch.float32), guided(network, guidance)
     inks = [None] * len(texts)
     # Points that pad a line would be seen by the others (self-attention has no mask), so only lines of one length share a batch.
     for batch_length in sorted(set(lengths)):
@@ -61,7 +75,7 @@ def sample(
         for batch in (alike[start : start + MAX_BATCH] for start in range(0, len(alike), MAX_BATCH)):
             noise = seeded_noise([seed + i for i in batch], batch_length, device)
             text = torch.from_numpy(tokenizer.pad([tokens[i] for i in batch])).to(device)
-            offsets, pen_up = step_through(network, noise(None), text, styles[batch].to(device), alpha_bar, noise, callback=callback)
+            offsets, pen_up = step_through(predict, noise(None), text, styles[batch].to(device), alpha_bar, noise, callback=callback)
             for i, line_offsets, line_pen_up in zip(batch, offsets.cpu().numpy(), pen_up.cpu().numpy(), strict=True):
                 inks[i] = Ink(line_offsets, line_pen_up[:, 0] > 0.5, texts[i]).trimmed()
     return inks

@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from hwdiff import diffusion, samplers
+from hwdiff.data import tokenizer
 from hwdiff.model.reference import load_reference
 from hwdiff.writing import seeded_noise
 from tests.conftest import golden
@@ -101,3 +102,22 @@ def test_the_callback_sees_each_step(network):
     assert [step[0] for step in seen] == [5, 4, 3, 2, 1]
     assert all(y.shape == (1, 16, 2) and pen_up.shape == (1, 16, 1) and attention.shape == (1, 6, 2, 3) for _, y, pen_up, attention in seen)
     assert not np.array_equal(seen[-1][1], offsets)
+
+
+def test_guidance_goes_beyond_the_text():
+    asked = []
+
+    def network(y, text, noise_level, style, attention=True):
+        asked.append((text.tolist(), attention))
+        words = (text > tokenizer.END).sum(dim=1).view(-1, 1, 1)
+        return y * 0 + words, torch.full_like(y[..., :1], 0.1) * words, "seen"
+
+    y, text = torch.zeros(2, 8, 2), torch.tensor([[3, 4, 1, 0], [5, 6, 7, 1]])
+    eps, pen_up, attention = samplers.guided(network, 3.0)(y, text, None, None, attention=True)
+    # From 0 for no text past 2 and 3 letters: three times as far.
+    assert (eps[0] == 6).all()
+    assert (eps[1] == 9).all()
+    assert pen_up[:, 0, 0].tolist() == pytest.approx([0.2, 0.3])
+    assert attention == "seen"
+    assert asked == [(text.tolist(), True), ([[1, 0, 0, 0], [1, 0, 0, 0]], False)]
+    assert samplers.guided(network, 1) is network

@@ -54,6 +54,12 @@ def test_the_released_switches_change_the_ink(writer):
     assert not np.allclose(paper.offsets, two_ends.offsets)
 
 
+def test_guidance_changes_the_ink_and_1_does_not(writer):
+    [plain], [same], [guided] = (sample(writer, ["abc"], sampler="dpm", steps=5, **options) for options in ({}, {"guidance": 1}, {"guidance": 3}))
+    np.testing.assert_array_equal(plain.offsets, same.offsets)
+    assert plain.offsets.shape != guided.offsets.shape or np.abs(plain.offsets - guided.offsets).max() > 1e-3
+
+
 def test_a_sampler_may_be_a_function(writer):
     seen = []
 
@@ -84,7 +90,14 @@ def test_texts_that_cannot_be_written_are_refused_and_characters_named(writer):
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"steps": 0}, "steps = 0"), ({"seed": -1}, "seed = -1"), ({"length": 12}, "length = 12"), ({"sampler": "euler"}, "no such sampler as 'euler'")],
+    [
+        ({"steps": 0}, "steps = 0"),
+        ({"seed": -1}, "seed = -1"),
+        ({"length": 12}, "length = 12"),
+        ({"sampler": "euler"}, "no such sampler as 'euler'"),
+        ({"guidance": -1}, "guidance = -1"),
+        ({"guidance": float("nan")}, "guidance = nan"),
+    ],
 )
 def test_bad_options_are_named(writer, options, message):
     with pytest.raises(HwdiffError, match=message):

@@ -35,3 +35,10 @@ def pad(token_lists, length=None):
     for row, tokens in zip(padded, token_lists, strict=True):
         row[: len(tokens)] = tokens
     return padded
+
+
+def without_text(text):
+    """Empty texts, whose only token is the end, in the shape of `text` (B, L), a tensor: what a line that is taught without its text says."""
+    empty = text.new_full(text.shape, PADDING)
+    empty[:, 0] = END
+    return empty
