@@ -100,7 +100,7 @@ def plot_reading(ink, reading):
     above.set_aspect("equal", adjustable="datalim")
     above.set_axis_off()
     above.set_title("".join(("read as: ", reading.text, f"\nmeant: {ink.text}" if ink.text else "")), fontsize=8, loc="left")
-    top = positions[:, 1].max()
+    top = positions[:, 1].max(initial=0)
     for number, (character, probability, point) in enumerate(zip(reading.text, reading.probabilities, reading.points, strict=True)):
         start = bounds[number] - (character == " ")  # a blank stands in the middle of its pen-up move
         x, colour = positions[start : bounds[number + 1], 0].mean(), colours[number % len(colours)]

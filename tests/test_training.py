@@ -186,7 +186,7 @@ def lines_of(dataset, features, own_style=False):
 def gradients_of(network, dataset, features, config=CONFIG, shares=(slice(None),)):
     """Terms and gradients of the first batch, computed share by share as several processes would."""
     lengths = dataset.lengths[dataset.part("train")]
-    indices = dataset.part("train")[next(training.training_order(lengths, config))]
+    indices = dataset.part("train")[next(training.training_order(lengths, config.batch_size, config.seed))]
     lines, length = lines_of(dataset, features), bucket_length(dataset.lengths[indices])
     draws = training.draw((len(indices), length, 2), (len(indices), 14, 1280), config, diffusion.alpha_bars(), torch.Generator().manual_seed(0))
     network.zero_grad()
