@@ -331,7 +331,7 @@ def chain(
 @command
 def write(
     text: Annotated[str, typer.Argument(help="What to write, on one line.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The picture to write, *.svg or *.png.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The picture to write: *.svg, *.png, or *.gif of the pen writing it.")],
     model: Annotated[Path, typer.Option(help="A checkpoint (.safetensors), or weights of the authors' program (.h5).")] = SMOKE_MODEL,
     style: Annotated[Path | None, typer.Option(help="A picture of a line in the hand to write in; by default a hand kept in the model.")] = None,
     style_encoder: StyleEncoder = "bundled",
@@ -349,8 +349,8 @@ def write(
     from hwdiff.checkpoint import load_model
     from hwdiff.writing import sample
 
-    if out.suffix.lower() not in (".svg", ".png"):
-        raise HwdiffError(f"{out}: ink is saved as .svg or .png; choose such a name")
+    if out.suffix.lower() not in (".svg", ".png", ".gif"):
+        raise HwdiffError(f"{out}: ink is saved as .svg, .png or .gif; choose such a name")
     network = load_model(model, device)
     extractor = None
     if style:
@@ -401,8 +401,14 @@ def read(
 
         dataset = Dataset(file)
         ink = dataset.ink(dataset.index_of(line))
-    [reading] = read_inks([ink], load_reader(reader or BUNDLED, device))
+    judge = load_reader(reader or BUNDLED, device)
+    try:
+        [reading] = read_inks([ink], judge)
+    except HwdiffError as error:
+        raise HwdiffError(f"{file}: {error}") from error
     print(reading.text)
+    if not reading.text:
+        print(f"{file}: nothing was read in it", file=sys.stderr)
     if out:
         save_figure(plot_reading(ink.trimmed(), reading), out)
         print(f"wrote {out}")
@@ -421,6 +427,8 @@ def legibility(
 
     Character and word error rates of the reader, with bootstrap intervals over forms.
     """
+    import numpy as np
+
     from hwdiff.data.dataset import Dataset
     from hwdiff.evaluation.corruption import corrupted_rates
     from hwdiff.evaluation.legibility import legibility as measure
@@ -433,10 +441,12 @@ def legibility(
         raise HwdiffError(f"{data}: has no lines in the part {part.value}")
     inks, forms = [dataset.ink(index).trimmed() for index in indices], dataset.forms[indices]
     result = measure(inks, judge, groups=forms)
-    marks = {"train": " (seen in training)", "validation": " (watched in training)"} if judge.info.get("dataset") == dataset.content else {}
-    print(f"{data}, part {part.value}{marks.get(part.value, '')}: {result.lines} lines, {result.characters} characters")
+    known = judge.info.get("forms", {})
+    counts = {word: int(np.isin(forms, known.get(name, [])).sum()) for word, name in (("seen", "train"), ("watched", "validation"))}
+    marks = "".join(f", {count} of them {word} in training" for word, count in counts.items() if count)
+    print(f"{data}, part {part.value}: {result.lines} lines{marks}, {result.characters} characters")
     print(result.table())
-    everything = {"reader": judge.info, "part": part.value, **asdict(result)}
+    everything = {"reader": judge.info, "part": part.value, "lines in training": counts, **asdict(result)}
     if corrupted:
         everything["corrupted"] = {}
         for name, rate in corrupted_rates(inks, judge, forms):

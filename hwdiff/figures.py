@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from hwdiff.data import images
 from hwdiff.errors import HwdiffError
 from hwdiff.evaluation.legibility import letters
-from hwdiff.evaluation.reader import ALPHABET
+from hwdiff.evaluation.reader import ALPHABET, BLANK
 from hwdiff.files import replacing
 
 # Loss (stroke + pen) of a public PyTorch port on training batches: constant learning rate 3e-4, released noise levels, padding included.
@@ -85,12 +85,12 @@ def plot_reading(ink, reading):
     """How a line was read: its ink coloured by the character that each part was read as, and below how probable each was, with its rival in grey.
 
     ink: an `Ink`, trimmed.   reading: the `Reading` of it.
+    Where one character's ink ends is taken from where the next was told, so that strokes added later, such as the bar of a t, may go astray.
     """
-    figure = Figure(figsize=(max(5.0, 0.3 * len(reading.text)), 3), layout="constrained")
-    above, below = figure.subplots(2, sharex=True, height_ratios=(2, 1))
+    figure = Figure(figsize=(max(5.0, 0.27 * len(reading.text)), 3), layout="constrained")
+    above, below = figure.subplots(2, height_ratios=(2, 1))
     positions = np.cumsum(ink.offsets, axis=0, dtype=np.float64)
-    bounds = letters(ink, reading)
-    owner = np.searchsorted(bounds[1:-1], np.arange(len(ink)), side="right")
+    owner = np.searchsorted(letters(ink, reading)[1:-1], np.arange(len(ink)), side="right")
     colours = np.array([*matplotlib.color_sequences["Dark2"][:7]])
     drawn = np.flatnonzero(~ink.pen_up[1:]) + 1
     segments = np.stack((positions[drawn - 1], positions[drawn]), axis=1)
@@ -99,20 +99,18 @@ def plot_reading(ink, reading):
     above.scatter(*positions[dots].T, s=3, c=colours[owner[dots] % len(colours)])
     above.set_aspect("equal", adjustable="datalim")
     above.set_axis_off()
-    above.set_title("".join(("read as: ", reading.text, f"\nmeant: {ink.text}" if ink.text else "")), fontsize=8, loc="left")
-    top = positions[:, 1].max(initial=0)
-    for number, (character, probability, point) in enumerate(zip(reading.text, reading.probabilities, reading.points, strict=True)):
-        start = bounds[number] - (character == " ")  # a blank stands in the middle of its pen-up move
-        x, colour = positions[start : bounds[number + 1], 0].mean(), colours[number % len(colours)]
-        above.text(x, top + 1, "␣" if character == " " else character, color=colour, ha="center", va="bottom", fontsize=9)
-        rivals = reading.classes[point // 2].copy()
-        rivals[[0, ALPHABET.index(character) + 1]] = 0
+    title = f"read as: {reading.text}" + (f"\nmeant: {ink.text}" if ink.text else "")
+    above.set_title(title, fontsize=8, loc="left", parse_math=False)
+    for number, (character, probability, row) in enumerate(zip(reading.text, reading.probabilities, reading.rows, strict=True)):
+        colour, rivals = colours[number % len(colours)], reading.classes[row].copy()
+        rivals[[BLANK, ALPHABET.index(character) + 1]] = 0
         rival = int(rivals.argmax())
-        below.bar(x, probability, width=1.2, color=colour)
+        below.bar(number, probability, width=0.6, color=colour)
+        below.text(number, -0.1, "␣" if character == " " else character, color=colour, ha="center", va="top", fontsize=9)
         if rivals[rival] > 0.02:
-            below.bar(x, rivals[rival], width=1.2, bottom=probability, color="0.75")
-            below.text(x, probability + rivals[rival], ALPHABET[rival - 1], color="0.3", ha="center", va="bottom", fontsize=7)
-    below.set(ylim=(0, 1.15), ylabel="probability", yticks=(0, 0.5, 1))
+            below.bar(number, rivals[rival], width=0.6, bottom=probability, color="0.75")
+            below.text(number, probability + rivals[rival], ALPHABET[rival - 1], color="0.3", ha="center", va="bottom", fontsize=7)
+    below.set(ylim=(0, 1.2), ylabel="probability", yticks=(0, 0.5, 1))
     below.tick_params(labelsize=7, bottom=False, labelbottom=False)
     below.spines[["top", "right", "bottom"]].set_visible(False)
     return figure

@@ -1,5 +1,6 @@
 """Ink: one line of pen strokes, as the model writes it, and how it is drawn."""
 
+import io
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -15,6 +16,7 @@ PEN_WIDTH = 0.45  # in the offsets' unit, a standard deviation of them: about th
 MARGIN = 1.5
 PIXELS_PER_UNIT = 8
 MAX_SIDE = 4000
+POINTS_PER_SECOND, POINTS_PER_FRAME, GIF_PAUSE = 60, 3, 2000  # of an animation; the pause in milliseconds
 
 
 @dataclass
@@ -43,7 +45,7 @@ class Ink:
 
     @classmethod
     def load(cls, path):
-        """The ink of a file: an `.svg` that `save` wrote (to 0.01 of the unit, its text the title), or an `.xml` line file of IAM's lineStrokes
+        """The ink of a file: an `.svg` that `save` wrote (to 0.001 of the unit, its text the title), or an `.xml` line file of IAM's lineStrokes
         as the model sees it (merged and normalised; without a text).
 
         Raises HwdiffError when the file is missing or holds no such ink.
@@ -109,7 +111,7 @@ class Ink:
         placed, (width, height) = self._placed()
         # A dot is a subpath of no length, which round caps make visible.
         drawable = [stroke if len(stroke) > 1 else np.repeat(stroke, 2, axis=0) for stroke in placed]
-        path = " ".join("M" + " L".join(f"{x:.2f} {y:.2f}" for x, y in stroke) for stroke in drawable)
+        path = " ".join("M" + " L".join(f"{x:.3f} {y:.3f}" for x, y in stroke) for stroke in drawable)
         size = f'width="{width * PIXELS_PER_UNIT:.0f}" height="{height * PIXELS_PER_UNIT:.0f}" viewBox="0 0 {width:.2f} {height:.2f}"'
         return (
             f'<svg xmlns="http://www.w3.org/2000/svg" {size}><title>{escape(_printable(self.text))}</title>'
@@ -120,15 +122,31 @@ class Ink:
     def _repr_svg_(self):
         return self.to_svg()
 
-    def to_image(self, pixels_per_unit=PIXELS_PER_UNIT):
-        """The line as a PIL image of mode L, black on white; drawn smaller if a side would have more than 4000 pixels."""
+    def to_image(self, pixels_per_unit=PIXELS_PER_UNIT, points=None):
+        """The line as a PIL image of mode L, black on white; drawn smaller if a side would have more than 4000 pixels.
+
+        points: draw only so many of its first points, in the same frame.
+        """
         placed, size = self._placed()
         scale = min(pixels_per_unit, MAX_SIDE / size.max())
         width, height = np.ceil(size * scale).astype(int)
+        if points is not None:
+            starts = np.cumsum([0, *map(len, placed)])
+            placed = [stroke[: points - start] for stroke, start in zip(placed, starts, strict=False) if start < points]
         return images.draw_strokes([stroke * scale for stroke in placed], (int(height), int(width)), PEN_WIDTH * scale)
 
+    def to_gif(self):
+        """The pen writing the line, as the bytes of an animated GIF: 60 points a second, then a pause, over and over."""
+        counts = [*range(POINTS_PER_FRAME, len(self), POINTS_PER_FRAME), len(self)]
+        frames = [self.to_image(points=count).quantize(8) for count in counts]
+        content = io.BytesIO()
+        milliseconds = 1000 * POINTS_PER_FRAME // POINTS_PER_SECOND
+        durations = [milliseconds] * (len(frames) - 1) + [GIF_PAUSE]
+        frames[0].save(content, "GIF", save_all=True, append_images=frames[1:], duration=durations, loop=0)
+        return content.getvalue()
+
     def save(self, path):
-        """Write the line to `path`, an `.svg` or `.png` file; its folders are made. Raises HwdiffError for another kind."""
+        """Write the line to `path`, an `.svg`, `.png` or `.gif` file (the pen writing it), and its folders. Raises HwdiffError for another kind."""
         path = Path(path)
         if path.suffix.lower() == ".svg":
             with replacing(path) as temporary:
@@ -136,8 +154,11 @@ class Ink:
         elif path.suffix.lower() == ".png":
             with replacing(path) as temporary:
                 self.to_image().save(temporary, format="PNG")
+        elif path.suffix.lower() == ".gif":
+            with replacing(path) as temporary:
+                temporary.write_bytes(self.to_gif())
         else:
-            raise HwdiffError(f"{path}: ink is saved as .svg or .png, not as {path.suffix or 'a file without a suffix'}")
+            raise HwdiffError(f"{path}: ink is saved as .svg, .png or .gif, not as {path.suffix or 'a file without a suffix'}")
 
 
 def _printable(text):

@@ -136,7 +136,7 @@ def holding(folder):
         raise HwdiffError(f"{folder}: cannot be the folder of a run ({error.strerror}); choose another") from error
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        for name in ("state", "model", "style", "config", "metrics", "held_out"):
+        for name in ("state", "model", "style", "reader", "config", "metrics", "held_out"):
             for left_over in folder.glob(f".{name}-????????.*"):  # as `replacing` names them
                 left_over.unlink()
         yield

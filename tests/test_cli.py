@@ -77,7 +77,7 @@ def test_training_a_reader_and_measuring_legibility(trained):
     assert result.exit_code == 3
     assert "time is up: saved at step 1 of 3; go on with the same command and --resume" in result.output
     assert hwdiff(*options, "--resume").exit_code == 0
-    for part, mark in (("test", "part test: 4 lines"), ("train", "part train (seen in training): 16 lines")):
+    for part, mark in (("test", "part test: 4 lines, 67 characters"), ("train", "part train: 16 lines, 16 of them seen in training, ")):
         result = hwdiff(
             "legibility", "--data", data, "--part", part, "--reader", out / "reader.safetensors", "-o", trained / "legibility.json", "--corrupted"
         )
@@ -88,9 +88,9 @@ def test_training_a_reader_and_measuring_legibility(trained):
     written = json.loads((trained / "legibility.json").read_text())
     assert written["lines"] == len(written["readings"]) == 16
     assert written["reader"]["step"] == 3
+    assert written["lines in training"] == {"seen": 16, "watched": 0}
     assert "spoilt: 1 letter in 10 missing" in result.output
     assert len(written["corrupted"]) > 8
-    assert "part train: 16 lines" in hwdiff("legibility", "--data", data, "--part", "train").output  # the bundled reader knows other lines
 
 
 def test_preparing_twice_says_so(trained, source):
@@ -105,7 +105,7 @@ def test_preparing_twice_says_so(trained, source):
         (("write", "", "--model", "{run}/model.safetensors", "-o", "a.svg"), "error: text '': nothing in it can be written"),
         (("write", "hi", "--model", "{run}/none.safetensors", "-o", "a.svg"), "none.safetensors: cannot be read"),
         (("write", "hi", "--model", "{run}/config.json", "-o", "a.svg"), "config.json: not a whole checkpoint"),
-        (("write", "hi", "--model", "{run}/model.safetensors", "-o", "a.gif"), "a.gif: ink is saved as .svg or .png"),
+        (("write", "hi", "--model", "{run}/model.safetensors", "-o", "a.bmp"), "a.bmp: ink is saved as .svg, .png or .gif"),
         (
             ("write", "hi", "--model", "{run}/model.safetensors", "--style", "no.png", "--style-encoder", "{weights}", "-o", "a.svg"),
             "no.png: no such file",

@@ -51,16 +51,15 @@ def test_the_loss_curve_shows_the_run_and_the_port(tmp_path):
         figures.read_metrics(tmp_path / "none")
 
 
-def test_a_reading_is_drawn_with_its_characters_and_their_probabilities():
+def test_a_reading_is_drawn_with_its_characters_and_their_probabilities(tmp_path):
     # Two letters of three points each, the pen lifted between them, and a dot that no segment shows.
-    ink = Ink([(0, 0), (1, 2), (1, -2), (2, 0), (1, 2), (1, -2), (1, 3)], [True, False, False, True, False, False, True], "ab")
+    ink = Ink([(0, 0), (1, 2), (1, -2), (2, 0), (1, 2), (1, -2), (1, 3)], [True, False, False, True, False, False, True], "cost $\\5 or $6")
     classes = np.zeros((4, len(ALPHABET) + 1), dtype=np.float32)
     a, b, c = (ALPHABET.index(character) + 1 for character in "abc")
     classes[0, a], classes[2, b], classes[2, c] = 0.9, 0.6, 0.3
-    figure = figures.plot_reading(ink, Reading("ab", np.array([0.9, 0.6]), np.array([0, 4]), classes))
+    figure = figures.plot_reading(ink, Reading("ab", np.array([0.9, 0.6]), np.array([0, 4]), np.array([0, 2]), classes))
     above, below = figure.axes
-    assert "read as: ab\nmeant: ab" in above.get_title(loc="left")
-    assert [text.get_text() for text in above.texts] == ["a", "b"]
+    assert above.get_title(loc="left") == "read as: ab\nmeant: cost $\\5 or $6"
     segments, dots = above.collections
     assert len(segments.get_segments()) == 4
     colours = [tuple(colour) for colour in segments.get_colors()]
@@ -68,10 +67,12 @@ def test_a_reading_is_drawn_with_its_characters_and_their_probabilities():
     assert colours[0] != colours[2]
     assert len(dots.get_offsets()) == 1
     assert [bar.get_height() for bar in below.patches] == pytest.approx([0.9, 0.6, 0.3])
-    assert [text.get_text() for text in below.texts] == ["c"]
+    assert [text.get_text() for text in below.texts] == ["a", "b", "c"]
+    assert [bar.get_x() + bar.get_width() / 2 for bar in below.patches] == pytest.approx([0, 1, 1])
+    figures.save_figure(figure, tmp_path / "reading.png")
 
 
 def test_a_line_in_which_nothing_was_read_is_drawn_too(tmp_path):
-    nothing = Reading("", np.zeros(0), np.zeros(0, dtype=int), np.zeros((0, len(ALPHABET) + 1)))
+    nothing = Reading("", np.zeros(0), np.zeros(0, dtype=int), np.zeros(0, dtype=int), np.zeros((0, len(ALPHABET) + 1)))
     figures.save_figure(figures.plot_reading(Ink([(0, 0), (1, 2)], [True, False], "a"), nothing), tmp_path / "a.png")
     figures.save_figure(figures.plot_reading(Ink(np.zeros((0, 2)), [], "a"), nothing), tmp_path / "b.png")

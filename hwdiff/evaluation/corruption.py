@@ -2,17 +2,18 @@
 
 import numpy as np
 
+from hwdiff.errors import HwdiffError
 from hwdiff.evaluation.legibility import legibility, letters, read
 from hwdiff.ink import Ink
 
 
 def without_letters(ink, reading, share, seed=0):
-    """`ink` with a share of its letters left out and the gap closed. Its text still has them. At least one goes."""
+    """`ink` with a share of its letters (all but blanks) left out and the gap closed. Its text still has them. At least one goes."""
     return _rearranged(ink, reading, share, seed, copies=0)
 
 
 def with_doubled_letters(ink, reading, share, seed=0):
-    """`ink` with a share of its letters written twice. Its text has them once. At least one is doubled."""
+    """`ink` with a share of its letters (all but blanks) written twice. Its text has them once. At least one is doubled."""
     return _rearranged(ink, reading, share, seed, copies=2)
 
 
@@ -30,7 +31,7 @@ def with_more_ink(ink, other, share):
     """`ink` with the first `share` of another's points written after its text."""
     more = other.trimmed()
     count = round(share * len(more))
-    gap = np.array([[2 * np.abs(ink.offsets).max(), 0]], dtype=np.float32)
+    gap = np.array([[2 * np.abs(ink.offsets).max(initial=0), 0]], dtype=np.float32)
     offsets = np.concatenate((ink.offsets, gap, more.offsets[1:count]))
     return Ink(offsets, np.concatenate((ink.pen_up, [True], more.pen_up[1:count])), ink.text)
 
@@ -40,6 +41,20 @@ def with_scaled_end(ink, factor):
     offsets = ink.offsets.copy()
     offsets[len(ink) // 2 :] *= factor
     return Ink(offsets, ink.pen_up, ink.text)
+
+
+def with_raised_end(ink, rise):
+    """`ink` whose second half lies `rise` higher, from a pen-up move on: the nearest to the middle."""
+    offsets, moves = ink.offsets.copy(), np.flatnonzero(ink.pen_up)
+    if len(moves):
+        offsets[moves[np.abs(moves - len(ink) // 2).argmin()], 1] += rise
+    return Ink(offsets, ink.pen_up, ink.text)
+
+
+def with_resting_pen(ink, share):
+    """`ink` with points at its end at which the pen stays where it is, on the paper: `share` as many as it has."""
+    count = round(share * len(ink))
+    return Ink(np.concatenate((ink.offsets, np.zeros((count, 2)))), np.concatenate((ink.pen_up, np.zeros(count, dtype=bool))), ink.text)
 
 
 def with_jitter(ink, size, seed=0):
@@ -66,6 +81,9 @@ CORRUPTIONS = {  # of an ink, its reading, another ink and a seed
     "half of another line after the text": lambda ink, reading, other, seed: with_more_ink(ink, other, 0.5),
     "second half twice as large": lambda ink, reading, other, seed: with_scaled_end(ink, 2),
     "second half four times as large": lambda ink, reading, other, seed: with_scaled_end(ink, 4),
+    "second half raised by 3 standard deviations": lambda ink, reading, other, seed: with_raised_end(ink, 3),
+    "second half raised by 10 standard deviations": lambda ink, reading, other, seed: with_raised_end(ink, 10),
+    "the pen resting on the paper at the end": lambda ink, reading, other, seed: with_resting_pen(ink, 1.0),
     "jitter, 0.1 standard deviations": lambda ink, reading, other, seed: with_jitter(ink, 0.1, seed),
     "jitter, 0.4 standard deviations": lambda ink, reading, other, seed: with_jitter(ink, 0.4, seed),
     "words on top of one another": lambda ink, reading, other, seed: with_piled_words(ink, reading),
@@ -76,7 +94,10 @@ def corrupted_rates(inks, reader, groups=None, seed=0):
     """Yields (what was done to the ink, character error rate as a `Rate`) for each of CORRUPTIONS.
 
     inks: at least two, trimmed.   groups: see `legibility`.   seed: of what is chosen and shaken, another one for each line.
+    Raises HwdiffError when there are fewer than two.
     """
+    if len(inks) < 2:
+        raise HwdiffError(f"corrupted ink: {len(inks)} lines, but one is spoilt with another's ink; give at least two")
     readings = read(inks, reader)
     for name, spoil in CORRUPTIONS.items():
         spoilt = [spoil(ink, reading, inks[number - 1], (seed, number)) for number, (ink, reading) in enumerate(zip(inks, readings, strict=True))]

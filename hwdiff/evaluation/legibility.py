@@ -18,13 +18,15 @@ LENGTH_BOUNDS = (0, 10, 20, 30, 40)  # a line of 11 to 20 characters counts with
 class Reading:
     """What was read of a line.
 
-    text: the characters.   probabilities: (len(text),) of each.   points: (len(text),) number of the point of the ink at which each was told.
-    classes: (M, 1 + size of the alphabet) probabilities at every second point of the ink; the first column is that of no character.
+    text: the characters.   probabilities: (len(text),) of each.   points: (len(text),) number of the point of the ink at which each was told,
+    which lies on the character or near it.   rows: (len(text),) the row of `classes` that tells it.
+    classes: (M, 1 + size of the alphabet) probabilities at every second point at which the pen moves; the first column is that of no character.
     """
 
     text: str
     probabilities: np.ndarray
     points: np.ndarray
+    rows: np.ndarray
     classes: np.ndarray
 
 
@@ -42,32 +44,31 @@ def read(inks, reader=None):
     for number, ink in enumerate(trimmed):
         if len(ink) > MAX_POINTS:
             raise HwdiffError(f"ink {number}: {len(ink)} points, but at most {MAX_POINTS} are read at a time; break it into lines")
-    seen = [features(ink.offsets, ink.pen_up) for ink in trimmed]
-    nothing = Reading("", np.zeros(0), np.zeros(0, dtype=np.int64), np.zeros((0, len(ALPHABET) + 1), dtype=np.float32))
-    readings = [nothing] * len(seen)
+    seen, points = zip(*(features(ink.offsets, ink.pen_up) for ink in trimmed), strict=True) if inks else ((), ())
+    readings = [_decode(np.zeros((0, len(ALPHABET) + 1), dtype=np.float32), points[0]) for _ in seen]
     # Lines are padded to their own length rounded up, never to that of a neighbour, so that none depends on its batch.
     places = {}
     for number, line in enumerate(seen):
-        if line is not None:
+        if len(line):
             places.setdefault(-(-len(line) // LENGTH_UNIT), []).append(number)
     for alike in places.values():
         for numbers in (alike[start : start + AT_ONCE] for start in range(0, len(alike), AT_ONCE)):
             batch = reader(pad([seen[number] for number in numbers]).to(device)).exp().cpu().numpy()
             for number, classes in zip(numbers, batch, strict=True):
-                readings[number] = _decode(classes[: -(-len(seen[number]) // 2)])
+                readings[number] = _decode(classes[: -(-len(seen[number]) // 2)], points[number])
     return readings
 
 
-def _decode(classes):
+def _decode(classes, points):
     best = classes.argmax(axis=1)
     starts = np.flatnonzero(np.diff(best, prepend=-1))
-    runs = [(start, end) for start, end in zip(starts, [*starts[1:], len(best)], strict=True) if best[start] != BLANK]
+    runs = [(start, end) for start, end in zip(starts, [*starts[1:], len(best)], strict=False) if best[start] != BLANK]
     peaks = np.array([start + classes[start:end, best[start]].argmax() for start, end in runs], dtype=np.int64)
     text = "".join(ALPHABET[number - 1] for number in best[peaks])
     # A blank at either end says nothing, and the normalised text has none.
     first, last = len(text) - len(text.lstrip()), len(text.rstrip())
-    peaks = peaks[first:last]
-    return Reading(text[first:last], classes[peaks, best[peaks]], 2 * peaks, classes)
+    rows = peaks[first:last]
+    return Reading(text[first:last], classes[rows, best[rows]], points[2 * rows], rows, classes)
 
 
 def letters(ink, reading):
@@ -143,16 +144,17 @@ class Legibility:
         return "\n".join([*(f"{name:{width}}  {value}" for name, value in rows), *ending])
 
 
-def legibility(inks, reader=None, real=None, groups=None, resamples=1000, seed=0):
+def legibility(inks, reader=None, groups=None, real=None, real_groups=None, resamples=1000, seed=0):
     """How much of what was written a reader can read.
 
     inks: a list of `Ink`; what each is meant to say is its `text`.   real: inks by people, read beside them.
-    groups: (len(inks),) what belongs together, such as the form; the bootstrap draws whole groups. None: each line for itself.
+    groups, real_groups: (n,) what belongs together, such as the form; the bootstrap draws whole groups. None: each line for itself.
     Both the text and what was read go through `normalise_text`; capitals and punctuation count.
     Returns a `Legibility`:
     cer, wer: edits (Levenshtein) from text to reading, in characters and in words between blanks, divided by the text's.
     ceiling: the character error rate of `real`, or without it that which the reader had on the test lines of its own dataset; None if unknown.
-    floor: that of the same readings against one another's texts, in an order drawn by `seed`; None for fewer than two lines.
+    floor: that of the same readings, each against the text of another line, drawn by `seed` among those that say something else; None
+    if there is no other text.
     by_character: {character: (count, not read right)}.   by_length: {"11-20": (lines, error rate)} by the text's characters.
     confusions: [(written, read, count)], most frequent first; "" written is a character too many, "" read is one missing.
     outside: {character: count} of those in the texts that the alphabet lacks; they count as `_`.   readings: the texts read.
@@ -166,14 +168,14 @@ def legibility(inks, reader=None, real=None, groups=None, resamples=1000, seed=0
     if groups is not None and len(groups) != len(inks):
         raise HwdiffError(f"legibility: {len(groups)} groups for {len(inks)} inks; give one for each")
     reader = reader or load_reader()
-    readings = [reading.text for reading in read(inks, reader)]
+    readings = [normalise_text(reading.text) for reading in read(inks, reader)]
     weights = _bootstrap(np.arange(len(inks)) if groups is None else groups, resamples, seed)
     lengths = np.array([len(text) for text in texts])
     edits = _distances(texts, readings)
     words, read_words = ([text.split() for text in some] for some in (texts, readings))
     ceiling, ceiling_of = None, ""
     if real is not None:
-        other = legibility(real, reader, resamples=resamples, seed=seed)
+        other = legibility(real, reader, real_groups, resamples=resamples, seed=seed)
         ceiling, ceiling_of = other.cer, f"{other.lines} real lines"
     elif "test" in reader.info:
         ceiling, ceiling_of = Rate(**reader.info["test"]["cer"]), f"{reader.info['test']['lines']} real lines on which the reader was tested"
@@ -210,13 +212,14 @@ def _rate(edits, lengths, weights):
 
 
 def _floor(texts, readings, weights, seed):
-    if len(texts) < 2:
+    _, kinds = np.unique(texts, return_inverse=True)
+    if not kinds.any():
         return None
-    # Everyone's text goes to the next in a random order, so that none keeps its own.
-    order = np.random.default_rng(seed).permutation(len(texts))
-    shuffled = np.empty(len(texts), dtype=object)
-    shuffled[order] = np.array(texts, dtype=object)[np.roll(order, 1)]
-    return _rate(_distances(shuffled, readings), np.array([len(text) for text in shuffled]), weights)
+    generator, drawn = np.random.default_rng(seed), np.arange(len(texts))
+    while len(own := np.flatnonzero(kinds[drawn] == kinds)):
+        drawn[own] = generator.integers(len(texts), size=len(own))
+    others = [texts[number] for number in drawn]
+    return _rate(_distances(others, readings), np.array([len(text) for text in others]), weights)
 
 
 def _confusions(texts, readings):

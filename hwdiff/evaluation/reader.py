@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from hwdiff.checkpoint import find_device
+from hwdiff.data import strokes
 from hwdiff.errors import HwdiffError
 from hwdiff.files import replacing
 
@@ -25,6 +26,7 @@ BUNDLED = Path(__file__).parents[1] / "weights" / "reader.safetensors"
 ALPHABET = "_ abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.,?!'\"-:;()#+/"
 BLANK = 0  # CTC's; character i of the alphabet is class i + 1
 MAX_POINTS = 2000
+RESTING = 0.01  # share of the mean offset; a pen-down offset below it is no movement
 SMOOTHING = 32  # points on either side over which the height of the line is averaged
 LENGTH_UNIT = 32
 _NUMBER = {character: number for number, character in enumerate(ALPHABET, start=1)}
@@ -55,25 +57,33 @@ FEATURES = 8
 
 
 def features(offsets, pen_up):
-    """What the network sees of a line: (N, 8) float32 for each point.
+    """What the network sees of a line: (M, 8) float32, and (M,) the number of the point that each row is of.
 
     offsets: (N, 2), y upwards, in any unit.   pen_up: (N,) bool.
     They are the offset and the position against the mean of the 65 points around, all in units of the line's letter height, the direction,
-    the logarithm of the offset's length, and the pen: neither the line's size nor where it lies matters.
-    None when the line has no extent.
+    the logarithm of the offset's length, and the pen: neither the line's size nor where it lies matters. Points at which the pen
+    rests on the paper are left out. No row at all when the line has no height.
     """
-    offsets, pen_up = np.asarray(offsets, dtype=np.float64), np.asarray(pen_up, dtype=bool)
+    offsets, pen_up = np.array(offsets, dtype=np.float64).reshape(-1, 2), np.array(pen_up, dtype=bool)
+    offsets[:1], pen_up[:1] = 0, True  # the first only says where the line lies
+    length = np.hypot(*offsets.T)
+    moving = pen_up | (length > RESTING * np.mean(length[~pen_up & (length > 0)])) if (length[~pen_up] > 0).any() else pen_up
+    points = np.flatnonzero(moving)
+    nothing = np.zeros((0, FEATURES), dtype=np.float32), points[:0]
+    if not len(points):
+        return nothing
+    offsets, pen_up = strokes.merge(offsets[: points[-1] + 1], pen_up[: points[-1] + 1], moving[: points[-1] + 1])
     around = np.cumsum(offsets, axis=0)
     around = around - _running_mean(around)
-    drawn = around[~pen_up, 1]
-    height = np.sqrt(np.mean(np.minimum(np.square(drawn), 9 * np.median(np.square(drawn))))) if len(drawn) else 0.0
+    drawn = np.square(around[~pen_up, 1])
+    height = np.sqrt(np.mean(np.minimum(drawn, 9 * np.median(drawn)))) if len(drawn) else 0.0
     if not height > 1e-6 * np.abs(offsets).max(initial=0):
-        return None
+        return nothing
     offsets, around = offsets / height, around / height
     length = np.hypot(*offsets.T)
     direction = offsets / np.maximum(length, 1e-6)[:, None]
     columns = (offsets.clip(-6, 6) / 2, around.clip(-24, 24) * (0.25, 1.0), direction, np.log(length + 0.02)[:, None] / 2 + 0.5, pen_up[:, None])
-    return np.concatenate(columns, axis=1).clip(-6, 6).astype(np.float32)
+    return np.concatenate(columns, axis=1).clip(-6, 6).astype(np.float32), points
 
 
 def _running_mean(values):
@@ -86,7 +96,7 @@ def _running_mean(values):
 
 def pad(lines):
     """Stack features, a list of (N, 8), into (B, M, 8) float32: zeros to the longest, rounded up to a multiple of 32."""
-    length = -(-max(map(len, lines)) // LENGTH_UNIT) * LENGTH_UNIT
+    length = max(1, -(-max(map(len, lines)) // LENGTH_UNIT)) * LENGTH_UNIT
     padded = np.zeros((len(lines), length, FEATURES), dtype=np.float32)
     for row, line in zip(padded, lines, strict=True):
         row[: len(line)] = line

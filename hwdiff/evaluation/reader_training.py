@@ -14,7 +14,7 @@ from torch import nn
 from hwdiff.data import strokes
 from hwdiff.errors import HwdiffError
 from hwdiff.evaluation.legibility import legibility
-from hwdiff.evaluation.reader import BLANK, Reader, ReaderConfig, encode, features, pad, save_reader
+from hwdiff.evaluation.reader import BLANK, Reader, ReaderConfig, encode, features, load_reader, pad, save_reader
 from hwdiff.runs import Stop, append_rows, check_same, cut_rows, holding, load_state, read_header, save_state
 from hwdiff.training import moving_average, training_order
 
@@ -118,7 +118,7 @@ def batch_of(dataset, indices, generator=None):
     lines = [dataset.strokes(index) for index in indices]
     if generator is not None:
         lines = [vary(*line, generator) for line in lines]
-    seen = [features(*line) for line in lines]
+    seen = [features(*line)[0] for line in lines]
     targets = [encode(dataset.texts[index]) for index in indices]
     lengths = torch.tensor([len(target) for target in targets])
     return pad(seen), torch.from_numpy(np.concatenate(targets)), lengths, torch.tensor([-(-len(line) // 2) for line in seen])
@@ -135,7 +135,8 @@ def train_reader(config, dataset, out, device, resume=False, stop=None, progress
     out, device, stop = Path(out), torch.device(device), stop or Stop()
     train_lines, held_out = dataset.part("train"), dataset.part("validation")
     settings = {**asdict(config), "dataset": dataset.content, "device": device.type}
-    information = {"training": asdict(config), "dataset": dataset.content}
+    forms = {part: sorted(set(dataset.forms[dataset.part(part)].tolist())) for part in ("train", "validation")}
+    information = {"training": asdict(config), "dataset": dataset.content, "forms": forms}
     state, done = out / "state.safetensors", 0
     if state.exists():
         if not resume:
@@ -189,7 +190,8 @@ def train_reader(config, dataset, out, device, resume=False, stop=None, progress
             if ended:
                 break
         if done == config.steps and len(dataset.part("test")):
-            tested = _legibility_of(dataset, "test", average.module)
+            # As it will be used: in half precision.
+            tested = _legibility_of(dataset, "test", load_reader(out / "reader.safetensors", device))
             save_reader(average.module, out / "reader.safetensors", **information, step=done, test=tested)
     return done
 

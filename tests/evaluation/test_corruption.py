@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from hwdiff.errors import HwdiffError
 from hwdiff.evaluation import corruption
 from hwdiff.evaluation.legibility import legibility, letters, read
 from hwdiff.ink import Ink
@@ -52,18 +53,21 @@ def test_ink_after_the_text_is_read(error_of, as_written, lines, share):
 
 
 def test_more_jitter_is_less_legible(error_of, as_written):
-    rates = [error_of(lambda ink, _, number, size=size: corruption.with_jitter(ink, size, number)) for size in (0.1, 0.2, 0.4, 1.0)]
-    assert as_written < rates[0] + 0.02
-    assert rates[0] + 0.02 < rates[1]
+    rates = [error_of(lambda ink, _, number, size=size: corruption.with_jitter(ink, size, number)) for size in (0.2, 0.4, 1.0)]
+    assert as_written + 0.03 < rates[0]
+    assert rates[0] + 0.1 < rates[1]
     assert rates[1] + 0.1 < rates[2]
-    assert rates[2] + 0.1 < rates[3]
-    assert rates[3] > 0.6
+    assert rates[2] > 0.6
 
 
-def test_a_whole_line_may_lie_anywhere_and_have_any_size(lines, reader):
-    few = lines[:10]
-    before = [reading.text for reading in read(few, reader)]
-    assert [reading.text for reading in read([Ink(7.3 * ink.offsets, ink.pen_up) for ink in few], reader)] == before
+def test_a_line_whose_end_is_shifted_is_less_legible(error_of, as_written):
+    little, much = (error_of(lambda ink, *_, rise=rise: corruption.with_raised_end(ink, rise)) for rise in (5, 10))
+    assert as_written < little < much
+    assert much > as_written + 0.05
+
+
+def test_a_resting_pen_changes_nothing(error_of, as_written):
+    assert error_of(lambda ink, *_: corruption.with_resting_pen(ink, 1.5)) == as_written
 
 
 def test_sizes_that_change_within_a_line_are_noticed(error_of, as_written):
@@ -89,9 +93,14 @@ def test_every_corruption_is_measured(made_up_lines, reader):
     rates = dict(corruption.corrupted_rates(few, reader))
     assert rates.keys() == corruption.CORRUPTIONS.keys()
     before = legibility(few, reader).cer.value
-    assert all(rate.value > before - 0.03 for rate in rates.values())
+    assert {name for name, rate in rates.items() if rate.value <= before} <= {"the pen resting on the paper at the end", "second half twice as large"}
     assert rates["3 letters in 10 missing"].value > rates["1 letter in 10 missing"].value > before
     assert dict(corruption.corrupted_rates(few, reader)) == rates
+
+
+def test_one_line_has_no_other_to_be_spoilt_with(made_up_lines, reader):
+    with pytest.raises(HwdiffError, match="give at least two"):
+        list(corruption.corrupted_rates(made_up_lines[:1], reader))
 
 
 def test_nothing_is_left_out_of_what_is_unread():
@@ -99,4 +108,5 @@ def test_nothing_is_left_out_of_what_is_unread():
     [reading] = read([ink])
     reading.text, reading.points = "", np.zeros(0, dtype=int)
     assert len(corruption.without_letters(ink, reading, 0.5)) == 0
+    assert len(corruption.with_more_ink(Ink(np.zeros((0, 2)), []), ink, 0.5)) == 1
     assert letters(ink, reading).tolist() == [2]

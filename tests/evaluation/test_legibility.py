@@ -18,7 +18,7 @@ def judged(monkeypatch):
     """legibility of (text, what is read) pairs, without ink."""
 
     def judge(pairs, **options):
-        monkeypatch.setattr(measures, "read", lambda inks, reader: [Reading(found, None, None, None) for _, found in pairs])
+        monkeypatch.setattr(measures, "read", lambda inks, reader: [Reading(found, None, None, None, None) for _, found in pairs])
         return legibility([ink(text) for text, _ in pairs], Reader(ReaderConfig(c1=4, c2=4, c3=4, convolutions=0, hidden=4, layers=1)), **options)
 
     return judge
@@ -39,7 +39,7 @@ def test_rates_are_edits_as_a_share_of_the_text(judged):
 
 
 def test_both_sides_are_normalised_alike(judged):
-    result = judged([("  a “b”\n€ ", 'a "b" _')])
+    result = judged([("  a “b”\n€ ", 'a  "b" _')])
     assert result.cer.value == result.wer.value == 0
     assert result.outside == {"€": 1}
     assert judged([("ABC", "abc")]).cer.value == 1
@@ -80,13 +80,18 @@ def test_the_floor_compares_with_the_texts_of_others(judged):
     result = judged([("aaaa", "aaaa"), ("bbbb", "bbbb"), ("cccc", "cccc")])
     assert result.cer.value == 0
     assert result.floor.value == 1
+    # Hands that write the same texts: only what says something else is compared.
+    assert judged([("aaaa", "aaaa"), ("bbbb", "bbbb")] * 20).floor.value == 1
     assert judged([("aaaa", "aaaa")]).floor is None
+    assert judged([("aaaa", "aaaa"), (" aaaa", "aaaa")]).floor is None
 
 
 def test_the_ceiling_is_that_of_real_ink(made_up_lines, reader):
     result = legibility(made_up_lines[:4], reader, real=made_up_lines[4:8], resamples=100)
     assert result.ceiling == legibility(made_up_lines[4:8], reader, resamples=100).cer
     assert result.ceiling_of == "4 real lines"
+    alike = legibility(made_up_lines[:4], reader, real=made_up_lines[4:8], real_groups=[1, 1, 2, 2], resamples=100)
+    assert alike.ceiling == legibility(made_up_lines[4:8], reader, [1, 1, 2, 2], resamples=100).cer != result.ceiling
     alone = legibility(made_up_lines[:4], reader)
     assert alone.ceiling.value == reader.info["test"]["cer"]["value"]
     assert "1263 real lines on which the reader was tested" in alone.table()
@@ -117,9 +122,9 @@ def test_a_reading_tells_where_and_how_surely(made_up_lines, reader):
     assert len(reading.text) == len(reading.probabilities) == len(reading.points) > 10
     assert reading.classes.shape == (-(-len(line) // 2), len(ALPHABET) + 1)
     assert (np.diff(reading.points) > 0).all()
-    assert reading.points.max() < len(line) + 1
-    for character, probability, point in zip(reading.text, reading.probabilities, reading.points, strict=True):
-        assert reading.classes[point // 2, ALPHABET.index(character) + 1] == probability == reading.classes[point // 2].max()
+    assert reading.points.max() < len(line)
+    for character, probability, row in zip(reading.text, reading.probabilities, reading.rows, strict=True):
+        assert reading.classes[row, ALPHABET.index(character) + 1] == probability == reading.classes[row].max()
 
 
 def test_a_letter_told_twice_needs_a_blank_between():
@@ -127,9 +132,10 @@ def test_a_letter_told_twice_needs_a_blank_between():
     classes = np.full((7, len(ALPHABET) + 1), 0.001, dtype=np.float32)
     for row, best in enumerate([a, a, BLANK, a, b, BLANK, ALPHABET.index(" ") + 1]):
         classes[row, best] = 0.5 + 0.01 * row
-    reading = measures._decode(classes)
+    reading = measures._decode(classes, np.arange(100, 114))
     assert reading.text == "aab"
-    assert reading.points.tolist() == [2, 6, 8]  # where each is most probable, in points of the ink
+    assert reading.rows.tolist() == [1, 3, 4]  # where each is most probable
+    assert reading.points.tolist() == [102, 106, 108]
 
 
 @pytest.mark.parametrize("ending", [0, 1, 37])
@@ -137,6 +143,27 @@ def test_pen_up_moves_at_the_end_are_not_read(made_up_lines, reader, ending):
     line = made_up_lines[0]
     longer = Ink(np.concatenate((line.offsets, np.ones((ending, 2)))), np.concatenate((line.pen_up, np.ones(ending, dtype=bool))), line.text)
     assert read([longer], reader)[0].text == read([line], reader)[0].text
+
+
+def test_neither_size_nor_place_matters_nor_the_way_through_a_file(made_up_lines, reader, tmp_path):
+    few = made_up_lines[:12]
+    before = [reading.text for reading in read(few, reader)]
+    elsewhere = np.array([[50, -300]])
+    moved = [Ink(np.concatenate((ink.offsets[:1] + elsewhere, ink.offsets[1:])) * 7.3, ink.pen_up) for ink in few]
+    assert [reading.text for reading in read(moved, reader)] == before
+    for number, ink in enumerate(few):
+        ink.save(tmp_path / f"{number}.svg")
+    again = [reading.text for reading in read([Ink.load(tmp_path / f"{number}.svg") for number in range(12)], reader)]
+    assert sum(a != b for a, b in zip(again, before, strict=True)) <= 1  # files keep positions to 0.001
+
+
+def test_a_pen_that_rests_on_the_paper_changes_nothing(made_up_lines, reader):
+    [before] = read(made_up_lines[:1], reader)
+    line = made_up_lines[0]
+    resting = Ink(np.concatenate((line.offsets, np.zeros((2 * len(line), 2)))), np.concatenate((line.pen_up, np.zeros(2 * len(line), dtype=bool))))
+    [after] = read([resting], reader)
+    assert after.text == before.text
+    assert after.points.tolist() == before.points.tolist()
 
 
 @pytest.mark.parametrize(

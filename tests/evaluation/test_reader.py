@@ -46,35 +46,46 @@ def line(seed=0, length=100):
 
 def test_features_depend_neither_on_size_nor_on_place():
     offsets, pen_up = line()
-    seen = features(offsets, pen_up)
+    seen, points = features(offsets, pen_up)
     assert seen.shape == (100, readers.FEATURES)
     assert seen.dtype == np.float32
-    np.testing.assert_allclose(features(1000 * offsets, pen_up), seen, atol=1e-5)
-    # Where the line begins is the first offset; it must move only what is told of that offset itself.
-    moved = offsets.copy()
-    moved[0] += 50
-    np.testing.assert_allclose(features(moved, pen_up)[1:], seen[1:], atol=0.05)
+    assert points.tolist() == list(range(100))
+    np.testing.assert_allclose(features(1000 * offsets, pen_up)[0], seen, atol=1e-5)
+    offsets[0] += (50, -300)
+    np.testing.assert_array_equal(features(offsets, pen_up)[0], seen)
 
 
 def test_features_tell_what_is_written():
     offsets, pen_up = line()
-    seen = features(offsets, pen_up)
-    for other in (features(offsets * (1, -1), pen_up), features(offsets[:, ::-1], pen_up), features(offsets, ~pen_up)):
-        assert np.abs(other - seen).max() > 0.5
+    seen, _ = features(offsets, pen_up)
+    for other in ((offsets * (1, -1), pen_up), (offsets[:, ::-1], pen_up), (offsets, ~pen_up)):
+        assert np.abs(features(*other)[0] - seen).max() > 0.5
+
+
+def test_points_at_which_the_pen_rests_are_left_out():
+    offsets, pen_up = line()
+    at = [1, 40, 40, 40, 99, 100, 100]
+    resting = np.insert(offsets, at, np.random.default_rng(0).normal(0, 1e-5, (len(at), 2)), axis=0)
+    pen = np.insert(pen_up, at, False)
+    seen, points = features(resting, pen)
+    np.testing.assert_allclose(seen, features(offsets, pen_up)[0], atol=1e-3)
+    np.testing.assert_allclose(resting[points], offsets, atol=1e-6)
 
 
 @pytest.mark.parametrize("offsets", [np.zeros((0, 2)), np.zeros((1, 2)), np.ones((1, 2)), np.zeros((50, 2)), np.ones((50, 2)) * (1, 0)])
 def test_ink_without_height_has_no_features(offsets):
-    assert features(offsets, np.zeros(len(offsets), dtype=bool)) is None
+    seen, points = features(offsets, np.zeros(len(offsets), dtype=bool))
+    assert seen.shape == (0, readers.FEATURES)
+    assert points.shape == (0,)
 
 
 def test_a_pen_that_is_never_down_has_no_features():
     offsets, _ = line()
-    assert features(offsets, np.ones(len(offsets), dtype=bool)) is None
+    assert not len(features(offsets, np.ones(len(offsets), dtype=bool))[0])
 
 
 def test_lines_are_padded_to_a_multiple_of_32():
-    padded = pad([features(*line(length=50)), features(*line(length=33))])
+    padded = pad([features(*line(length=length))[0] for length in (50, 33)])
     assert padded.shape == (2, 64, readers.FEATURES)
     assert not padded[1, 33:].any()
     assert padded[1, :33].any(dim=1).all()
@@ -111,6 +122,7 @@ def test_the_bundled_reader(reader):
     assert reader.info["test"]["lines"] == 1263
     assert reader.info["test"]["cer"]["value"] < 0.10
     assert not reader.training
+    assert {part: len(forms) for part, forms in reader.info["forms"].items()} == {"train": 1448, "validation": 84}
 
 
 def test_what_is_no_reader_is_refused(tmp_path):
