@@ -34,9 +34,10 @@ def find_device(name=None):
     return device
 
 
-def save_model(network, path, **info):
-    """Write the weights of `network` (in fp32) and its default style to the safetensors file `path`, whole or not at all.
+def save_model(network, path, half=False, **info):
+    """Write the weights of `network` and its default style to the safetensors file `path`, whole or not at all.
 
+    half: the weights in half precision instead of fp32; the default style is always.
     info: what else belongs in the header, in JSON types: `step`, `style_weights` (a `StyleExtractor.identity`), `training`, `dataset`.
     """
     header = {
@@ -45,7 +46,8 @@ def save_model(network, path, **info):
         **info,
         "versions": {name: version(name) for name in ("hwdiff", "torch")},
     }
-    state = {name: tensor.detach().float().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    precision = torch.half if half else torch.float
+    state = {name: tensor.detach().to(precision).cpu().contiguous() for name, tensor in network.state_dict().items()}
     if network.default_style is not None:
         state[_DEFAULT_STYLE] = network.default_style.half().cpu().contiguous()
     with replacing(path) as temporary:

@@ -13,6 +13,8 @@ from hwdiff.errors import HwdiffError
 from hwdiff.files import replacing
 
 PEN_WIDTH = 0.45  # in the offsets' unit, a standard deviation of them: about the pen of the official IAM line images
+TABLET_UNITS = 64  # of IAM's tablet to the offsets' unit: the median standard deviation of its lines
+MAX_TABLET = np.array((20_000, 4_000))
 MARGIN = 1.5
 PIXELS_PER_UNIT = 8
 MAX_SIDE = 4000
@@ -134,6 +136,17 @@ class Ink:
             starts = np.cumsum([0, *map(len, placed)])
             placed = [stroke[: points - start] for stroke, start in zip(placed, starts, strict=False) if start < points]
         return images.draw_strokes([stroke * scale for stroke in placed], (int(height), int(width)), PEN_WIDTH * scale)
+
+    def line_image(self):
+        """The line drawn like an official IAM line image, margins cut, (96, W) uint8: what style features are taken from.
+
+        Raises HwdiffError when it has no extent.
+        """
+        strokes = self.strokes()
+        extent = np.ptp(np.concatenate(strokes), axis=0) if strokes else np.zeros(2)
+        # Ink far larger than anyone writes is shrunk: the canvas would take all memory.
+        scale = min(TABLET_UNITS, *(MAX_TABLET / np.maximum(extent, 1e-6)))
+        return images.normalise(images.draw_line([stroke * (scale, -scale) for stroke in strokes]))
 
     def to_gif(self):
         """The pen writing the line, as the bytes of an animated GIF: 60 points a second, then a pause, over and over."""

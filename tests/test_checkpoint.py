@@ -84,3 +84,13 @@ def test_a_failed_save_keeps_what_was_there(network, path, monkeypatch, error):
         save_model(network, path)
     assert path.read_bytes() == before
     assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+@torch.inference_mode()
+def test_a_model_in_half_precision_is_half_as_large_and_nearly_the_same(network, path, tmp_path):
+    save_model(network, tmp_path / "half.safetensors", half=True)
+    assert (tmp_path / "half.safetensors").stat().st_size < 0.6 * path.stat().st_size
+    opened = load_model(tmp_path / "half.safetensors", device="cpu")
+    assert {weight.dtype for weight in opened.parameters()} == {torch.float}
+    for expected, found in zip(network(*inputs()), opened(*inputs()), strict=True):
+        torch.testing.assert_close(found, expected, atol=2e-2, rtol=2e-2)

@@ -144,3 +144,16 @@ def test_a_gif_shows_the_pen_writing(tmp_path):
         assert movie.info["duration"] == 2000
         assert np.abs(np.asarray(movie.convert("L")).astype(int) - np.asarray(ink.to_image())).max() < 40  # GIF has few greys
     Ink(np.zeros((0, 2)), []).save(tmp_path / "empty.gif")
+
+
+def test_the_line_image_is_like_those_of_the_data(dataset):
+    drawn, wanted = dataset.ink(0).line_image(), dataset.line_image(0)
+    assert drawn.shape[0] == wanted.shape[0] == 96
+    assert drawn.dtype == np.uint8
+    assert abs(drawn.shape[1] / wanted.shape[1] - 1) < 0.05
+    ink = [(image < 128).mean() for image in (drawn, wanted)]
+    assert ink[0] == pytest.approx(ink[1], rel=0.3)
+    with pytest.raises(HwdiffError, match="no extent"):
+        Ink(np.zeros((0, 2)), []).line_image()
+    ink = dataset.ink(0)
+    assert abs(Ink(1e4 * ink.offsets, ink.pen_up).line_image().shape[1] / wanted.shape[1] - 1) < 0.05

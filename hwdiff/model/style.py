@@ -67,7 +67,10 @@ class StyleExtractor(nn.Module):
         if line.shape[1] > images.MAX_WIDTH:
             warnings.warn(f"{name}: {line.shape[1]} pixels wide at height 96; only the first {images.MAX_WIDTH} are used", stacklevel=2)
             line = line[:, : images.MAX_WIDTH]
-        line = images.pad_to_width(line, images.MAX_WIDTH if padded else max(line.shape[1], images.HEIGHT), name)
+        return self.of_line(images.pad_to_width(line, images.MAX_WIDTH if padded else max(line.shape[1], images.HEIGHT), name))
+
+    def of_line(self, line):
+        """Features of a line image as it is, (96, W) uint8: (S, 1280) float32 on the CPU, S = 14 where it was padded to 1400 pixels."""
         device = next(self.parameters()).device
         return self(torch.from_numpy(line)[None].to(device))[0].cpu()
 
