@@ -8,6 +8,7 @@ import torch
 
 from hwdiff import diffusion, recipes, training
 from hwdiff.data.batches import Lines
+from hwdiff.data.excerpts import Excerpts
 from hwdiff.model.style import FEATURES
 from hwdiff.model.writer import DiffusionWriter
 from hwdiff.samplers import sample_eq12, schedule
@@ -70,8 +71,8 @@ def training_rate(dataset, config, device, steps=4):
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-4, betas=training.BETAS, fused=True)
     generator, alpha_bar = torch.Generator(device).manual_seed(0), diffusion.alpha_bars()
     train_lines, points, start, terms = dataset.part("train"), 0, 0.0, torch.zeros(2)
-    order = training.training_order(dataset.lengths[train_lines], config.batch_size, config.seed)
-    batches = [lines.batch(train_lines[indices]) for indices in islice(order, steps)]
+    order = training.training_order(Excerpts(dataset, config.excerpts, config.seed), train_lines, config.batch_size, config.seed)
+    batches = [lines.batch(indices, spans=spans) for indices, spans in islice(order, steps)]
     # A CPU meets the lengths that come once before the clock starts; a GPU compiles them and then records CUDA graphs.
     for timed in (*[False] * (3 if torch.device(device).type == "cuda" else 1), True):
         terms.sum().item()

@@ -1,7 +1,6 @@
 """How a model is trained: every setting of a run in one value, and the presets."""
 
 from dataclasses import dataclass, field, fields, replace
-from math import cos, pi
 
 from hwdiff import diffusion
 from hwdiff.errors import HwdiffError
@@ -20,11 +19,13 @@ _CHOICES = {
 class TrainingConfig:
     """A training run, whole. The defaults are the paper's; where the authors' released program differs, "released" or "each" is its form.
 
-    learning_rate: None for the published schedule, or one that is reached after `warmup` steps and stays, or with `anneal` falls to 0
-    along a cosine until the last step.   precision: of the network's arithmetic, "fp32" or "bf16".
+    learning_rate: None for the published schedule, or one that is reached after `warmup` steps, stays, and falls to 0 in the last
+    `cooldown` steps; until those begin, `steps` may still be changed.   precision: of the network's arithmetic, "fp32" or "bf16".
     padding: "full" pads every line to 488 points as the authors do; "bucket" batches lines of like length and pads to the longest.
     clipping: gradients to norm 100, of "all" weights together or of "each" on its own.
     own_style: a line's style image may be that of the line itself, as in the released program.
+    excerpts: share of the lines of which only some consecutive words are trained on, drawn anew in each epoch: far cheaper, and with few
+    characters to choose from, which ink belongs to which is learnt far sooner.
     drop_style, drop_text: share of the lines that are trained without style (zeros) or text (the end alone), for guidance.
     ema: decay of the moving average of the weights, which is what is saved for writing; 0 for the weights themselves.
     save_every, held_out_every, sample_every: steps from one saved state, held-out loss or page of samples to the next; 0 for none of the
@@ -35,13 +36,14 @@ class TrainingConfig:
     batch_size: int = 96
     learning_rate: float | None = None
     warmup: int = 0
-    anneal: bool = False
+    cooldown: int = 0
     precision: str = "fp32"
     padding: str = "full"
     noise_levels: str = "paper"
     pen_weight: str = "paper"
     clipping: str = "all"
     own_style: bool = False
+    excerpts: float = 0.0
     drop_style: float = 0.0
     drop_text: float = 0.0
     ema: float = 0.0
@@ -55,9 +57,19 @@ class TrainingConfig:
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise HwdiffError(f"{name} = {getattr(self, name)!r}: choose one of {', '.join(choices)}")
-        for name, lowest in {"steps": 1, "batch_size": 1, "save_every": 1, "held_out_every": 0, "sample_every": 0, "warmup": 0}.items():
+        for name, lowest in {
+            "steps": 1,
+            "batch_size": 1,
+            "save_every": 1,
+            "held_out_every": 0,
+            "sample_every": 0,
+            "warmup": 0,
+            "cooldown": 0,
+        }.items():
             if getattr(self, name) < lowest:
                 raise HwdiffError(f"{name} = {getattr(self, name)}: must be at least {lowest}")
+        if not 0 <= self.excerpts <= 1:
+            raise HwdiffError(f"excerpts = {self.excerpts}: must be between 0 and 1")
         for name in ("drop_style", "drop_text", "ema"):
             if not 0 <= getattr(self, name) < 1:
                 raise HwdiffError(f"{name} = {getattr(self, name)}: must be at least 0 and below 1")
@@ -65,15 +77,14 @@ class TrainingConfig:
             raise HwdiffError(f"seed = {self.seed}: must be between 0 and 2^63 - 1")
         if self.learning_rate is not None and not 0 < self.learning_rate < 1:
             raise HwdiffError(f"learning_rate = {self.learning_rate}: must be between 0 and 1")
-        if self.learning_rate is None and (self.warmup or self.anneal):
-            raise HwdiffError("warmup and anneal: the published schedule has its own; give a learning_rate with them")
+        if self.learning_rate is None and (self.warmup or self.cooldown):
+            raise HwdiffError("warmup and cooldown: the published schedule has its own; give a learning_rate with them")
 
     def learning_rate_at(self, step):
         """The learning rate at step 1, 2, ..., `steps`."""
         if self.learning_rate is None:
             return diffusion.learning_rate(step)
-        rate = self.learning_rate * min(1, step / max(1, self.warmup))
-        return rate * (0.5 + 0.5 * cos(pi * (step - 1) / self.steps)) if self.anneal else rate
+        return self.learning_rate * min(1, step / max(1, self.warmup), (self.steps + 1 - step) / (self.cooldown + 1))
 
 
 PRESETS = {
@@ -93,8 +104,11 @@ PRESETS = {
         batch_size=32,
         learning_rate=1e-3,
         warmup=500,
-        anneal=True,
+        cooldown=3000,
         padding="bucket",
+        excerpts=0.75,
+        drop_style=0.1,
+        drop_text=0.1,
         ema=0.999,
         save_every=250,
         model=ModelConfig(c1=64, c2=96, c3=128),

@@ -31,21 +31,19 @@ class RunFolder:
             return 0
         if not resume:
             raise HwdiffError(f"{self.path}: holds a training run already; go on with --resume, choose another folder or delete it")
-        self._check(read_config(self.path))
-        if not self.state.exists():
-            return 0
-        header = read_header(self.state, FORMAT)
-        self._check(header["settings"])
+        header = read_header(self.state, FORMAT) if self.state.exists() else {"step": 0, "settings": read_config(self.path)}
+        for found in (read_config(self.path), header["settings"]):
+            self._check(found, header["step"])
         return header["step"]
 
-    def _check(self, found):
+    def _check(self, found, step):
         wanted = json.loads(json.dumps(self.settings))
         if found.get("dataset") != wanted["dataset"]:
             raise HwdiffError(
                 f"{self.path}: trained on another dataset ({str(found.get('dataset'))[:8]}, not {wanted['dataset'][:8]}); give that one"
             )
-        if not self.config.anneal and wanted["steps"] > found.get("steps", 0):
-            found = {**found, "steps": wanted["steps"]}  # longer is no other run, when the learning rate does not depend on it
+        if step <= min(wanted["steps"], found.get("steps", 0)) - self.config.cooldown:
+            found = {**found, "steps": wanted["steps"]}  # nothing that was done depends on it
         check_same(self.path, found, wanted)
 
     def begin(self, done):

@@ -15,6 +15,7 @@ from hwdiff import diffusion
 from hwdiff.data import tokenizer
 from hwdiff.data.batches import FULL_LENGTH, Lines, batch_order, bucket_length
 from hwdiff.data.dataset import style_lines
+from hwdiff.data.excerpts import Excerpts
 from hwdiff.errors import HwdiffError
 from hwdiff.figures import plot_inks, save_figure
 from hwdiff.model.writer import DiffusionWriter
@@ -25,10 +26,11 @@ from hwdiff.writing import PAPER_TEXTS, sample
 
 CLIP_NORM = 100.0
 STYLE_DROPOUT = 0.3  # of single features, Fig. 10
-CPU_LINES = 24  # activations of more lines at a time cost a CPU a third of its speed
+CPU_POINTS = 24 * 320  # activations of more points at a time cost a CPU a third of its speed
 GPU_LOG_STEPS = 50  # a GPU is asked for its losses this seldom: asking makes it wait
 BETAS = (0.9, 0.98)
 HELD_OUT_LINES = 48
+HELD_OUT_AT_ONCE = 24
 HELD_OUT_STEPS = (1, 5, 15, 30, 45, 60)  # t of the noise levels at which the held-out loss is taken
 
 
@@ -77,13 +79,13 @@ def accumulate_gradients(objective, batch, draws):
     """Algorithm 1 for one batch: noise it, predict, and add the loss's gradients to those of the network.
 
     objective: an `Objective`, perhaps compiled or in DistributedDataParallel.   draws: the rows of `draw`'s that belong to the batch.
-    The batch goes through the network in pieces (on a CPU of 24 lines), which changes nothing but speed.
+    The batch goes through the network in pieces (on a CPU of 7680 points), which changes nothing but speed.
     Returns the loss's two terms (2,): stroke and pen, of this batch.
     """
     noisy = diffusion.add_noise(batch.strokes, draws.noise_level, draws.eps)
     style = batch.style * draws.kept_features * draws.kept_style
     text = torch.where(draws.kept_text, batch.text, tokenizer.without_text(batch.text))
-    size = CPU_LINES if noisy.device.type == "cpu" else len(noisy)
+    size = max(1, CPU_POINTS // noisy.shape[1]) if noisy.device.type == "cpu" else len(noisy)
     arguments = (noisy, text, draws.noise_level, style, draws.eps, batch.pen_up, draws.pen_weight)
     pieces = list(zip(*(tensor.split(size) for tensor in arguments), strict=True))
     total = 0
@@ -111,16 +113,17 @@ def clip_gradients(network, clipping):
     return norm
 
 
-def training_order(lengths, batch_size, seed, done=0, bucketed=True):
-    """Endless batches of positions in `lengths` (n,), epoch after epoch, from that of step `done` + 1 on: a function of seed and step alone.
+def training_order(excerpts, lines, batch_size, seed, done=0, bucketed=True):
+    """Endless batches, epoch after epoch, from that of step `done` + 1 on: a function of the arguments alone.
 
-    bucketed: see `batch_order`.
-
-    Raises HwdiffError when there are fewer lines than make one batch.
+    excerpts: `Excerpts` of the dataset.   lines: (n,) numbers of the lines.   bucketed: see `batch_order`.
+    Yields (lines (B,), spans (B, 4)). Raises HwdiffError when there are fewer lines than make one batch.
     """
-    epoch, at = divmod(done, max(1, len(lengths) // batch_size))
+    epoch, at = divmod(done, max(1, len(lines) // batch_size))
     while True:
-        yield from batch_order(lengths, batch_size, seed, epoch, bucketed)[at:]
+        spans = excerpts.of_epoch(epoch)[lines]
+        for batch in batch_order(spans[:, 1] - spans[:, 0], batch_size, seed, epoch, bucketed)[at:]:
+            yield lines[batch], spans[batch]
         epoch, at = epoch + 1, 0
 
 
@@ -145,8 +148,8 @@ def held_out_loss(network, lines, indices, config):
     """
     alpha_bar = diffusion.alpha_bars()
     sums = {t: np.zeros(3) for t in HELD_OUT_STEPS}
-    for start in range(0, len(indices), CPU_LINES):
-        some = indices[start : start + CPU_LINES]
+    for start in range(0, len(indices), HELD_OUT_AT_ONCE):
+        some = indices[start : start + HELD_OUT_AT_ONCE]
         batch = lines.batch(some)
         device, length = batch.strokes.device, batch.strokes.shape[1]
         real = (torch.arange(length) < batch.lengths[:, None]).to(device)
@@ -183,7 +186,8 @@ def train(config, dataset, style_features, out, device, resume=False, stop=None,
         done = folder.step_to_resume(resume)
         if processes.mean(torch.tensor(float(done), device=device)).item() != done:
             raise HwdiffError(f"{folder.path}: the processes do not see the same state; let them share a disk")
-        order = training_order(dataset.lengths[train_lines], config.batch_size, config.seed, done, bucketed=config.padding == "bucket")
+        excerpts = Excerpts(dataset, config.excerpts, config.seed)
+        order = training_order(excerpts, train_lines, config.batch_size, config.seed, done, bucketed=config.padding == "bucket")
         order = chain([next(order)], order)  # whatever is wrong with the data shows before anything is written
         processes.wait()
         if processes.first:
@@ -228,10 +232,10 @@ def train(config, dataset, style_features, out, device, resume=False, stop=None,
             return rows[-1]["loss"]
 
         for step in range(done + 1, config.steps + 1):
-            indices = train_lines[next(order)]
-            length = FULL_LENGTH if config.padding == "full" else bucket_length(dataset.lengths[indices])
+            indices, spans = next(order)
+            length = FULL_LENGTH if config.padding == "full" else bucket_length(spans[:, 1] - spans[:, 0])
             share = processes.share(len(indices))
-            batch = lines.batch(indices[share], length)
+            batch = lines.batch(indices[share], length, spans[share])
             draws = draw((len(indices), length, 2), (len(indices), *batch.style.shape[1:]), config, alpha_bar, generator)
             rate = config.learning_rate_at(step)
             optimizer.param_groups[0]["lr"] = rate

@@ -1,6 +1,7 @@
 import json
 import shutil
 from argparse import Namespace
+from copy import copy
 from dataclasses import replace
 from itertools import islice
 
@@ -15,6 +16,7 @@ from hwdiff.checkpoint import read_info
 from hwdiff.data import tokenizer
 from hwdiff.data.batches import Lines, bucket_length
 from hwdiff.data.dataset import style_lines
+from hwdiff.data.excerpts import Excerpts
 from hwdiff.model.writer import DiffusionWriter
 from hwdiff.runs import Stop, holding, read_header
 from tests.conftest import TINY, fill
@@ -137,7 +139,8 @@ def test_what_cannot_be_resumed_is_refused_in_one_line(run, dataset, features, t
     refused("other settings: it has batch_size = 4, not 5", replace(CONFIG, batch_size=5))
     refused(r"it has steps = 6, not 5", replace(CONFIG, steps=5))
     refused(r"model = .*num_layers", replace(CONFIG, model=replace(TINY, num_layers=2)))
-    other = Namespace(content="0" * 64, lengths=dataset.lengths, part=dataset.part)
+    other = copy(dataset)
+    other.manifest = {**dataset.manifest, "content": "0" * 64}
     refused(f"trained on another dataset \\({dataset.content[:8]}, not 00000000\\)", data=other)
     for name, spoil, message in (
         ("cut", lambda content: content[: len(content) // 2], "not a whole state of a run"),
@@ -185,8 +188,8 @@ def lines_of(dataset, features, own_style=False):
 
 def gradients_of(network, dataset, features, config=CONFIG, shares=(slice(None),)):
     """Terms and gradients of the first batch, computed share by share as several processes would."""
-    lengths = dataset.lengths[dataset.part("train")]
-    indices = dataset.part("train")[next(training.training_order(lengths, config.batch_size, config.seed))]
+    excerpts = Excerpts(dataset, config.excerpts, config.seed)
+    indices, _ = next(training.training_order(excerpts, dataset.part("train"), config.batch_size, config.seed))
     lines, length = lines_of(dataset, features), bucket_length(dataset.lengths[indices])
     draws = training.draw((len(indices), length, 2), (len(indices), 14, 1280), config, diffusion.alpha_bars(), torch.Generator().manual_seed(0))
     network.zero_grad()
@@ -205,7 +208,7 @@ def test_pieces_of_a_batch_add_up(dataset, features, monkeypatch, pen_weight, sh
     network = fill(DiffusionWriter(TINY))
     config = replace(CONFIG, pen_weight=pen_weight, drop_style=0.3, drop_text=0.3)
     whole_terms, whole = gradients_of(network, dataset, features, config)
-    monkeypatch.setattr(training, "CPU_LINES", 1 if len(shares) > 1 else 3)
+    monkeypatch.setattr(training, "CPU_POINTS", 1 if len(shares) > 1 else 3 * 488)
     terms, pieces = gradients_of(network, dataset, features, config, shares)
     assert terms == pytest.approx(whole_terms, rel=1e-5)
     for a, b in zip(whole, pieces, strict=True):
@@ -274,7 +277,7 @@ def test_the_held_out_loss_is_the_loss_at_fixed_noise(dataset, features, monkeyp
     network, lines, indices = fill(DiffusionWriter(TINY)), lines_of(dataset, features), dataset.part("validation")
     first = training.held_out_loss(network, lines, indices, CONFIG)
     assert first == training.held_out_loss(network, lines, indices, CONFIG)
-    monkeypatch.setattr(training, "CPU_LINES", len(indices))
+    monkeypatch.setattr(training, "HELD_OUT_AT_ONCE", len(indices))
     alone = [training.held_out_loss(network, lines, indices[i : i + 1], CONFIG) for i in range(len(indices))]
     points = dataset.lengths[indices]
     for t in training.HELD_OUT_STEPS:
@@ -306,11 +309,51 @@ def test_clipping_all_keeps_the_direction_and_clipping_each_does_not():
 
 
 def test_the_order_goes_on_from_any_step():
-    lengths = np.random.default_rng(0).integers(50, 488, 30)
-    whole = [batch.tolist() for batch in islice(training.training_order(lengths, CONFIG.batch_size, CONFIG.seed), 20)]
-    assert len({position for batch in whole[:7] for position in batch}) == 28  # an epoch repeats none
+    lengths = np.random.default_rng(0).integers(50, 488, 40)
+    spans = np.array([(0, length, 0, 5) for length in lengths])
+    excerpts = Namespace(of_epoch=lambda epoch: np.maximum(spans - [0, epoch, 0, 0], 1))
+    some = np.arange(10, 40)
+
+    def batches(done, count):
+        order = training.training_order(excerpts, some, CONFIG.batch_size, CONFIG.seed, done)
+        return [(lines.tolist(), found.tolist()) for lines, found in islice(order, count)]
+
+    whole = batches(0, 20)
+    assert len({line for lines, _ in whole[:7] for line in lines}) == 28  # an epoch repeats none
+    assert {line for lines, _ in whole for line in lines} <= set(some.tolist())
+    for number, (lines, found) in enumerate(whole):
+        assert found == excerpts.of_epoch(number // 7)[lines].tolist()
     for done in (1, 7, 13):
-        assert [batch.tolist() for batch in islice(training.training_order(lengths, CONFIG.batch_size, CONFIG.seed, done), 20 - done)] == whole[done:]
+        assert batches(done, 20 - done) == whole[done:]
+
+
+def test_steps_may_be_changed_until_the_cooldown_begins(dataset, features, tmp_path):
+    config = replace(CONFIG, cooldown=3)
+
+    def go_on(name, steps, until=None):
+        stop = Stop()
+        seen = Seen(lambda step: setattr(stop, "signal", "SIGINT" if step == until else None))
+        return training.train(replace(config, steps=steps), dataset, features, tmp_path / name, "cpu", resume=True, stop=stop, progress=seen)
+
+    assert go_on("changed", 6, until=2)[1] == 3
+    changed, reached = go_on("changed", 8)
+    assert reached == 8
+    whole, _ = go_on("whole", 8)
+    assert same_weights(changed, whole)
+    assert go_on("late", 6, until=3)[1] == 4
+    with pytest.raises(HwdiffError, match="it has steps = 6, not 8"):
+        go_on("late", 8)
+
+
+def test_excerpts_are_trained_on(dataset, features, tmp_path, monkeypatch):
+    lengths = []
+    batch = Lines.batch
+    monkeypatch.setattr(Lines, "batch", lambda self, *arguments: lengths.append(batch(self, *arguments).lengths) or batch(self, *arguments))
+    monkeypatch.setattr("hwdiff.data.excerpts.word_starts", lambda offsets, pen_up, text: np.arange(len(text.split())) * 5)
+    training.train(replace(CONFIG, excerpts=1.0, steps=4, held_out_every=0), dataset, features, tmp_path / "run", "cpu")
+    found = torch.cat(lengths)
+    assert len(found) == 16
+    assert found.min() < 20 < dataset.lengths.min()
 
 
 def test_a_start_that_fails_leaves_the_folder_free(dataset, features, tmp_path):
@@ -325,8 +368,9 @@ def test_presets_and_their_settings():
     assert recipes.preset("paper", steps=10, seed=None).steps == 10
     assert recipes.preset("small", position_form="text").model.position_form == "text"
     assert [paper.learning_rate_at(step) for step in (1, 10_000)] == pytest.approx([6.25e-8, 6.25e-4])
-    small = recipes.preset("small", steps=1000, warmup=10)
-    assert [small.learning_rate_at(step) for step in (1, 10, 501, 1000)] == pytest.approx([1e-4, 1e-3, 5e-4, 0], rel=1e-3, abs=1e-8)
+    small = recipes.preset("small", steps=1000, warmup=10, cooldown=100)
+    expected = [1e-4, 1e-3, 1e-3, 5e-4, 1 / 101 * 1e-3]
+    assert [small.learning_rate_at(step) for step in (1, 10, 900, 951, 1000)] == pytest.approx(expected, rel=0.02)
     with pytest.raises(HwdiffError, match="no such preset as 'huge'"):
         recipes.preset("huge")
     with pytest.raises(HwdiffError, match="no such setting as colour"):
@@ -338,6 +382,7 @@ def test_presets_and_their_settings():
         {"seed": -1},
         {"clipping": "none"},
         {"drop_text": 1.0},
+        {"excerpts": 1.1},
         {"ema": -0.1},
         {"save_every": 0},
     ):

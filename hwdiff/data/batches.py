@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from hwdiff.data import images, strokes, tokenizer
+from hwdiff.data.excerpts import whole_lines
 from hwdiff.errors import HwdiffError
 from hwdiff.files import replacing
 
@@ -99,30 +100,43 @@ class Lines:
         offsets, pen_up = zip(*(dataset.strokes(index) for index in range(len(dataset))), strict=True)
         padded_offsets, padded_pen_up = strokes.pad(offsets, pen_up, FULL_LENGTH)
         text = tokenizer.pad([dataset.tokens(index) for index in range(len(dataset))])
+        self._whole = whole_lines(dataset)
         self.offsets, self.pen_up, self.text = (torch.from_numpy(array).to(device) for array in (padded_offsets, padded_pen_up, text))
         self.lengths, self.style_lines, self.device = dataset.lengths, style_lines, torch.device(device)
         self._style_features, self._style = style_features, None
         if self.device.type == "cuda":
             self._style = style_features.half(np.arange(len(dataset))).to(device)
 
-    def batch(self, indices, length=None):
+    def batch(self, indices, length=None, spans=None):
         """The lines `indices` (B,) as a `Batch`, padded to `length` points, or to that of the longest rounded up to a multiple of 32.
 
+        spans: (B, 4) of `Excerpts`, what to take of each; None for all. An excerpt begins with the first offset of its line.
         Padding is offset (0, 0) with the pen up, and token 0.
         """
-        length = length or bucket_length(self.lengths[indices])
-        on_device = torch.from_numpy(indices).to(self.device, non_blocking=True)
+        spans = self._whole[indices] if spans is None else spans
+        lengths = spans[:, 1] - spans[:, 0]
+        length = length or bucket_length(lengths)
         if self._style is None:
             style = self._style_features[self.style_lines[indices]]
         else:
             style = self._style[torch.from_numpy(self.style_lines[indices]).to(self.device, non_blocking=True)].float()
-        # The same width of text for all batches: what is compiled for one batch is good for another.
+        row, first, end, first_character, end_character = (
+            torch.from_numpy(column).to(self.device, non_blocking=True)[:, None] for column in (indices, *np.ascontiguousarray(spans.T))
+        )
+        # On a GPU the same width of text for all batches: what is compiled for one batch is good for another. A CPU gains by less.
+        width = self.text.shape[1] if self.device.type == "cuda" else int((spans[:, 3] - spans[:, 2]).max()) + 1
+        points, characters = (torch.arange(size, device=self.device) for size in (length, width))
+        at = (first + points).clamp(max=FULL_LENGTH - 1)
+        at[:, 0] = 0
+        inside = first + points < end
+        text = self.text[row, (first_character + characters).clamp(max=self.text.shape[1] - 1)]
+        text_end = end_character - first_character
         return Batch(
-            self.offsets[on_device, :length],
-            self.pen_up[on_device, :length, None],
-            self.text[on_device],
+            self.offsets[row, at] * inside[..., None],
+            torch.where(inside, self.pen_up[row, at], 1.0)[..., None],
+            torch.where(characters < text_end, text, torch.where(characters == text_end, tokenizer.END, tokenizer.PADDING)),
             style,
-            torch.from_numpy(self.lengths[indices].astype(np.int64)),
+            torch.from_numpy(lengths.astype(np.int64)),
         )
 
 

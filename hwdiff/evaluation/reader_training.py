@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from hwdiff.data import strokes
+from hwdiff.data.excerpts import Excerpts
 from hwdiff.errors import HwdiffError
 from hwdiff.evaluation.legibility import legibility
 from hwdiff.evaluation.reader import BLANK, Reader, ReaderConfig, encode, features, load_reader, pad, save_reader
@@ -144,7 +145,7 @@ def train_reader(config, dataset, out, device, resume=False, stop=None, progress
         header = read_header(state, FORMAT)
         check_same(out, header["settings"], settings)
         done = header["step"]
-    order = training_order(dataset.lengths[train_lines], config.batch_size, config.seed, done)
+    order = training_order(Excerpts(dataset, 0, config.seed), train_lines, config.batch_size, config.seed, done)
     order = chain([next(order)], order)  # whatever is wrong with the data shows before anything is written
     with holding(out), torch.random.fork_rng():
         torch.manual_seed(config.seed)
@@ -161,7 +162,7 @@ def train_reader(config, dataset, out, device, resume=False, stop=None, progress
         for step in range(done + 1, config.steps + 1):
             drawn = int(torch.randint(2**62, (), generator=generator))  # what varies the lines, and dropout
             torch.manual_seed(drawn)
-            seen, targets, target_lengths, lengths = batch_of(dataset, train_lines[next(order)], np.random.default_rng(drawn))
+            seen, targets, target_lengths, lengths = batch_of(dataset, next(order)[0], np.random.default_rng(drawn))
             read = reader(seen.to(device)).transpose(0, 1)
             loss = F.ctc_loss(read, targets.to(device), lengths, target_lengths, BLANK, reduction="sum", zero_infinity=True) / len(targets)
             optimizer.param_groups[0]["lr"] = config.learning_rate_at(step)

@@ -7,33 +7,17 @@ from hwdiff.data.lines import Limits, drawable_strokes
 from hwdiff.errors import HwdiffError
 
 
-@pytest.fixture(scope="module")
-def small(monkeypatch_module, tmp_path_factory):
-    """A dataset of sixteen writers, one form each."""
-    monkeypatch_module.setattr(synthetic, "WRITERS", 16)
-    monkeypatch_module.setattr(synthetic, "FORMS_PER_WRITER", 1)
-    path = tmp_path_factory.mktemp("writers") / "writers.npz"
-    ds.prepare(None, path, workers=1)
-    return ds.Dataset(path)
-
-
-@pytest.fixture(scope="module")
-def monkeypatch_module():
-    with pytest.MonkeyPatch.context() as patch:
-        yield patch
-
-
-def test_lines_are_of_the_same_kind_as_iams(small):
-    assert len(small) == 16 * synthetic.LINES_PER_FORM
+def test_lines_are_of_the_same_kind_as_iams(written):
+    assert len(written) == 16 * synthetic.LINES_PER_FORM
     limits = Limits()
-    assert small.lengths.max() <= limits.max_points
-    assert max(len(small.tokens(index)) for index in range(len(small))) < limits.max_tokens
-    offsets, pen_up = small.strokes(3)
+    assert written.lengths.max() <= limits.max_points
+    assert max(len(written.tokens(index)) for index in range(len(written))) < limits.max_tokens
+    offsets, pen_up = written.strokes(3)
     assert offsets.std() == pytest.approx(1)
     assert pen_up[0]
-    assert small.line_image(3).shape[0] == images.HEIGHT
-    assert small.manifest["parameters"]["split"] == "writer"
-    assert {len(small.part(part)) for part in ds.PARTS} == {13 * 8, 8, 2 * 8}
+    assert written.line_image(3).shape[0] == images.HEIGHT
+    assert written.manifest["parameters"]["split"] == "writer"
+    assert {len(written.part(part)) for part in ds.PARTS} == {13 * 8, 8, 2 * 8}
 
 
 def test_a_seed_writes_the_same_lines_with_any_number_of_workers(monkeypatch):
@@ -96,14 +80,14 @@ def test_what_is_written_is_what_is_asked_for():
         synthetic.write_points(hand, "  ", np.random.default_rng(0))
 
 
-def test_lines_can_be_drawn(small):
-    for index in range(0, len(small), 16):
-        offsets, pen_up, _ = small._recorded(index)
+def test_lines_can_be_drawn(written):
+    for index in range(0, len(written), 16):
+        offsets, pen_up, _ = written._recorded(index)
         assert images.draw_line(drawable_strokes(offsets, pen_up)).min() == 0
 
 
-def test_another_seed_is_another_dataset(small):
+def test_another_seed_is_another_dataset(written):
     with pytest.raises(HwdiffError, match=r"prepared from other files \(built-in writers differ\)"):
-        ds.prepare(None, small.path, seed=1)
+        ds.prepare(None, written.path, seed=1)
     with pytest.raises(HwdiffError, match="seed = -1"):
-        ds.prepare(None, small.path, seed=-1)
+        ds.prepare(None, written.path, seed=-1)
