@@ -15,6 +15,7 @@ from hwdiff.model.reference import load_reference
 from hwdiff.model.writer import DiffusionWriter, ModelConfig
 
 FORMAT = "hwdiff checkpoint 1"
+PRETRAINED = Path(__file__).parent / "weights" / "writer.safetensors"
 _DEFAULT_STYLE = "default_style"
 _HDF5 = b"\x89HDF"
 
@@ -68,14 +69,15 @@ def read_info(path):
     return header
 
 
-def load_model(path, device=None):
-    """Open a model: a checkpoint of `hwdiff train`, or a weights file (`.h5`) of the authors' program, told apart by content.
+def load_model(path="pretrained", device=None):
+    """Open a model: "pretrained", the one that comes with the package (`weights/README.md` tells what it is); a checkpoint of `hwdiff train`;
+    or a weights file (`.h5`) of the authors' program. Files are told apart by content.
 
     device: "cpu", "cuda", ...; by default CUDA where there is one.
     Returns a DiffusionWriter in eval mode; its `info` is the checkpoint's header ({} for `.h5`).
     Raises HwdiffError when the file is missing, damaged, or something else; a pickle is refused, never run.
     """
-    path, device = Path(path), find_device(device)
+    path, device = PRETRAINED if path == "pretrained" else Path(path), find_device(device)
     try:
         with path.open("rb") as file:
             start = file.read(4)

@@ -15,9 +15,11 @@ from hwdiff.errors import HwdiffError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
-SMOKE_MODEL = Path("runs/smoke/model.safetensors")  # what ./run_all.sh trains
 StyleEncoder = Annotated[
     str, typer.Option(help="bundled, imagenet (torchvision's MobileNetV2, downloaded once), or a file of MobileNetV2 weights (.safetensors, .pth).")
+]
+Model = Annotated[
+    str, typer.Option(help="pretrained (it comes with the package), a checkpoint (.safetensors), or weights of the authors' program (.h5).")
 ]
 Minutes = Annotated[float | None, typer.Option(min=0, help="Stop after so long, everything saved; the same command with --resume goes on.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, ...; by default CUDA where there is one.")]
@@ -46,6 +48,12 @@ class Sampler(StrEnum):
     eq9 = "eq9"
     ddim = "ddim"
     dpm = "dpm"
+
+
+SamplerName = Annotated[Sampler, typer.Option(help="eq12: the paper's; eq9: its ablation; ddim, dpm: noiseless, for few steps.")]
+Steps = Annotated[int, typer.Option(help="Network calls.")]
+Guidance = Annotated[float, typer.Option(help="Above 1: follow the text more closely, at twice the work (models trained with --drop-text).")]
+Lines = Annotated[int | None, typer.Option(min=1, help="At most so many lines, evenly spread; by default all.")]
 
 
 def command(function):
@@ -110,6 +118,7 @@ def train(
     cooldown: Annotated[int | None, typer.Option(help="Last steps, in which it falls to 0.")] = None,
     ema: Annotated[float | None, typer.Option(help="Decay of the moving average of the weights; 0 for none.")] = None,
     excerpts: Annotated[float | None, typer.Option(help="Share of lines of which only some words are trained on.")] = None,
+    guided_attention: Annotated[float | None, typer.Option(help="Weight of a loss that draws attention to the right words.")] = None,
     drop_style: Annotated[float | None, typer.Option(help="Share of lines trained without style.")] = None,
     drop_text: Annotated[float | None, typer.Option(help="Share of lines trained without text.")] = None,
     precision: Annotated[str | None, typer.Option(help="fp32 or bf16 instead of the preset's.")] = None,
@@ -151,6 +160,7 @@ def train(
         cooldown=cooldown,
         ema=ema,
         excerpts=excerpts,
+        guided_attention=guided_attention,
         drop_style=drop_style,
         drop_text=drop_text,
         precision=precision,
@@ -334,15 +344,13 @@ def chain(
 def write(
     text: Annotated[str, typer.Argument(help="What to write, on one line.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The picture to write: *.svg, *.png, or *.gif of the pen writing it.")],
-    model: Annotated[Path, typer.Option(help="A checkpoint (.safetensors), or weights of the authors' program (.h5).")] = SMOKE_MODEL,
-    style: Annotated[Path | None, typer.Option(help="A picture of a line in the hand to write in; by default a hand kept in the model.")] = None,
+    model: Model = "pretrained",
+    style: Annotated[str | None, typer.Option(help="A name that hwdiff styles shows, or a picture of a line in the hand to write in.")] = None,
     style_encoder: StyleEncoder = "bundled",
-    sampler: Annotated[Sampler, typer.Option(help="eq12: the paper's; eq9: its ablation; ddim, dpm: noiseless, for few steps.")] = Sampler.eq12,
-    steps: Annotated[int, typer.Option(help="Network calls.")] = 60,
+    sampler: SamplerName = Sampler.eq12,
+    steps: Steps = 60,
     seed: Annotated[int, typer.Option(help="Another seed writes the text another time.")] = 0,
-    guidance: Annotated[
-        float, typer.Option(help="Above 1: follow the text more closely, at twice the work (models trained with --drop-text).")
-    ] = 1.0,
+    guidance: Guidance = 1.0,
     end_tokens: Annotated[int, typer.Option(help="End tokens after the text: 1, or 2 as in the released program.")] = 1,
     padded_style: Annotated[bool, typer.Option(help="Pad the style image to 1400 pixels as in training; the released program does not.")] = True,
     device: Device = None,
@@ -353,26 +361,95 @@ def write(
 
     if out.suffix.lower() not in (".svg", ".png", ".gif"):
         raise HwdiffError(f"{out}: ink is saved as .svg, .png or .gif; choose such a name")
-    network = load_model(model, device)
-    extractor = None
-    if style:
-        from hwdiff.model.style import load_style_extractor  # torchvision takes seconds to load
-
-        extractor = load_style_extractor(style_encoder)
     [ink] = sample(
-        network,
+        load_model(model, device),
         [text],
-        str(style) if style else None,
+        style,
         sampler.value,
         steps,
         seed,
-        style_extractor=extractor,
+        style_extractor=style_encoder,
         end_tokens=end_tokens,
         padded_style=padded_style,
         guidance=guidance,
     )
     ink.save(out)
     print(f"wrote {out}: {len(ink)} points, {len(ink.strokes())} strokes")
+
+
+@command
+def styles(
+    out: Annotated[Path, typer.Option("--out", "-o", help="The page to write, *.png or *.svg.")],
+    text: Annotated[str, typer.Argument(help="What to write in each.")] = "the quick brown fox jumps",
+    model: Model = "pretrained",
+    sampler: SamplerName = Sampler.eq12,
+    steps: Steps = 60,
+    seed: Annotated[int, typer.Option(help="Another seed writes the text another time.")] = 0,
+    guidance: Guidance = 1.0,
+    device: Device = None,
+):
+    """Show the styles that have names: a page with a text in each."""
+    import torch
+
+    from hwdiff.checkpoint import load_model
+    from hwdiff.figures import plot_inks, save_figure
+    from hwdiff.styles import load_styles
+    from hwdiff.writing import require_style_weights, sample
+
+    network, named = load_model(model, device), load_styles()
+    require_style_weights(network, named.info["style_weights"])
+    inks = sample(network, [text] * len(named), torch.stack(list(named.values())), sampler.value, steps, seed, guidance=guidance)
+    save_figure(plot_inks(inks, columns=2, titles=list(named)), out)
+    print(f"wrote {out}: {', '.join(named)}")
+
+
+@command
+def samples(
+    out: Annotated[Path, typer.Option("--out", "-o", help="The folder for texts.png, seeds.png and samplers.png.")],
+    model: Model = "pretrained",
+    guidance: Guidance = 1.0,
+    seed: Annotated[int, typer.Option(help="Seed of the first line.")] = 0,
+    device: Device = None,
+):
+    """Draw pages of samples, each line with what the reader reads in it.
+
+    Texts of all kinds in all styles; three seeds; the paper's sampler beside its ablation.
+    """
+    from hwdiff.checkpoint import load_model
+    from hwdiff.figures import save_figure
+    from hwdiff.release import sample_pages
+
+    for name, page in sample_pages(load_model(model, device), seed, guidance=guidance):
+        save_figure(page, out / f"{name}.png")
+        print(f"wrote {out / f'{name}.png'}")
+
+
+@command
+def release(
+    run: Annotated[Path, typer.Argument(help="The folder that hwdiff train wrote.")],
+    data: Annotated[Path, typer.Option(help="Its dataset file, whose hands the model writes in to make the styles.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The folder for writer.safetensors and styles.safetensors.")],
+    style_encoder: StyleEncoder = "bundled",
+    guidance: Guidance = 1.0,
+    seed: Annotated[int, typer.Option(help="Seed of what is written for the styles.")] = 0,
+    device: Device = None,
+):
+    """Make the files that come with the package.
+
+    The run's weights in half precision, and named styles: features of lines that the model drew, of no person's ink.
+    """
+    from hwdiff.checkpoint import load_model
+    from hwdiff.data.batches import StyleFeatures
+    from hwdiff.data.dataset import Dataset
+    from hwdiff.evaluation.generation import some_lines
+    from hwdiff.model.style import load_style_extractor
+    from hwdiff.release import CANDIDATES
+    from hwdiff.release import release as make_release
+
+    dataset, extractor = Dataset(data), load_style_extractor(style_encoder, device)
+    hands = StyleFeatures(dataset, extractor)[some_lines(dataset, "train", CANDIDATES)]
+    names = make_release(load_model(run / "model.safetensors", device), hands, out, extractor, seed=seed, guidance=guidance)
+    print(f"wrote {out / 'writer.safetensors'} and {out / 'styles.safetensors'}: {', '.join(names)}")
 
 
 @command
@@ -420,12 +497,21 @@ def read(
 def legibility(
     data: Annotated[Path, typer.Option(help="A dataset file.")],
     part: Annotated[Part, typer.Option(help="Which of its lines.")] = Part.test,
+    lines: Lines = None,
+    model: Annotated[
+        str | None, typer.Option(help="pretrained or a checkpoint: it writes the texts anew in the same hands, and that is read beside the lines.")
+    ] = None,
+    sampler: SamplerName = Sampler.eq12,
+    steps: Steps = 60,
+    guidance: Guidance = 1.0,
+    seed: Annotated[int, typer.Option(help="Seed of what the model writes.")] = 0,
+    style_encoder: StyleEncoder = "bundled",
     corrupted: Annotated[bool, typer.Option("--corrupted", help="Also of the same lines spoilt on purpose, in several ways.")] = False,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="All of it as a file, *.json.")] = None,
     reader: Annotated[Path | None, typer.Option(help="A file that hwdiff train-reader wrote, instead of the bundled reader.")] = None,
     device: Device = None,
 ):
-    """Measure how legible a dataset's lines are.
+    """Measure how legible a dataset's lines are, or a model's.
 
     Character and word error rates of the reader, with bootstrap intervals over forms.
     """
@@ -433,22 +519,24 @@ def legibility(
 
     from hwdiff.data.dataset import Dataset
     from hwdiff.evaluation.corruption import corrupted_rates
+    from hwdiff.evaluation.generation import some_lines
     from hwdiff.evaluation.legibility import legibility as measure
     from hwdiff.evaluation.reader import BUNDLED, load_reader
     from hwdiff.files import replacing
 
     dataset, judge = Dataset(data), load_reader(reader or BUNDLED, device)
-    indices = dataset.part(part.value)
-    if not len(indices):
-        raise HwdiffError(f"{data}: has no lines in the part {part.value}")
-    inks, forms = [dataset.ink(index).trimmed() for index in indices], dataset.forms[indices]
-    result = measure(inks, judge, groups=forms)
+    indices = some_lines(dataset, part.value, lines)
+    real, forms = [dataset.ink(index).trimmed() for index in indices], dataset.forms[indices]
+    inks, written = real, {}
+    if model:
+        inks, written = _written_anew(model, dataset, indices, style_encoder, device, sampler.value, steps, guidance, seed)
+    result = measure(inks, judge, forms, real if model else None, forms if model else None)
     known = judge.info.get("forms", {})
     counts = {word: int(np.isin(forms, known.get(name, [])).sum()) for word, name in (("seen", "train"), ("watched", "validation"))}
     marks = "".join(f", {count} of them {word} in training" for word, count in counts.items() if count)
     print(f"{data}, part {part.value}: {result.lines} lines{marks}, {result.characters} characters")
     print(result.table())
-    everything = {"reader": judge.info, "part": part.value, "lines in training": counts, **asdict(result)}
+    everything = {"reader": judge.info, "part": part.value, "lines in training": counts, "written by": written, **asdict(result)}
     if corrupted:
         everything["corrupted"] = {}
         for name, rate in corrupted_rates(inks, judge, forms):
@@ -458,6 +546,56 @@ def legibility(
         with replacing(out) as temporary:
             temporary.write_text(json.dumps(everything, indent=1))
         print(f"wrote {out}")
+
+
+def _written_anew(model, dataset, indices, style_encoder, device, sampler, steps, guidance, seed):
+    import time
+
+    from hwdiff.checkpoint import load_model
+    from hwdiff.data.batches import StyleFeatures
+    from hwdiff.evaluation.generation import written_anew
+    from hwdiff.model.style import load_style_extractor
+
+    network = load_model(model, device)
+    features = StyleFeatures(dataset, load_style_extractor(style_encoder, device))
+    start = time.perf_counter()
+    inks = written_anew(network, dataset, features, indices, seed, sampler=sampler, steps=steps, guidance=guidance)
+    seconds = (time.perf_counter() - start) / len(indices)
+    print(f"written by {model}, {sampler} in {steps} steps, guidance {guidance:g}, seed {seed}: {seconds:.2f} s a line, style features included")
+    return inks, {"model": model, "sampler": sampler, "steps": steps, "guidance": guidance, "seed": seed, "info": network.info}
+
+
+@command
+def loss(
+    data: Annotated[Path, typer.Option(help="A dataset file.")],
+    model: Model = "pretrained",
+    lines: Annotated[int | None, typer.Option(min=1, help="At most so many lines of each part, evenly spread.")] = 500,
+    style_encoder: StyleEncoder = "bundled",
+    device: Device = None,
+):
+    """Measure a model's loss on each part of a dataset.
+
+    Real points only, at fixed noise levels; and as losses are usually logged: full padding, the released noise levels.
+    """
+    from hwdiff.checkpoint import load_model
+    from hwdiff.data.batches import Lines as LinesOf
+    from hwdiff.data.batches import StyleFeatures
+    from hwdiff.data.dataset import Dataset, style_lines
+    from hwdiff.evaluation.generation import some_lines
+    from hwdiff.model.style import load_style_extractor
+    from hwdiff.training import held_out_loss, padded_loss
+    from hwdiff.writing import require_style_weights
+
+    dataset, network = Dataset(data), load_model(model, device)
+    extractor = load_style_extractor(style_encoder, device)
+    require_style_weights(network, extractor.identity)
+    tensors = LinesOf(dataset, StyleFeatures(dataset, extractor), style_lines(dataset.forms), next(network.parameters()).device)
+    print(f"{'part':12}{'lines':>7}{'real points':>14}{'stroke, pen of them':>24}{'padded':>10}{'stroke, pen of them':>24}")
+    for part in Part:
+        indices = some_lines(dataset, part.value, lines)
+        real, (stroke, pen) = held_out_loss(network, tensors, indices), padded_loss(network, tensors, indices)
+        terms = "{:.3f} {:.4f}".format(*(sum(real[term].values()) / len(real[term]) for term in ("stroke", "pen")))
+        print(f"{part.value:12}{len(indices):7}{real['held_out']:14.3f}{terms:>24}{stroke + pen:10.3f}{f'{stroke:.3f} {pen:.4f}':>24}")
 
 
 @command

@@ -67,16 +67,16 @@ def plot_lines(dataset, rows=16, columns=3):
     return figure
 
 
-def plot_inks(inks, columns=1, title=None):
-    """A page of lines, each under its text. inks: a list of `Ink`."""
+def plot_inks(inks, columns=1, title=None, titles=None):
+    """A page of lines, a list of `Ink`, each under its text or its own of `titles`."""
     rows = -(-len(inks) // columns)
     figure = Figure(figsize=(7 * columns, 1.1 * rows + (0.4 if title else 0)), layout="constrained")
     if title:
         figure.suptitle(title, fontsize=9)
-    for number, ink in enumerate(inks, start=1):
+    for number, (ink, caption) in enumerate(zip(inks, titles or [ink.text for ink in inks], strict=True), start=1):
         axes = figure.add_subplot(rows, columns, number)
         axes.imshow(ink.to_image(), cmap="gray", vmin=0, vmax=255)
-        axes.set_title(ink.text, fontsize=7, loc="left", pad=2)
+        axes.set_title(caption, fontsize=7, loc="left", pad=2, parse_math=False)
         axes.set_axis_off()
     return figure
 

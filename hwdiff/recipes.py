@@ -21,11 +21,14 @@ class TrainingConfig:
 
     learning_rate: None for the published schedule, or one that is reached after `warmup` steps, stays, and falls to 0 in the last
     `cooldown` steps; until those begin, `steps` may still be changed.   precision: of the network's arithmetic, "fp32" or "bf16".
-    padding: "full" pads every line to 488 points as the authors do; "bucket" batches lines of like length and pads to the longest.
+    padding: "full" pads every line to 488 points as the authors do; "bucket" batches lines of like length and pads to the longest and up
+    to half as much again, drawn for each step.
     clipping: gradients to norm 100, of "all" weights together or of "each" on its own.
     own_style: a line's style image may be that of the line itself, as in the released program.
     excerpts: share of the lines of which only some consecutive words are trained on, drawn anew in each epoch: far cheaper, and with few
     characters to choose from, which ink belongs to which is learnt far sooner.
+    guided_attention: weight of a loss that draws each point's attention to the letters about where its word is, see
+    `training.attention_off_place`; not in the paper, where that is left to be found out.
     drop_style, drop_text: share of the lines that are trained without style (zeros) or text (the end alone), for guidance.
     ema: decay of the moving average of the weights, which is what is saved for writing; 0 for the weights themselves.
     save_every, held_out_every, sample_every: steps from one saved state, held-out loss or page of samples to the next; 0 for none of the
@@ -44,6 +47,7 @@ class TrainingConfig:
     clipping: str = "all"
     own_style: bool = False
     excerpts: float = 0.0
+    guided_attention: float = 0.0
     drop_style: float = 0.0
     drop_text: float = 0.0
     ema: float = 0.0
@@ -70,6 +74,8 @@ class TrainingConfig:
                 raise HwdiffError(f"{name} = {getattr(self, name)}: must be at least {lowest}")
         if not 0 <= self.excerpts <= 1:
             raise HwdiffError(f"excerpts = {self.excerpts}: must be between 0 and 1")
+        if not 0 <= self.guided_attention < 100:
+            raise HwdiffError(f"guided_attention = {self.guided_attention}: must be at least 0 and below 100")
         for name in ("drop_style", "drop_text", "ema"):
             if not 0 <= getattr(self, name) < 1:
                 raise HwdiffError(f"{name} = {getattr(self, name)}: must be at least 0 and below 1")
@@ -107,6 +113,7 @@ PRESETS = {
         cooldown=3000,
         padding="bucket",
         excerpts=0.75,
+        guided_attention=0.1,
         drop_style=0.1,
         drop_text=0.1,
         ema=0.999,

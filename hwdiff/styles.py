@@ -1,32 +1,27 @@
 """Styles by name: features of lines that the model itself drew, so that it writes in many hands without a picture of one."""
 
 import json
+from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from hwdiff.data import images
 from hwdiff.errors import HwdiffError
 from hwdiff.files import replacing
-from hwdiff.writing import sample
 
 FORMAT = "hwdiff styles 1"
+BUNDLED = Path(__file__).parent / "weights" / "styles.safetensors"
 
 
-def make_styles(network, features, names, extractor, text, seed=0, **options):
-    """Let `network` write `text` in each of several hands, and take the style of what it wrote.
+class Styles(dict):
+    """Styles by name, {name: (14, 1280) float32}, in the order in which they were made; `info` is what their file tells of them."""
 
-    features: (len(names), 14, 1280) of the hands.   extractor: the `StyleExtractor` that the network was trained with.
-    options: of `sample`. Returns the inks, a list of `Ink`, and their styles, {name: (14, 1280) float16}.
-    Raises HwdiffError when nothing was written in one of them.
-    """
-    inks, styles = sample(network, [text] * len(names), style=features, seed=seed, **options), {}
-    for name, ink in zip(names, inks, strict=True):
-        try:
-            styles[name] = extractor.of_line(images.pad_to_width(ink.line_image())).half()
-        except HwdiffError as error:
-            raise HwdiffError(f"style {name}: nothing was written in it that could be drawn ({error}); choose another seed") from error
-    return inks, styles
+    def __init__(self, styles, info):
+        super().__init__(styles)
+        self.info = info
+
+    def __missing__(self, name):
+        raise HwdiffError(f"style: no such style as {name!r}; choose one of {', '.join(self)}, or give a picture of a line of handwriting")
 
 
 def save_styles(path, styles, **info):
@@ -36,23 +31,16 @@ def save_styles(path, styles, **info):
         save_file(tensors, temporary, metadata={"hwdiff": json.dumps({"format": FORMAT, "names": list(styles), **info})})
 
 
-def load_styles(path):
-    """The styles of the file `path`, {name: (14, 1280) float32}, in the order in which they were made.
+def load_styles(path=BUNDLED):
+    """The `Styles` of a file, by default those that come with the package.
 
     Raises HwdiffError when the file is missing, damaged, or something else.
     """
     try:
         with safe_open(path, "pt") as file:
-            header = json.loads((file.metadata() or {}).get("hwdiff", "{}"))
-            if header.get("format") != FORMAT:
-                raise HwdiffError(f"{path}: not a file of styles of this version ({header.get('format')!r}, not {FORMAT!r})")
-            return {name: file.get_tensor(name).float() for name in header["names"]}
+            info = json.loads((file.metadata() or {}).get("hwdiff", "{}"))
+            if info.get("format") != FORMAT:
+                raise HwdiffError(f"{path}: not a file of styles of this version ({info.get('format')!r}, not {FORMAT!r})")
+            return Styles({name: file.get_tensor(name).float() for name in info["names"]}, info)
     except (SafetensorError, OSError, ValueError) as error:
         raise HwdiffError(f"{path}: not a whole file of styles ({error}); install hwdiff again") from error
-
-
-def named_style(styles, name):
-    """The style called `name`, (14, 1280). Raises HwdiffError, which tells the names, when there is none."""
-    if name not in styles:
-        raise HwdiffError(f"style: no such style as {name!r}; choose one of {', '.join(styles)}, or give a picture of a line of handwriting")
-    return styles[name]

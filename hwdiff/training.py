@@ -20,6 +20,7 @@ from hwdiff.errors import HwdiffError
 from hwdiff.figures import plot_inks, save_figure
 from hwdiff.model.writer import DiffusionWriter
 from hwdiff.processes import Processes
+from hwdiff.recipes import TrainingConfig
 from hwdiff.run_folder import RunFolder
 from hwdiff.runs import Stop, append_rows, holding, load_state
 from hwdiff.writing import PAPER_TEXTS, sample
@@ -29,23 +30,46 @@ STYLE_DROPOUT = 0.3  # of single features, Fig. 10
 CPU_POINTS = 24 * 320  # activations of more points at a time cost a CPU a third of its speed
 GPU_LOG_STEPS = 50  # a GPU is asked for its losses this seldom: asking makes it wait
 BETAS = (0.9, 0.98)
+ATTENTION_WINDOW = 1.5  # standard deviation in characters: so much letters of one word differ in their number of points
+MOST_EXTRA_PADDING = 0.5  # of the longest line in a bucket: who writes must know where the text ends in more room than it needs
 HELD_OUT_LINES = 48
 HELD_OUT_AT_ONCE = 24
 HELD_OUT_STEPS = (1, 5, 15, 30, 45, 60)  # t of the noise levels at which the held-out loss is taken
 
 
 class Objective(nn.Module):
-    """The two terms of Algorithm 1's loss of lines that were noised already, as a module that can be compiled and shared among processes."""
+    """The terms of Algorithm 1's loss of lines that were noised already, as a module that can be compiled and shared among processes.
 
-    def __init__(self, network, precision):
+    guided_attention: weight of a third term, see `attention_off_place`; 0 for none, as in the paper.
+    """
+
+    def __init__(self, network, precision, guided_attention=0.0):
         super().__init__()
-        self.network, self.precision = network, precision
+        self.network, self.precision, self.guided_attention = network, precision, guided_attention
 
-    def forward(self, noisy, text, noise_level, style, eps, pen_up, pen_weight):
-        """Shapes as in `DiffusionWriter` and `diffusion.loss_terms`. Returns (2,): stroke and pen."""
+    def forward(self, noisy, text, noise_level, style, eps, pen_up, pen_weight, places=None):
+        """Shapes as in `DiffusionWriter`, `diffusion.loss_terms` and `Batch`. Returns (2,) or (3,): stroke, pen and attention."""
+        every = "all" if self.guided_attention else False
         with torch.autocast(noisy.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            eps_predicted, pen_logit, _ = self.network.predict(noisy, text, noise_level, style)
-        return torch.stack(diffusion.loss_terms(eps, eps_predicted.float(), pen_up, pen_logit.float(), pen_weight))
+            eps_predicted, pen_logit, attention = self.network.predict(noisy, text, noise_level, style, every)
+        terms = diffusion.loss_terms(eps, eps_predicted.float(), pen_up, pen_logit.float(), pen_weight)
+        if self.guided_attention:
+            terms = (*terms, self.guided_attention * sum(attention_off_place(weights, places) for weights in attention) / len(attention))
+        return torch.stack(terms)
+
+
+def attention_off_place(attention, places):
+    """How far the attention to the text is from where each point should look: the mean of -log of the share within a Gaussian window.
+
+    attention: (B, heads, M, L).   places: (B, N) as in `Batch`, N a multiple of M. Where a place is uncertain nothing is asked.
+    In the manner of the guided attention of Tachibana et al. (2018), with the places of words instead of a diagonal.
+    """
+    step = places.shape[1] // attention.shape[2]
+    places = places[:, step // 2 :: step, None]
+    known = places.isfinite()
+    window = torch.exp(-((torch.arange(attention.shape[3], device=places.device) - places.nan_to_num()) ** 2) / (2 * ATTENTION_WINDOW**2))
+    share = (attention.float().mean(dim=1) * window).sum(dim=-1, keepdim=True)
+    return -((share + 1e-3).log() * known).sum() / known.sum().clamp(min=1)
 
 
 def compiled_objective(objective, device, graphs=True):
@@ -80,13 +104,14 @@ def accumulate_gradients(objective, batch, draws):
 
     objective: an `Objective`, perhaps compiled or in DistributedDataParallel.   draws: the rows of `draw`'s that belong to the batch.
     The batch goes through the network in pieces (on a CPU of 7680 points), which changes nothing but speed.
-    Returns the loss's two terms (2,): stroke and pen, of this batch.
+    Returns the loss's terms of this batch, (2,): stroke and pen; with guided attention a third one.
     """
     noisy = diffusion.add_noise(batch.strokes, draws.noise_level, draws.eps)
     style = batch.style * draws.kept_features * draws.kept_style
     text = torch.where(draws.kept_text, batch.text, tokenizer.without_text(batch.text))
     size = max(1, CPU_POINTS // noisy.shape[1]) if noisy.device.type == "cpu" else len(noisy)
-    arguments = (noisy, text, draws.noise_level, style, draws.eps, batch.pen_up, draws.pen_weight)
+    places = noisy.new_full(noisy.shape[:2], torch.nan) if batch.places is None else batch.places.where(draws.kept_text, torch.nan)
+    arguments = (noisy, text, draws.noise_level, style, draws.eps, batch.pen_up, draws.pen_weight, places)
     pieces = list(zip(*(tensor.split(size) for tensor in arguments), strict=True))
     total = 0
     for number, piece in enumerate(pieces, start=1):
@@ -140,7 +165,7 @@ def moving_average(network, decay):
 
 
 @torch.inference_mode()
-def held_out_loss(network, lines, indices, config):
+def held_out_loss(network, lines, indices, precision="fp32"):
     """The loss on lines that are not trained on, real points only, at fixed noise levels with fixed noise.
 
     lines: `Lines`.   indices: (n,) of the lines. The noise depends on the line and the noise level alone.
@@ -157,13 +182,33 @@ def held_out_loss(network, lines, indices, config):
             generators = [torch.Generator().manual_seed(1000 * int(index) + t) for index in some]
             eps = torch.stack([torch.randn(FULL_LENGTH, 2, generator=generator)[:length] for generator in generators]).to(device)
             level = alpha_bar[t].sqrt().float().to(device).expand(len(some), 1, 1)
-            with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+            with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
                 eps_predicted, logit, _ = network.predict(diffusion.add_noise(batch.strokes, level, eps), batch.text, level, batch.style)
             stroke = (eps - eps_predicted.float()).square().sum(dim=-1)[real].sum().item()
             pen = nn.functional.binary_cross_entropy_with_logits(logit.float(), batch.pen_up, reduction="none")[..., 0][real].sum().item()
             sums[t] += (stroke, pen, real.sum().item())
     stroke, pen = ({t: total[term] / total[2] for t, total in sums.items()} for term in (0, 1))
     return {"held_out": float(np.mean([stroke[t] + alpha_bar[t].item() * pen[t] for t in HELD_OUT_STEPS])), "stroke": stroke, "pen": pen}
+
+
+@torch.inference_mode()
+def padded_loss(network, lines, indices, repeats=4, seed=0):
+    """The loss as it is usually logged: lines padded to 488 points, which count, and noise levels of the released program.
+
+    lines: `Lines`.   indices: (n,) of the lines, each of which is noised `repeats` times.
+    Returns (stroke, pen weighted with abar of each line).
+    """
+    config, alpha_bar = TrainingConfig(noise_levels="released"), diffusion.alpha_bars().to(lines.device)
+    objective, generator = Objective(network, config.precision), torch.Generator(lines.device).manual_seed(seed)
+    total = torch.zeros(2, device=lines.device)
+    for _ in range(repeats):
+        for start in range(0, len(indices), HELD_OUT_AT_ONCE):
+            batch = lines.batch(indices[start : start + HELD_OUT_AT_ONCE], FULL_LENGTH)
+            draws = draw(batch.strokes.shape, batch.style.shape, config, alpha_bar, generator)
+            noisy = diffusion.add_noise(batch.strokes, draws.noise_level, draws.eps)
+            terms = objective(noisy, batch.text, draws.noise_level, batch.style, draws.eps, batch.pen_up, draws.pen_weight)
+            total += terms * len(noisy) / (repeats * len(indices))
+    return tuple(total.tolist())
 
 
 def train(config, dataset, style_features, out, device, resume=False, stop=None, compiled=None, progress=None):
@@ -192,7 +237,8 @@ def train(config, dataset, style_features, out, device, resume=False, stop=None,
         processes.wait()
         if processes.first:
             held.enter_context(holding(folder.path))
-        lines = Lines(dataset, style_features, style_lines(dataset.forms, config.own_style), device)
+        guides = excerpts if config.guided_attention else None
+        lines = Lines(dataset, style_features, style_lines(dataset.forms, config.own_style), device, guides)
         torch.manual_seed(config.seed)  # initial weights
         generator = torch.Generator(device).manual_seed(config.seed)
         network = DiffusionWriter(config.model).to(device).train()
@@ -203,7 +249,7 @@ def train(config, dataset, style_features, out, device, resume=False, stop=None,
         modules = {"network": network, **({"average": average} if average else {})}
         if done:
             load_state(folder.state, modules, optimizer, generator)
-        objective = Objective(network, config.precision)
+        objective = Objective(network, config.precision, config.guided_attention)
         if compiled if compiled is not None else device.type == "cuda":
             objective = compiled_objective(objective, device, graphs=processes.count == 1)
         if processes.count > 1:
@@ -217,12 +263,14 @@ def train(config, dataset, style_features, out, device, resume=False, stop=None,
             """Log the steps since the last call; a loss that is not finite ends the run before anything of it is saved. Returns the last loss."""
             rows, failure = [], None
             for (step, rate, seconds), values in zip([row for row, _ in pending], torch.stack([terms for _, terms in pending]).tolist(), strict=True):
-                stroke, pen, norm = values
+                stroke, pen, *attention, norm = values
                 if not np.isfinite(values).all():
-                    found = f"the loss is {stroke + pen} and the gradient {norm}"
+                    found = f"the loss is {stroke + pen + sum(attention)} and the gradient {norm}"
                     failure = HwdiffError(f"{folder.path}: {found} at step {step}; the last saved state is kept; try a lower learning rate")
                     break
                 metrics = {"step": step, "loss": stroke + pen, "stroke": stroke, "pen": pen, "gradient_norm": norm}
+                if attention:
+                    metrics["attention"] = attention[0]
                 rows.append({**metrics, "learning_rate": rate, "seconds": round(before + seconds, 3)})
             pending.clear()
             if processes.first:
@@ -233,7 +281,7 @@ def train(config, dataset, style_features, out, device, resume=False, stop=None,
 
         for step in range(done + 1, config.steps + 1):
             indices, spans = next(order)
-            length = FULL_LENGTH if config.padding == "full" else bucket_length(spans[:, 1] - spans[:, 0])
+            length = FULL_LENGTH if config.padding == "full" else bucket_length(spans[:, 1] - spans[:, 0], _extra_padding(config.seed, step))
             share = processes.share(len(indices))
             batch = lines.batch(indices[share], length, spans[share])
             draws = draw((len(indices), length, 2), (len(indices), *batch.style.shape[1:]), config, alpha_bar, generator)
@@ -256,7 +304,7 @@ def train(config, dataset, style_features, out, device, resume=False, stop=None,
                 stopping = processes.any(stop.reason is not None)
                 if processes.first:
                     if judging and len(held_out):
-                        append_rows(folder.path / "held_out.jsonl", [{"step": step, **held_out_loss(for_writing, lines, held_out, config)}])
+                        append_rows(folder.path / "held_out.jsonl", [{"step": step, **held_out_loss(for_writing, lines, held_out, config.precision)}])
                     if drawing:
                         _write_samples(for_writing, folder.path / "samples" / f"step-{step:06d}.png", step)
                     if saving or stopping:
@@ -268,6 +316,10 @@ def train(config, dataset, style_features, out, device, resume=False, stop=None,
                 break
         processes.wait()
     return for_writing.eval(), done
+
+
+def _extra_padding(seed, step):
+    return MOST_EXTRA_PADDING * np.random.default_rng((seed, step)).random()
 
 
 def _write_samples(network, path, step):

@@ -1,6 +1,7 @@
 """From texts to ink: what `hwdiff.sample` and `hwdiff write` do."""
 
 import warnings
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -10,8 +11,9 @@ from hwdiff.errors import HwdiffError
 from hwdiff.ink import Ink
 from hwdiff.model.writer import LENGTH_UNIT
 from hwdiff.samplers import SAMPLERS, guided, schedule
+from hwdiff.styles import load_styles
 
-POINTS_PER_CHARACTER = 16
+POINTS_PER_CHARACTER = 16  # room for nearly all hands: people take 10.8 in the middle, one in fifty more than 16
 MAX_BATCH = 64
 TRAINED_TOKENS = 50
 PAPER_TEXTS = (  # Fig. 11 and Fig. 14
@@ -31,7 +33,7 @@ def sample(
     steps=60,
     seed=0,
     length=None,
-    style_extractor=None,
+    style_extractor="bundled",
     end_tokens=1,
     padded_style=True,
     callback=None,
@@ -40,10 +42,12 @@ def sample(
     """Write texts by hand.
 
     network: from `load_model`.   texts: a list of strings, or one.
-    style: an image of a line in the hand to write in (path, PIL image or uint8 array), features (S, 1280), or (len(texts), S, 1280) for
-    one hand a text; None for the model's default.   sampler: "eq12", "eq9", "ddim" or "dpm", or a function like those in `samplers`.
+    style: the name of one of `styles.load_styles()`, an image of a line in the hand to write in (path, PIL image or uint8 array), features
+    (S, 1280), or (len(texts), S, 1280) for one hand a text; None for the model's default.
+    sampler: "eq12", "eq9", "ddim" or "dpm", or a function like those in `samplers`.
     steps: network calls.   seed: text i is written with seed + i; its ink depends on that, the text, the style and its length alone.
-    length: points to write, a multiple of 8; by default 16 a character.   style_extractor: for style images, the one of the training.
+    length: points to write, a multiple of 8; by default 16 a character.   style_extractor: for style images, the `StyleExtractor` of the training or
+    what `load_style_extractor` takes.
     guidance: how closely the text is followed, see `samplers.guided`; 1 for the plain method.
     end_tokens=2, padded_style=False: as in the authors' released inference.   callback(t, y, pen_up, attention): see `samplers`.
     Returns a list of `Ink`. Warns of characters that the alphabet lacks.
@@ -105,7 +109,7 @@ def check_text(text):
         warnings.warn(f"text of {len(text)} characters: the model was trained on fewer than {TRAINED_TOKENS - 1}; break it into lines", stacklevel=3)
 
 
-def style_features(network, style, count, style_extractor=None, padded=True):
+def style_features(network, style, count, style_extractor="bundled", padded=True):
     """Style features (count, S, 1280) from whatever `sample` takes as style.
 
     Raises HwdiffError when they cannot be had, or the extractor's weights are not those that the model was trained with.
@@ -116,11 +120,15 @@ def style_features(network, style, count, style_extractor=None, padded=True):
             raise HwdiffError("style: this model has no default style; give an image of a line of handwriting")
     elif isinstance(style, torch.Tensor) or (isinstance(style, np.ndarray) and style.shape[-1] == 1280 and style.dtype.kind == "f"):
         features = torch.as_tensor(style)
+    elif isinstance(style, str) and not Path(style).suffix and not Path(style).exists():
+        styles = load_styles()
+        require_style_weights(network, styles.info["style_weights"])
+        features = styles[style]
     else:
         from hwdiff.model.style import load_style_extractor  # torchvision takes seconds to load, and the model's own style needs none
 
-        extractor = style_extractor or load_style_extractor()
-        require_style_weights(network, extractor)
+        extractor = load_style_extractor(style_extractor) if isinstance(style_extractor, str) else style_extractor
+        require_style_weights(network, extractor.identity)
         features = extractor.of_image(style, padded)
     features = features.float()
     if features.ndim == 2:
@@ -130,15 +138,18 @@ def style_features(network, style, count, style_extractor=None, padded=True):
     return features
 
 
-def require_style_weights(network, extractor):
-    """Raises HwdiffError when `extractor` has other weights than the features that the model of `network` was trained on."""
+def require_style_weights(network, given):
+    """Raises HwdiffError when style features come from other weights than those that the model of `network` was trained on.
+
+    given: the `StyleExtractor.identity` of those that they come from.
+    """
     trained = network.info.get("style_weights")
-    if not network.info and extractor.name == "hwdiff, distilled":
+    if not network.info and given["name"] == "hwdiff, distilled":
         warnings.warn("the authors' models were trained with ImageNet's features; give Keras's weights with --style-encoder FILE", stacklevel=4)
-    elif not network.info and extractor.padding != "right-bottom":
+    elif not network.info and given["padding"] != "right-bottom":
         warnings.warn("the authors' models were trained with Keras's style weights, which pad right and bottom; these pad both sides", stacklevel=4)
-    if trained and trained["fingerprint"] != extractor.fingerprint:
+    if trained and trained["fingerprint"] != given["fingerprint"]:
         raise HwdiffError(
-            f"style weights: {extractor.name} ({extractor.fingerprint[:8]}), but the model was trained with {trained['name']} "
+            f"style weights: {given['name']} ({given['fingerprint'][:8]}), but the model was trained with {trained['name']} "
             f"({trained['fingerprint'][:8]}); give those with --style-encoder"
         )

@@ -275,10 +275,10 @@ def test_the_moving_average_follows_the_weights():
 
 def test_the_held_out_loss_is_the_loss_at_fixed_noise(dataset, features, monkeypatch):
     network, lines, indices = fill(DiffusionWriter(TINY)), lines_of(dataset, features), dataset.part("validation")
-    first = training.held_out_loss(network, lines, indices, CONFIG)
-    assert first == training.held_out_loss(network, lines, indices, CONFIG)
+    first = training.held_out_loss(network, lines, indices)
+    assert first == training.held_out_loss(network, lines, indices)
     monkeypatch.setattr(training, "HELD_OUT_AT_ONCE", len(indices))
-    alone = [training.held_out_loss(network, lines, indices[i : i + 1], CONFIG) for i in range(len(indices))]
+    alone = [training.held_out_loss(network, lines, indices[i : i + 1]) for i in range(len(indices))]
     points = dataset.lengths[indices]
     for t in training.HELD_OUT_STEPS:
         # Real points alone count, so that a line's share is its length; padding reaches it through self-attention only.
@@ -286,7 +286,7 @@ def test_the_held_out_loss_is_the_loss_at_fixed_noise(dataset, features, monkeyp
     with torch.no_grad():
         for weight in (network.eps_out.weight, network.eps_out.bias):
             weight.zero_()
-    silent = training.held_out_loss(network, lines, indices, CONFIG)
+    silent = training.held_out_loss(network, lines, indices)
     assert silent["stroke"][60] == pytest.approx(2, rel=0.1)  # of noise alone: the squared length of a standard normal pair
 
 
@@ -383,8 +383,48 @@ def test_presets_and_their_settings():
         {"clipping": "none"},
         {"drop_text": 1.0},
         {"excerpts": 1.1},
+        {"guided_attention": -0.1},
         {"ema": -0.1},
         {"save_every": 0},
     ):
         with pytest.raises(HwdiffError, match=next(iter(wrong))):
             recipes.preset("smoke", **wrong)
+
+
+def test_guided_attention_asks_for_the_place_of_the_word():
+    places = torch.tensor([[0.0] * 4 + [3.0] * 4 + [torch.nan] * 4])
+    right = torch.zeros(1, 2, 3, 6)
+    right[0, :, 0, 0] = right[0, :, 1, 3] = 1
+    for head in range(2):
+        right[0, head, 2] = torch.rand(6).softmax(0)  # where nothing is known anything goes
+    assert training.attention_off_place(right, places).item() == pytest.approx(0, abs=2e-3)
+    off = torch.zeros(1, 2, 3, 6)
+    off[0, :, :, 5] = 1
+    window = [np.exp(-(distance**2) / 4.5) + 1e-3 for distance in (5, 2)]
+    assert training.attention_off_place(off, places).item() == pytest.approx(-np.log(window).mean(), rel=1e-4)
+    assert training.attention_off_place(off, torch.full((1, 12), torch.nan)).item() == 0
+
+
+def test_guided_attention_learns_places(dataset, features, tmp_path, monkeypatch):
+    """Where the words of a line are is given; the attention goes there, and what is logged as the loss is stroke and pen alone."""
+    monkeypatch.setattr(
+        "hwdiff.data.excerpts.word_starts", lambda offsets, pen_up, text: np.linspace(0, len(pen_up), len(text.split()) + 1).astype(int)[:-1]
+    )
+    config = replace(CONFIG, steps=30, guided_attention=1.0, learning_rate=3e-3, held_out_every=0)
+    training.train(config, dataset, features, tmp_path / "run", "cpu")
+    seen = rows(tmp_path / "run" / "metrics.jsonl")
+    assert np.mean([row["attention"] for row in seen[-5:]]) < 0.7 * np.mean([row["attention"] for row in seen[:3]])
+    assert all(row["loss"] == pytest.approx(row["stroke"] + row["pen"]) for row in seen)
+    training.train(replace(config, guided_attention=0.0, steps=1), dataset, features, tmp_path / "free", "cpu")
+    assert "attention" not in rows(tmp_path / "free" / "metrics.jsonl")[0]
+
+
+def test_the_padded_loss_counts_padding(dataset, features):
+    network, lines, indices = fill(DiffusionWriter(TINY)), lines_of(dataset, features), dataset.part("validation")
+    first = training.padded_loss(network, lines, indices)
+    assert first == training.padded_loss(network, lines, indices)
+    assert first != training.padded_loss(network, lines, indices, seed=1)
+    with torch.no_grad():
+        for weight in (network.eps_out.weight, network.eps_out.bias):
+            weight.zero_()
+    assert training.padded_loss(network, lines, indices)[0] == pytest.approx(2, rel=0.1)  # of noise alone, padding included

@@ -19,13 +19,17 @@ BUCKET_UNIT = 32  # batches come in at most 16 lengths, each of which a GPU comp
 
 @dataclass
 class Batch:
-    """B lines. strokes (B, N, 2) float32, pen_up (B, N, 1) float32, text (B, L) int64, style (B, 14, 1280) float32, lengths (B,) int64."""
+    """B lines. strokes (B, N, 2) float32, pen_up (B, N, 1) float32, text (B, L) int64, style (B, 14, 1280) float32, lengths (B,) int64.
+
+    places (B, N) float32, NaN where it is uncertain: about which character each point belongs to, of lines that were made with `Excerpts`.
+    """
 
     strokes: torch.Tensor
     pen_up: torch.Tensor
     text: torch.Tensor
     style: torch.Tensor
     lengths: torch.Tensor
+    places: torch.Tensor | None = None
 
 
 class StyleFeatures:
@@ -93,13 +97,15 @@ class Lines:
     """The lines of a dataset as tensors on the device that trains, padded to 488 points, so that a batch is made by taking rows.
 
     dataset: a `Dataset`.   style_features: `StyleFeatures` of it.   style_lines: for each line the one that gives its style.
+    excerpts: `Excerpts` of it, for batches with `places`.
     On a GPU all features lie in its memory (36 kB a line); on a CPU they come from their cache, and are computed when first needed.
     """
 
-    def __init__(self, dataset, style_features, style_lines, device):
+    def __init__(self, dataset, style_features, style_lines, device, excerpts=None):
         offsets, pen_up = zip(*(dataset.strokes(index) for index in range(len(dataset))), strict=True)
         padded_offsets, padded_pen_up = strokes.pad(offsets, pen_up, FULL_LENGTH)
         text = tokenizer.pad([dataset.tokens(index) for index in range(len(dataset))])
+        self._places = None if excerpts is None else torch.from_numpy(excerpts.places(FULL_LENGTH)).to(device)
         self._whole = whole_lines(dataset)
         self.offsets, self.pen_up, self.text = (torch.from_numpy(array).to(device) for array in (padded_offsets, padded_pen_up, text))
         self.lengths, self.style_lines, self.device = dataset.lengths, style_lines, torch.device(device)
@@ -131,18 +137,21 @@ class Lines:
         inside = first + points < end
         text = self.text[row, (first_character + characters).clamp(max=self.text.shape[1] - 1)]
         text_end = end_character - first_character
+        places = None if self._places is None else torch.where(inside, self._places[row, at.clamp(min=first)] - first_character, torch.nan)
         return Batch(
             self.offsets[row, at] * inside[..., None],
             torch.where(inside, self.pen_up[row, at], 1.0)[..., None],
             torch.where(characters < text_end, text, torch.where(characters == text_end, tokenizer.END, tokenizer.PADDING)),
             style,
             torch.from_numpy(lengths.astype(np.int64)),
+            places,
         )
 
 
-def bucket_length(lengths):
-    """The points that lines of these lengths (B,) are padded to: those of the longest rounded up to a multiple of 32, at most 488."""
-    return min(-(-int(lengths.max()) // BUCKET_UNIT) * BUCKET_UNIT, FULL_LENGTH)
+def bucket_length(lengths, extra=0.0):
+    """The points that lines of these lengths (B,) are padded to: those of the longest, with a share `extra` more, rounded up to a multiple of 32;
+    at most 488."""
+    return min(-(-int(lengths.max() * (1 + extra)) // BUCKET_UNIT) * BUCKET_UNIT, FULL_LENGTH)
 
 
 def batch_order(lengths, batch_size, seed, epoch, bucketed=True):

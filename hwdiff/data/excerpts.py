@@ -1,5 +1,7 @@
 """Some consecutive words of a line as a line of its own: where one word ends and the next begins, told from the ink's gaps alone."""
 
+from functools import cached_property
+
 import numpy as np
 
 # A word's width is expected in proportion to its characters, the blank's share being these many; the logarithm spreads by WIDTH_SPREAD.
@@ -66,19 +68,34 @@ class Excerpts:
     """
 
     def __init__(self, dataset, share, seed):
-        self.share, self.seed = share, seed
+        self.share, self.seed, self._dataset = share, seed, dataset
         self._whole = whole_lines(dataset)
-        self._starts = {}
-        for index in range(len(dataset)) if share else ():
-            starts = word_starts(*dataset.strokes(index), str(dataset.texts[index]))
-            if starts is not None and len(starts) > 1:
-                self._starts[index] = starts, _character_starts(str(dataset.texts[index]))
+
+    @cached_property
+    def _starts(self):
+        """{line: (points, characters) at which its words begin} of the lines that can be cut; of 10 000 lines in some seconds."""
+        starts = {index: word_starts(*self._dataset.strokes(index), str(self._dataset.texts[index])) for index in range(len(self._whole))}
+        return {index: (points, _character_starts(str(self._dataset.texts[index]))) for index, points in starts.items() if points is not None}
 
     def __len__(self):
         return len(self._starts)
 
+    def places(self, length):
+        """Which character of its line each point belongs to, about: (n, length) float32, NaN where that is uncertain.
+
+        A word's points are spread evenly over its characters.
+        """
+        places = np.full((len(self._whole), length), np.nan, dtype=np.float32)
+        for index, (points, characters) in self._starts.items():
+            _, end, _, last = self._whole[index]
+            for first, after, start, stop in zip(points, [*points[1:], end], characters, [*(characters[1:] - 1), last], strict=True):
+                places[index, first:after] = start + (np.arange(after - first) + 0.5) / (after - first) * (stop - start) - 0.5
+        return places
+
     def of_epoch(self, epoch):
         """The spans of all lines in this epoch: (n, 4) as `whole_lines`, a function of seed and epoch alone."""
+        if not self.share:
+            return self._whole
         generator, spans = np.random.default_rng((self.seed, epoch)), self._whole.copy()
         draws = generator.random((len(spans), 3))
         for index, (points, characters) in self._starts.items():

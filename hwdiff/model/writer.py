@@ -85,22 +85,32 @@ class DiffusionWriter(nn.Module):
         return eps, torch.sigmoid(pen_logit), weights
 
     def predict(self, strokes, text, noise_level, style, attention=False):
-        """As `forward`, but the pen flag as the logit of its probability, which the loss needs."""
+        """As `forward`, but the pen flag as the logit of its probability, which the loss needs.
+
+        attention: "all" gives a list of the attention of every block to the text, (B, heads, N / 2, 4 or 8, L).
+        """
         if strokes.shape[1] % LENGTH_UNIT:
             raise HwdiffError(f"strokes: {strokes.shape[1]} points; their number must divide by {LENGTH_UNIT}")
         mask = (text != PADDING)[:, None, None, :]
         emb = self.noise_embedding(noise_level)
         text = self.encoder(text, style, emb)
         h1 = self.down1(self.input(strokes), emb)
-        h2, _ = self.attention2(self.down2(_halve(h1), emb), text, emb, mask)
-        h3, _ = self.attention3(self.down3(_halve(h2), emb), text, emb, mask)
-        x, weights = self.middle_dense(_halve(h3)), None
+        every, seen = attention == "all", []
+
+        def attend(block, x, wanted):
+            x, weights = block(x, text, emb, mask, weights=wanted)
+            seen.append(weights)
+            return x
+
+        h2 = attend(self.attention2, self.down2(_halve(h1), emb), every)
+        h3 = attend(self.attention3, self.down3(_halve(h2), emb), every)
+        x = self.middle_dense(_halve(h3))
         for number, block in enumerate(self.middle, start=1):
-            x, weights = block(x, text, emb, mask, weights=attention and number == len(self.middle))
+            x = attend(block, x, every or (attention and number == len(self.middle)))
         x = self.up3(_double(x) + self.skip3(h3), emb)
         x = self.up2(_double(x) + self.skip2(h2), emb)
         x = self.up1(_double(x) + self.skip1(h1), emb)
-        return self.eps_out(x), self.pen_out(x), weights
+        return self.eps_out(x), self.pen_out(x), seen if every else seen[-1]
 
 
 def _halve(x):

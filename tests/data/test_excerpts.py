@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 import torch
 
 from hwdiff.data.batches import Lines
@@ -77,6 +78,34 @@ def test_excerpts_hold_the_words_that_they_say(written):
             counts.append(len(said.split()))
     assert counts.count(1) > counts.count(3) > 0
     assert np.array_equal(Excerpts(written, 0.0, seed=0).of_epoch(0), whole)
+
+
+def test_points_have_the_places_of_their_words(written):
+    excerpts = Excerpts(written, 0.0, seed=0)
+    places = excerpts.places(488)
+    known = np.isfinite(places[:, 0])
+    assert known.mean() > 0.5
+    for index in np.flatnonzero(known)[:50]:
+        text, length = str(written.texts[index]), written.lengths[index]
+        found = places[index, :length]
+        assert np.isnan(places[index, length:]).all()
+        assert (np.diff(found) > 0).all()
+        starts = word_starts(*written.strokes(index), text)
+        words = [text[round(place + 0.45) :].split()[0] for place in found[starts]]
+        assert [word.split()[0] for word in words] == text.split()
+        assert found[0] < 1
+        assert len(text) - 2 < found[-1] < len(text)
+
+
+def test_a_batch_has_places_of_its_excerpts(dataset, features, monkeypatch):
+    monkeypatch.setattr("hwdiff.data.excerpts.word_starts", lambda offsets, pen_up, text: np.array([0, 20]) if text == dataset.texts[2] else None)
+    monkeypatch.setattr("hwdiff.data.excerpts._character_starts", lambda text: np.array([0, 4]))
+    lines = Lines(dataset, features, style_lines(dataset.forms), "cpu", Excerpts(dataset, 0.0, seed=0))
+    batch = lines.batch(np.array([2, 0]), spans=np.array([[20, 30, 4, 9], [0, dataset.lengths[0], 0, len(dataset.texts[0])]]))
+    length, characters = dataset.lengths[2] - 20, len(dataset.texts[2]) - 4
+    assert batch.places[0, :10].tolist() == pytest.approx([(point + 0.5) * characters / length - 0.5 for point in range(10)], abs=1e-4)
+    assert batch.places[0, 10:].isnan().all()
+    assert batch.places[1].isnan().all()
 
 
 def test_a_batch_of_excerpts_is_made_of_their_points_and_characters(dataset, features):

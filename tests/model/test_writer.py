@@ -34,6 +34,16 @@ def test_outputs_are_those_of_the_day_they_were_checked(network):
 
 
 @torch.inference_mode()
+def test_the_attention_of_every_block_can_be_had(network):
+    eps, _, every = network.predict(*inputs(), attention="all")
+    plain_eps, _, last = network.predict(*inputs(), attention=True)
+    assert [tuple(weights.shape) for weights in every] == [(2, 3, 12, 9), (2, 4, 6, 9)] + [(2, 6, 3, 9)] * len(network.middle)
+    assert torch.equal(every[-1], last)
+    torch.testing.assert_close(eps, plain_eps, atol=1e-5, rtol=1e-4)
+    for weights in every:
+        torch.testing.assert_close(weights.sum(dim=-1), torch.ones(weights.shape[:-1]))
+
+
 def test_fused_attention_changes_nothing(network):
     eps, pen_up, _ = network(*inputs())
     fused_eps, fused_pen_up, attention = network(*inputs(), attention=False)

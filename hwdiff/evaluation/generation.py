@@ -1,0 +1,29 @@
+"""A dataset's lines written anew by a model: the same texts, in the styles of the same hands, to be set against the real ones."""
+
+import numpy as np
+
+from hwdiff.data.dataset import style_lines
+from hwdiff.errors import HwdiffError
+from hwdiff.writing import require_style_weights, sample
+
+
+def some_lines(dataset, part, count=None):
+    """Numbers of lines of a part, evenly spread over it: all, or at most `count`. Raises HwdiffError when the part is empty."""
+    indices = dataset.part(part)
+    if not len(indices):
+        raise HwdiffError(f"{dataset.path}: has no lines in the part {part}")
+    if count is not None and count < len(indices):
+        indices = indices[np.linspace(0, len(indices) - 1, count).round().astype(int)]
+    return indices
+
+
+def written_anew(network, dataset, features, indices, seed=0, **options):
+    """The lines `indices` (n,) of a dataset as the model writes them: a list of `Ink`.
+
+    features: `StyleFeatures` of the dataset. The style of a line is that of another line of its form, as in training.
+    seed: line i is written with seed + i.   options: of `sample`.
+    Raises HwdiffError when the features come from other weights than those that the model was trained with.
+    """
+    require_style_weights(network, features.extractor.identity)
+    styles = features[style_lines(dataset.forms)[indices]]
+    return sample(network, [str(text) for text in dataset.texts[indices]], style=styles, seed=seed, **options)

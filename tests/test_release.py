@@ -1,0 +1,116 @@
+import numpy as np
+import pytest
+import torch
+
+from hwdiff import HwdiffError, Ink, load_model, release
+from hwdiff.checkpoint import save_model
+from hwdiff.evaluation.generation import some_lines, written_anew
+from hwdiff.styles import load_styles
+from hwdiff.writing import sample
+
+FEW = {"sampler": "dpm", "steps": 3}
+
+
+@pytest.fixture
+def hands():
+    return torch.rand(3, 14, 1280, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="module")
+def opened(network, extractor, dataset, tmp_path_factory):
+    """The test network as a checkpoint of a run."""
+    path = tmp_path_factory.mktemp("opened") / "model.safetensors"
+    save_model(network, path, step=7, training={"seed": 0}, dataset=dataset.content, style_weights=extractor.identity)
+    return load_model(path, "cpu")
+
+
+def test_styles_are_those_of_what_was_written(network, extractor, hands):
+    inks, styles = release.drawn_styles(network, hands, extractor, "a line of text", **FEW)
+    assert (styles.shape, styles.dtype) == ((3, 14, 1280), torch.half)
+    for ink, style in zip(inks, styles, strict=True):
+        picture = np.pad(ink.line_image(), ((0, 0), (0, 1400)), constant_values=255)[:, :1400]
+        assert torch.equal(style, extractor.of_line(picture).half())
+    assert (styles[0] - styles[1]).abs().max() > 0.01
+
+
+def test_a_style_in_which_nothing_is_written_is_named(network, extractor):
+    def silent(network, y, *arguments, **options):
+        return torch.zeros_like(y), torch.ones_like(y[..., :1])
+
+    with pytest.raises(HwdiffError, match="hand 0: nothing was written"):
+        release.drawn_styles(network, network.default_style.expand(1, -1, -1), extractor, "abc", sampler=silent)
+
+
+def test_styles_are_chosen_that_are_legible_and_differ(network, monkeypatch):
+    """Of ten hands, 0 to 4 write illegibly; 5 writes best; of 6 to 9 two are like 5, two are not."""
+    hands = torch.eye(10)[:, None, :].repeat(1, 14, 128) + 1
+    hands[6] = hands[5] + 0.01
+    hands[7] = hands[5] - 0.01
+    writing = []
+
+    def write(network, texts, style, seed, **options):
+        writing.append(len(texts))
+        return [Ink(np.zeros((2, 2)), [True, False], f"{text}|{int(hand.sum() * 100)}") for text, hand in zip(texts, style, strict=True)]
+
+    class Judged:
+        def __init__(self, inks, *arguments, **options):
+            assert len({ink.text.split("|")[1] for ink in inks}) == 1
+            assert [ink.text.split("|")[0] for ink in inks] == list(release.TRIAL_TEXTS)
+            number = [int(hand.sum() * 100) for hand in hands].index(int(inks[0].text.split("|")[1]))
+            self.cer = type("Rate", (), {"value": 0.1 * abs(number - 5) + (1 if number < 5 else 0)})
+
+    # Sums tell the hands apart.
+    hands = hands * torch.linspace(1, 2, 10)[:, None, None]
+    monkeypatch.setattr(release, "sample", write)
+    monkeypatch.setattr(release, "legibility", Judged)
+    chosen = release.choose_styles(network, hands, names=("a", "b", "c", "d"))
+    assert writing == [10 * len(release.TRIAL_TEXTS)]
+    found = [next(number for number in range(10) if torch.equal(hands[number], style)) for style in chosen.values()]
+    assert list(chosen) == ["a", "b", "c", "d"]
+    assert found[0] == 5
+    assert set(found) == {5, 6, 7, 8}
+    assert found[1] == 8  # not like 5
+    with pytest.raises(HwdiffError, match="10 candidates are too few for 5 names"):
+        release.choose_styles(network, hands, names="abcde")
+
+
+def test_a_release_holds_the_weights_in_half_and_styles_of_its_own(opened, extractor, hands, tmp_path, monkeypatch):
+    monkeypatch.setattr(release, "NAMES", ("one",))
+    assert release.release(opened, hands, tmp_path, extractor, **FEW) == ["one"]
+    shipped, styles = load_model(tmp_path / "writer.safetensors", "cpu"), load_styles(tmp_path / "styles.safetensors")
+    assert shipped.info["step"] == styles.info["drawn_by"]["step"] == 7
+    assert styles.info["style_weights"] == shipped.info["style_weights"] == extractor.identity
+    for ours, theirs in zip(shipped.state_dict().values(), opened.state_dict().values(), strict=True):
+        assert torch.equal(ours, theirs.half().float())
+    assert torch.equal(shipped.default_style, styles["one"])
+    assert not any(torch.equal(styles["one"], hand.half().float()) for hand in hands)
+    [ink] = sample(shipped, ["abc"], **FEW)
+    assert len(ink)
+
+
+def test_lines_are_written_anew_in_the_hand_of_their_form(opened, dataset, features):
+    indices = some_lines(dataset, "train", 3)
+    assert len(indices) == 3
+    assert set(indices) <= set(dataset.part("train"))
+    assert np.array_equal(some_lines(dataset, "train", 10_000), dataset.part("train"))
+    inks = written_anew(opened, dataset, features, indices, seed=4, **FEW)
+    assert [ink.text for ink in inks] == dataset.texts[indices].tolist()
+    from hwdiff.data.dataset import style_lines
+
+    other = style_lines(dataset.forms)[indices[1]]
+    assert dataset.forms[other] == dataset.forms[indices[1]]
+    [alone] = sample(opened, [str(dataset.texts[indices[1]])], style=features[[other]], seed=5, **FEW)
+    np.testing.assert_allclose(alone.offsets, inks[1].offsets, atol=1e-4)
+    empty = type("Empty", (), {"part": lambda self, name: np.array([], dtype=int), "path": "some.npz"})()
+    with pytest.raises(HwdiffError, match=r"some\.npz: has no lines in the part test"):
+        some_lines(empty, "test")
+
+
+def test_pages_of_samples_say_what_was_read(network, monkeypatch):
+    monkeypatch.setattr(release, "load_styles", lambda: {name: torch.rand(14, 1280) for name in "abcdefghij"})
+    pages = dict(release.sample_pages(network, steps=1))
+    assert list(pages) == ["texts", "seeds", "sampler-eq12", "sampler-eq9"]
+    captions = [axes.get_title(loc="left") for axes in pages["texts"].axes]
+    assert len(captions) == len(release.PAGE_TEXTS)
+    assert captions[0].startswith("the quick brown fox jumps   [a; read: ")
+    assert "character error rate of the reader" in pages["texts"].get_suptitle()
