@@ -405,8 +405,9 @@ def styles(
 
 @command
 def samples(
-    out: Annotated[Path, typer.Option("--out", "-o", help="The folder for texts.png, seeds.png and samplers.png.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The folder for texts.png, seeds.png, sampler-eq12.png and sampler-eq9.png.")],
     model: Model = "pretrained",
+    steps: Steps = 60,
     guidance: Guidance = 1.0,
     seed: Annotated[int, typer.Option(help="Seed of the first line.")] = 0,
     device: Device = None,
@@ -419,7 +420,7 @@ def samples(
     from hwdiff.figures import save_figure
     from hwdiff.release import sample_pages
 
-    for name, page in sample_pages(load_model(model, device), seed, guidance=guidance):
+    for name, page in sample_pages(load_model(model, device), seed, steps=steps, guidance=guidance):
         save_figure(page, out / f"{name}.png")
         print(f"wrote {out / f'{name}.png'}")
 

@@ -106,7 +106,7 @@ def sample_pages(network, seed=0, reader=None, **options):
         return plot_inks(inks, columns, f"{title}; character error rate of the reader {rate.cer}", captions)
 
     cycled = [names[number % len(names)] for number in range(len(PAGE_TEXTS))]
-    yield "texts", page(PAGE_TEXTS, cycled, "Texts of all kinds, Eq. 12 in 60 steps")
+    yield "texts", page(PAGE_TEXTS, cycled, "Texts of all kinds, Eq. 12")
     eight = [name for name in names[:8] for _ in range(3)]
     yield "seeds", page([STYLE_TEXT] * len(eight), eight, "Eight styles, three seeds each", columns=3)
     for sampler, equation in (("eq12", "Eq. 12"), ("eq9", "Eq. 9")):

@@ -43,6 +43,45 @@ def test_write(trained, style_weights):
     assert Image.open(trained / "hi.png").format == "PNG"
 
 
+def test_the_bundled_model_writes_in_named_styles(tmp_path):
+    result = hwdiff("write", "hello", "--style", "ada", "--steps", 2, "-o", tmp_path / "hello.gif")
+    assert result.exit_code == 0, result.output
+    assert Image.open(tmp_path / "hello.gif").n_frames > 3
+    result = hwdiff("write", "hello", "--style", "nobody", "--steps", 2, "-o", tmp_path / "hello.svg")
+    assert result.exit_code == 1
+    assert "error: style: no such style as 'nobody'; choose one of ada, " in result.output
+    result = hwdiff("styles", "some words", "--steps", 2, "-o", tmp_path / "styles.png")
+    assert result.exit_code == 0, result.output
+    assert "styles.png: ada, boris" in result.output
+    assert Image.open(tmp_path / "styles.png").width > 1000
+    result = hwdiff("samples", "--steps", 1, "-o", tmp_path / "samples")
+    assert result.exit_code == 0, result.output
+    assert len(list((tmp_path / "samples").glob("*.png"))) == 4
+
+
+def test_measuring_and_releasing_a_model(trained, style_weights, monkeypatch):
+    model, data = trained / "run" / "model.safetensors", trained / "data" / "lines.npz"
+    of_model = ("--model", model, "--data", data, "--style-encoder", style_weights)
+    result = hwdiff("loss", *of_model, "--lines", 3)
+    assert result.exit_code == 0, result.output
+    assert [line.split()[:2] for line in result.output.splitlines()[1:]] == [["train", "3"], ["validation", "3"], ["test", "3"]]
+    assert all(0 < float(line.split()[2]) < 10 for line in result.output.splitlines()[1:])
+    result = hwdiff("legibility", *of_model, "--lines", 2, "--sampler", "dpm", "--steps", 2, "-o", trained / "anew.json")
+    assert result.exit_code == 0, result.output
+    assert "dpm in 2 steps, guidance 1, seed 0" in result.output
+    assert "ceiling: 2 real lines" in result.output
+    written = json.loads((trained / "anew.json").read_text())
+    assert written["written by"]["info"]["step"] == 2
+    assert written["ceiling"]["value"] != written["cer"]["value"]
+    result = hwdiff("legibility", "--model", model, "--data", data, "--lines", 2)
+    assert "the model was trained with" in result.output
+    monkeypatch.setattr("hwdiff.release.NAMES", ("one", "two"))
+    result = hwdiff("release", trained / "run", "--data", data, "--style-encoder", style_weights, "-o", trained / "released")
+    assert result.exit_code == 0, result.output
+    assert "styles.safetensors: one, two" in result.output
+    assert json.loads(hwdiff("info", trained / "released" / "writer.safetensors").output.split("\n", 1)[1])["step"] == 2
+
+
 def test_info(trained):
     checkpoint = hwdiff("info", trained / "run" / "model.safetensors")
     assert "parameters" in checkpoint.output

@@ -38,7 +38,7 @@ def test_the_attention_of_every_block_can_be_had(network):
     eps, _, every = network.predict(*inputs(), attention="all")
     plain_eps, _, last = network.predict(*inputs(), attention=True)
     assert [tuple(weights.shape) for weights in every] == [(2, 3, 12, 9), (2, 4, 6, 9)] + [(2, 6, 3, 9)] * len(network.middle)
-    assert torch.equal(every[-1], last)
+    torch.testing.assert_close(every[-1], last)
     torch.testing.assert_close(eps, plain_eps, atol=1e-5, rtol=1e-4)
     for weights in every:
         torch.testing.assert_close(weights.sum(dim=-1), torch.ones(weights.shape[:-1]))
