@@ -52,7 +52,9 @@ class Sampler(StrEnum):
 
 SamplerName = Annotated[Sampler, typer.Option(help="eq12: the paper's; eq9: its ablation; ddim, dpm: noiseless, for few steps.")]
 Steps = Annotated[int, typer.Option(help="Network calls.")]
-Guidance = Annotated[float, typer.Option(help="Above 1: follow the text more closely, at twice the work (models trained with --drop-text).")]
+Guidance = Annotated[
+    float | None, typer.Option(help="1: the plain method; above: follow the text more closely, at twice the work. By default as the model says.")
+]
 Lines = Annotated[int | None, typer.Option(min=1, help="At most so many lines, evenly spread; by default all.")]
 
 
@@ -350,7 +352,7 @@ def write(
     sampler: SamplerName = Sampler.eq12,
     steps: Steps = 60,
     seed: Annotated[int, typer.Option(help="Another seed writes the text another time.")] = 0,
-    guidance: Guidance = 1.0,
+    guidance: Guidance = None,
     end_tokens: Annotated[int, typer.Option(help="End tokens after the text: 1, or 2 as in the released program.")] = 1,
     padded_style: Annotated[bool, typer.Option(help="Pad the style image to 1400 pixels as in training; the released program does not.")] = True,
     device: Device = None,
@@ -385,7 +387,7 @@ def styles(
     sampler: SamplerName = Sampler.eq12,
     steps: Steps = 60,
     seed: Annotated[int, typer.Option(help="Another seed writes the text another time.")] = 0,
-    guidance: Guidance = 1.0,
+    guidance: Guidance = None,
     device: Device = None,
 ):
     """Show the styles that have names: a page with a text in each."""
@@ -408,7 +410,7 @@ def samples(
     out: Annotated[Path, typer.Option("--out", "-o", help="The folder for texts.png, seeds.png, sampler-eq12.png and sampler-eq9.png.")],
     model: Model = "pretrained",
     steps: Steps = 60,
-    guidance: Guidance = 1.0,
+    guidance: Guidance = None,
     seed: Annotated[int, typer.Option(help="Seed of the first line.")] = 0,
     device: Device = None,
 ):
@@ -431,7 +433,8 @@ def release(
     data: Annotated[Path, typer.Option(help="Its dataset file, whose hands the model writes in to make the styles.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The folder for writer.safetensors and styles.safetensors.")],
     style_encoder: StyleEncoder = "bundled",
-    guidance: Guidance = 1.0,
+    guidance: Annotated[float, typer.Option(help="How closely it will follow the text where nothing else is asked for.")] = 1.0,
+    points_per_character: Annotated[float, typer.Option(help="The room that it will give a text where nothing else is asked for.")] = 16.0,
     seed: Annotated[int, typer.Option(help="Seed of what is written for the styles.")] = 0,
     device: Device = None,
 ):
@@ -449,7 +452,8 @@ def release(
 
     dataset, extractor = Dataset(data), load_style_extractor(style_encoder, device)
     hands = StyleFeatures(dataset, extractor)[some_lines(dataset, "train", CANDIDATES)]
-    names = make_release(load_model(run / "model.safetensors", device), hands, out, extractor, seed=seed, guidance=guidance)
+    settings = {"guidance": guidance, "points_per_character": points_per_character}
+    names = make_release(load_model(run / "model.safetensors", device), hands, out, extractor, settings, seed=seed)
     print(f"wrote {out / 'writer.safetensors'} and {out / 'styles.safetensors'}: {', '.join(names)}")
 
 
@@ -504,7 +508,7 @@ def legibility(
     ] = None,
     sampler: SamplerName = Sampler.eq12,
     steps: Steps = 60,
-    guidance: Guidance = 1.0,
+    guidance: Guidance = None,
     seed: Annotated[int, typer.Option(help="Seed of what the model writes.")] = 0,
     style_encoder: StyleEncoder = "bundled",
     corrupted: Annotated[bool, typer.Option("--corrupted", help="Also of the same lines spoilt on purpose, in several ways.")] = False,
@@ -556,8 +560,10 @@ def _written_anew(model, dataset, indices, style_encoder, device, sampler, steps
     from hwdiff.data.batches import StyleFeatures
     from hwdiff.evaluation.generation import written_anew
     from hwdiff.model.style import load_style_extractor
+    from hwdiff.writing import writing_settings
 
     network = load_model(model, device)
+    guidance = writing_settings(network)["guidance"] if guidance is None else guidance
     features = StyleFeatures(dataset, load_style_extractor(style_encoder, device))
     start = time.perf_counter()
     inks = written_anew(network, dataset, features, indices, seed, sampler=sampler, steps=steps, guidance=guidance)

@@ -73,16 +73,18 @@ def choose_styles(network, candidates, names, reader=None, seed=0, **options):
     return {name: candidates[number] for name, number in zip(names, chosen, strict=True)}
 
 
-def release(network, features, out, extractor, reader=None, seed=0, **options):
+def release(network, features, out, extractor, writing, reader=None, seed=0, **options):
     """Write `writer.safetensors` and `styles.safetensors` into the folder `out`.
 
     network: from `load_model`.   features: (n, 14, 1280) of people's hands; none of them is kept, only styles of what the model wrote in them.
+    writing: how it will write where nothing else is asked for, see `writing.writing_settings`.   options: of `sample`, for the styles.
     Returns the names of the styles. The first is the model's default style.
     """
+    network.info = {**network.info, "writing": writing}
     _, candidates = drawn_styles(network, features, extractor, seed=seed, **options)
     styles = choose_styles(network, candidates, NAMES, reader=reader, seed=seed, **options)
     network.default_style = next(iter(styles.values())).float()
-    information = {key: value for key, value in network.info.items() if key in ("step", "training", "dataset", "style_weights")}
+    information = {key: value for key, value in network.info.items() if key in ("step", "training", "dataset", "style_weights", "writing")}
     save_model(network, Path(out) / "writer.safetensors", half=True, **information)
     drawn_by = {"text": STYLE_TEXT, "seed": seed, "step": network.info["step"], "dataset": network.info["dataset"]}
     save_styles(Path(out) / "styles.safetensors", styles, style_weights=network.info["style_weights"], drawn_by=drawn_by)

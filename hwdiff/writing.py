@@ -7,13 +7,17 @@ import numpy as np
 import torch
 
 from hwdiff.data import tokenizer
+from hwdiff.data.batches import FULL_LENGTH
 from hwdiff.errors import HwdiffError
 from hwdiff.ink import Ink
 from hwdiff.model.writer import LENGTH_UNIT
 from hwdiff.samplers import SAMPLERS, guided, schedule
 from hwdiff.styles import load_styles
 
-POINTS_PER_CHARACTER = 16  # room for nearly all hands: people take 10.8 in the middle, one in fifty more than 16
+# How a model writes where nothing else is asked for; one whose header has "writing" may have other values.
+# 16 points a character are room for nearly all hands: people take 10.8 in the middle, one in fifty more than 16.
+WRITING = {"guidance": 1.0, "points_per_character": 16.0}
+FEWEST_POINTS = 10  # a character, in lines that would have more points than any line of the training
 MAX_BATCH = 64
 TRAINED_TOKENS = 50
 PAPER_TEXTS = (  # Fig. 11 and Fig. 14
@@ -37,7 +41,7 @@ def sample(
     end_tokens=1,
     padded_style=True,
     callback=None,
-    guidance=1.0,
+    guidance=None,
 ):
     """Write texts by hand.
 
@@ -46,9 +50,9 @@ def sample(
     (S, 1280), or (len(texts), S, 1280) for one hand a text; None for the model's default.
     sampler: "eq12", "eq9", "ddim" or "dpm", or a function like those in `samplers`.
     steps: network calls.   seed: text i is written with seed + i; its ink depends on that, the text, the style and its length alone.
-    length: points to write, a multiple of 8; by default 16 a character.   style_extractor: for style images, the `StyleExtractor` of the training or
-    what `load_style_extractor` takes.
-    guidance: how closely the text is followed, see `samplers.guided`; 1 for the plain method.
+    length: points to write, a multiple of 8; by default `default_length`.
+    style_extractor: for style images, the `StyleExtractor` of the training or what `load_style_extractor` takes.
+    guidance: how closely the text is followed, see `samplers.guided`; 1 for the plain method, None for what the model is best at.
     end_tokens=2, padded_style=False: as in the authors' released inference.   callback(t, y, pen_up, attention): see `samplers`.
     Returns a list of `Ink`. Warns of characters that the alphabet lacks.
     Raises HwdiffError for a text in which nothing can be written, an unknown sampler, or a style that cannot be used.
@@ -65,12 +69,14 @@ def sample(
     if not callable(sampler) and sampler not in SAMPLERS:
         raise HwdiffError(f"sampler: no such sampler as {sampler!r}; choose one of {', '.join(SAMPLERS)}")
     step_through = sampler if callable(sampler) else SAMPLERS[sampler]
+    settings = writing_settings(network)
+    guidance = settings["guidance"] if guidance is None else guidance
     if not 0 <= guidance < 100:
         raise HwdiffError(f"guidance = {guidance}: must be at least 0 and below 100")
     device = next(network.parameters()).device
     styles = style_features(network, style, len(texts), style_extractor, padded_style)
     tokens = [tokenizer.encode(text, end_tokens) for text in texts]
-    lengths = [length or POINTS_PER_CHARACTER * len(text) for text in texts]
+    lengths = [length or default_length(text, settings["points_per_character"]) for text in texts]
     alpha_bar, predict = schedule(steps).to(torch.float32), guided(network, guidance)
     inks = [None] * len(texts)
     # Points that pad a line would be seen by the others (self-attention has no mask), so only lines of one length share a batch.
@@ -83,6 +89,17 @@ def sample(
             for i, line_offsets, line_pen_up in zip(batch, offsets.cpu().numpy(), pen_up.cpu().numpy(), strict=True):
                 inks[i] = Ink(line_offsets, line_pen_up[:, 0] > 0.5, texts[i]).trimmed()
     return inks
+
+
+def writing_settings(network):
+    """How the model of `network` writes where nothing else is asked for: {"guidance": ..., "points_per_character": ...}."""
+    return {**WRITING, **network.info.get("writing", {})}
+
+
+def default_length(text, points_per_character):
+    """The points that `text` is given, a multiple of 8. The model is trained on lines of at most 488, and more are given to long texts only."""
+    points = max(min(points_per_character * len(text), FULL_LENGTH), FEWEST_POINTS * len(text))
+    return int(-(-points // LENGTH_UNIT) * LENGTH_UNIT)
 
 
 def seeded_noise(seeds, length, device):

@@ -76,7 +76,7 @@ def test_styles_are_chosen_that_are_legible_and_differ(network, monkeypatch):
 
 def test_a_release_holds_the_weights_in_half_and_styles_of_its_own(opened, extractor, hands, tmp_path, monkeypatch):
     monkeypatch.setattr(release, "NAMES", ("one",))
-    assert release.release(opened, hands, tmp_path, extractor, **FEW) == ["one"]
+    assert release.release(opened, hands, tmp_path, extractor, {"guidance": 2.0, "points_per_character": 9.0}, **FEW) == ["one"]
     shipped, styles = load_model(tmp_path / "writer.safetensors", "cpu"), load_styles(tmp_path / "styles.safetensors")
     assert shipped.info["step"] == styles.info["drawn_by"]["step"] == 7
     assert styles.info["style_weights"] == shipped.info["style_weights"] == extractor.identity
@@ -84,8 +84,9 @@ def test_a_release_holds_the_weights_in_half_and_styles_of_its_own(opened, extra
         assert torch.equal(ours, theirs.half().float())
     assert torch.equal(shipped.default_style, styles["one"])
     assert not any(torch.equal(styles["one"], hand.half().float()) for hand in hands)
-    [ink] = sample(shipped, ["abc"], **FEW)
-    assert len(ink)
+    [ink], [same], [plain] = (sample(shipped, ["abcd"], **FEW, **more) for more in ({}, {"guidance": 2, "length": 40}, {"guidance": 1}))
+    np.testing.assert_array_equal(ink.offsets, same.offsets)
+    assert not np.array_equal(ink.offsets, plain.offsets)
 
 
 def test_lines_are_written_anew_in_the_hand_of_their_form(opened, dataset, features):

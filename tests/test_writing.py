@@ -6,7 +6,7 @@ from PIL import Image
 import hwdiff
 from hwdiff import HwdiffError, samplers
 from hwdiff.checkpoint import load_model, save_model
-from hwdiff.writing import check_text, sample, style_features
+from hwdiff.writing import check_text, default_length, sample, style_features
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +29,11 @@ def test_a_sample_is_ink(writer):
     assert ink.text == "the quick brown"
     [short] = sample(writer, "a", length=80, steps=5, sampler="ddim")
     assert len(short) == 80
+
+
+@pytest.mark.parametrize(("characters", "points"), [(3, 48), (30, 480), (31, 488), (48, 488), (49, 496), (60, 600)])
+def test_long_texts_get_no_more_points_than_were_trained_on_unless_they_need_them(characters, points):
+    assert default_length("x" * characters, 16.0) == points
 
 
 def test_the_same_seed_writes_the_same_bits(writer):
