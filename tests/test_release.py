@@ -101,7 +101,7 @@ def test_lines_are_written_anew_in_the_hand_of_their_form(opened, dataset, featu
     other = style_lines(dataset.forms)[indices[1]]
     assert dataset.forms[other] == dataset.forms[indices[1]]
     [alone] = sample(opened, [str(dataset.texts[indices[1]])], style=features[[other]], seed=5, **FEW)
-    np.testing.assert_allclose(alone.offsets, inks[1].offsets, atol=1e-4)
+    np.testing.assert_allclose(alone.offsets, inks[1].offsets, rtol=1e-4, atol=1e-3)  # untrained, its ink is large
     empty = type("Empty", (), {"part": lambda self, name: np.array([], dtype=int), "path": "some.npz"})()
     with pytest.raises(HwdiffError, match=r"some\.npz: has no lines in the part test"):
         some_lines(empty, "test")
