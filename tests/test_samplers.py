@@ -110,14 +110,17 @@ def test_guidance_goes_beyond_the_text():
     def network(y, text, noise_level, style, attention=True):
         asked.append((text.tolist(), attention))
         words = (text > tokenizer.END).sum(dim=1).view(-1, 1, 1)
-        return y * 0 + words, torch.full_like(y[..., :1], 0.1) * words, "seen"
+        assert len(y) == len(noise_level) == len(style) == 4
+        return y * 0 + words, torch.full_like(y[..., :1], 0.1) * words, words if attention else None
 
     y, text = torch.zeros(2, 8, 2), torch.tensor([[3, 4, 1, 0], [5, 6, 7, 1]])
-    eps, pen_up, attention = samplers.guided(network, 3.0)(y, text, None, None, attention=True)
+    noise_level, style = torch.ones(2, 1, 1), torch.ones(2, 14, 1280)
+    eps, pen_up, attention = samplers.guided(network, 3.0)(y, text, noise_level, style, attention=True)
     # From 0 for no text past 2 and 3 letters: three times as far.
     assert (eps[0] == 6).all()
     assert (eps[1] == 9).all()
     assert pen_up[:, 0, 0].tolist() == pytest.approx([0.2, 0.3])
-    assert attention == "seen"
-    assert asked == [(text.tolist(), True), ([[1, 0, 0, 0], [1, 0, 0, 0]], False)]
+    assert attention.flatten().tolist() == [2, 3]
+    assert samplers.guided(network, 3.0)(y, text, noise_level, style, attention=False)[2] is None
+    assert asked == [([*text.tolist(), [1, 0, 0, 0], [1, 0, 0, 0]], wanted) for wanted in (True, False)]
     assert samplers.guided(network, 1) is network
