@@ -69,6 +69,11 @@ def read_info(path):
     return header
 
 
+def path_of_model(name):
+    """The file of the model called `name`: "pretrained", or a path."""
+    return PRETRAINED if name == "pretrained" else Path(name)
+
+
 def load_model(path="pretrained", device=None):
     """Open a model: "pretrained", the one that comes with the package (`weights/README.md` tells what it is); a checkpoint of `hwdiff train`;
     or a weights file (`.h5`) of the authors' program. Files are told apart by content.
@@ -77,7 +82,7 @@ def load_model(path="pretrained", device=None):
     Returns a DiffusionWriter in eval mode; its `info` is the checkpoint's header ({} for `.h5`).
     Raises HwdiffError when the file is missing, damaged, or something else; a pickle is refused, never run.
     """
-    path, device = PRETRAINED if path == "pretrained" else Path(path), find_device(device)
+    path, device = path_of_model(path), find_device(device)
     try:
         with path.open("rb") as file:
             start = file.read(4)

@@ -1,6 +1,6 @@
 """Samplers: from noise to pen offsets. Each is a plain function that is handed the network, the noise and a callback.
 
-The network is called as `network(y, text, noise_level, style, attention=...)`, attention=False when nobody asks for the attention.
+The network is called as `network(y, text, noise_level, style, attention=...)`, attention="all" for a callback, else False.
 It is conditioned on the noise level itself, so any decreasing `alpha_bar`, alpha_bar[0] = 1, can be walked without retraining.
 """
 
@@ -10,18 +10,37 @@ import torch
 
 from hwdiff.data import tokenizer
 from hwdiff.diffusion import STEPS, alpha_bars
+from hwdiff.errors import HwdiffError
+
+SPACINGS = ("log-snr", "time", "karras")
 
 
-def schedule(steps=STEPS):
-    """Signal levels for `steps` network calls: (steps + 1,) float64, [0] = 1; the published ones for 60, else spaced evenly in log-SNR.
+def schedule(steps=STEPS, spacing="log-snr"):
+    """Signal levels for `steps` network calls: (steps + 1,) float64, [0] = 1; the published ones for 60, else some between their ends.
 
+    spacing: "log-snr" evenly in the logarithm of signal over noise; "time" evenly in t; "karras" evenly in the seventh root of
+    noise over signal (Karras et al. 2022, Eq. 5).
     Both ends of the published schedule are kept: every network call sees a noise level that training covered.
     """
+    if steps < 1:
+        raise HwdiffError(f"steps = {steps}: must be at least 1")
     published = alpha_bars()
     if steps == STEPS:
         return published
-    noisy, clean = torch.logit(published[[-1, 1]]).tolist()
-    return torch.cat((published[:1], torch.sigmoid(torch.linspace(noisy, clean, steps, dtype=torch.float64).flip(0))))
+    place = torch.linspace(0, 1, steps, dtype=torch.float64) if steps > 1 else torch.ones(1, dtype=torch.float64)
+    noisy, clean = published[-1], published[1]
+    if spacing == "log-snr":
+        levels = torch.sigmoid(torch.lerp(torch.logit(clean), torch.logit(noisy), place))
+    elif spacing == "time":
+        t = 1 + (STEPS - 1) * place
+        before = t.floor().long().clamp(max=STEPS - 1)
+        levels = torch.sigmoid(torch.lerp(torch.logit(published[before]), torch.logit(published[before + 1]), t - before))
+    elif spacing == "karras":
+        low, high = (((1 - level) / level).sqrt() ** (1 / 7) for level in (clean, noisy))
+        levels = 1 / (1 + torch.lerp(low, high, place) ** 14)
+    else:
+        raise HwdiffError(f"spacing: no such spacing as {spacing!r}; choose one of {', '.join(SPACINGS)}")
+    return torch.cat((published[:1], levels))
 
 
 def guided(network, weight):
@@ -33,12 +52,12 @@ def guided(network, weight):
     if weight == 1:
         return network
 
-    def call(y, text, noise_level, style, attention=True):
+    def call(y, text, noise_level, style, attention=False):
         # Both in one call: with few lines the time goes into calls, not into lines.
         texts = torch.cat((text, tokenizer.without_text(text)))
         both, pen_up, weights = network(y.repeat(2, 1, 1), texts, noise_level.repeat(2, 1, 1), style.repeat(2, 1, 1), attention=attention)
         eps, free = both.chunk(2)
-        return free + weight * (eps - free), pen_up[: len(y)], None if weights is None else weights[: len(y)]
+        return free + weight * (eps - free), pen_up[: len(y)], weights and [seen[: len(y)] for seen in weights]
 
     return call
 
@@ -46,7 +65,7 @@ def guided(network, weight):
 def _call(network, y, text, style, alpha_bar, t, callback):
     """The network's eps and pen_up at step t of `alpha_bar`; the attention is asked for only if there is a callback."""
     noise_level = alpha_bar[t].sqrt().to(y).expand(len(y), 1, 1)
-    eps, pen_up, attention = network(y, text, noise_level, style, attention=callback is not None)
+    eps, pen_up, attention = network(y, text, noise_level, style, attention="all" if callback else False)
     if callback:
         callback(t, y, pen_up, attention)
     return eps, pen_up
@@ -63,6 +82,7 @@ def sample_eq12(network, y, text, style, alpha_bar, noise, callback=None, releas
     The paper's Eq. 12 divides by sqrt(alpha_t) and so keeps the next level's share of the signal.
     y: (B, N, 2) standard normal.   text: (B, L) tokens.   style: (B, S, 1280).   alpha_bar: (T + 1,) by the paper's t, [0] = 1.
     noise(t): (B, N, 2) standard normal, asked for at t = T, ..., 2.   callback(t, y, pen_up, attention): what the network saw and said.
+    attention is a list of every block's to the text, (B, heads, N / 2, 4 or 8, L); the last is that of the paper's Fig. 4.
     released: as in the authors' program, no noise is added at t = 2.
     Returns offsets (B, N, 2) and pen-up probabilities (B, N, 1), both of the last step.
     """
@@ -128,4 +148,11 @@ SAMPLERS = {
     "eq9": sample_eq9,
     "ddim": sample_ddim,
     "dpm": sample_dpm,
+    "fast": sample_dpm,
 }
+FAST_STEPS = 20
+
+
+def default_steps(sampler):
+    """The network calls that a sampler makes where nothing else is asked for: the published 60, but for "fast"."""
+    return FAST_STEPS if sampler == "fast" else STEPS

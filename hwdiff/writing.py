@@ -11,7 +11,7 @@ from hwdiff.data.batches import FULL_LENGTH
 from hwdiff.errors import HwdiffError
 from hwdiff.ink import Ink
 from hwdiff.model.writer import LENGTH_UNIT
-from hwdiff.samplers import SAMPLERS, guided, schedule
+from hwdiff.samplers import SAMPLERS, default_steps, guided, schedule
 from hwdiff.styles import load_styles
 
 # How a model writes where nothing else is asked for; one whose header has "writing" may have other values.
@@ -34,7 +34,7 @@ def sample(
     texts,
     style=None,
     sampler="eq12",
-    steps=60,
+    steps=None,
     seed=0,
     length=None,
     style_extractor="bundled",
@@ -48,8 +48,9 @@ def sample(
     network: from `load_model`.   texts: a list of strings, or one.
     style: the name of one of `styles.load_styles()`, an image of a line in the hand to write in (path, PIL image or uint8 array), features
     (S, 1280), or (len(texts), S, 1280) for one hand a text; None for the model's default.
-    sampler: "eq12", "eq9", "ddim" or "dpm", or a function like those in `samplers`.
-    steps: network calls.   seed: text i is written with seed + i; its ink depends on that, the text, the style and its length alone.
+    sampler: "eq12", "eq9", "ddim", "dpm" or "fast", or a function like those in `samplers`.
+    steps: network calls, or the signal levels to go through, (T + 1,) as `samplers.schedule` gives them; by default 60, fewer for "fast".
+    seed: text i is written with seed + i; its ink depends on that, the text, the style and its length alone.
     length: points to write, a multiple of 8; by default `default_length`.
     style_extractor: for style images, the `StyleExtractor` of the training or what `load_style_extractor` takes.
     guidance: how closely the text is followed, see `samplers.guided`; 1 for the plain method, None for what the model is best at.
@@ -62,8 +63,8 @@ def sample(
         check_text(text)
     if not 0 <= seed < 2**63 - len(texts):
         raise HwdiffError(f"seed = {seed}: must be between 0 and 2^63 - 1")
-    if steps < 1:
-        raise HwdiffError(f"steps = {steps}: must be at least 1")
+    steps = default_steps(sampler) if steps is None else steps
+    alpha_bar = (steps if isinstance(steps, torch.Tensor) else schedule(steps)).to(torch.float32)
     if length is not None and (length < LENGTH_UNIT or length % LENGTH_UNIT):
         raise HwdiffError(f"length = {length}: must be a positive multiple of {LENGTH_UNIT}")
     if not callable(sampler) and sampler not in SAMPLERS:
@@ -77,7 +78,7 @@ def sample(
     styles = style_features(network, style, len(texts), style_extractor, padded_style)
     tokens = [tokenizer.encode(text, end_tokens) for text in texts]
     lengths = [length or default_length(text, settings["points_per_character"]) for text in texts]
-    alpha_bar, predict = schedule(steps).to(torch.float32), guided(network, guidance)
+    predict = guided(network, guidance)
     inks = [None] * len(texts)
     # Points that pad a line would be seen by the others (self-attention has no mask), so only lines of one length share a batch.
     for batch_length in sorted(set(lengths)):

@@ -1,8 +1,10 @@
+from itertools import product
+
 import numpy as np
 import pytest
 import torch
 
-from hwdiff import diffusion, samplers
+from hwdiff import HwdiffError, diffusion, samplers
 from hwdiff.data import tokenizer
 from hwdiff.model.reference import load_reference
 from hwdiff.writing import seeded_noise
@@ -82,14 +84,25 @@ def test_deterministic_samplers_follow_the_ode_with_few_steps():
 
 def test_schedules_keep_the_published_ends():
     published = diffusion.alpha_bars()
-    for steps in (2, 5, 20, 100):
-        levels = samplers.schedule(steps)
+    for steps, spacing in product((2, 5, 20, 100), samplers.SPACINGS):
+        levels = samplers.schedule(steps, spacing)
         assert len(levels) == steps + 1
         assert levels[0] == 1
         assert (levels.diff() < 0).all()
         torch.testing.assert_close(levels[[1, -1]], published[[1, -1]])
     assert torch.equal(samplers.schedule(60), published)
     assert samplers.schedule(1).tolist() == pytest.approx([1, published[-1].item()])
+    with pytest.raises(HwdiffError, match="no such spacing as 'even'"):
+        samplers.schedule(5, "even")
+
+
+def test_schedules_are_even_in_what_they_say():
+    published, levels = diffusion.alpha_bars(), {spacing: samplers.schedule(30, spacing)[1:] for spacing in samplers.SPACINGS}
+    for even in (torch.logit(levels["log-snr"]), ((1 - levels["karras"]) / levels["karras"]) ** (1 / 14)):
+        torch.testing.assert_close(even.diff(), even.diff().mean().expand(29))
+    # Evenly in t: 30 of 60 levels lie 59 / 29 apart.
+    assert published[10] > levels["time"][5] > published[12]
+    torch.testing.assert_close(samplers.schedule(59 * 2 + 1, "time")[1::2], published[1:])
 
 
 @torch.inference_mode()
@@ -100,7 +113,8 @@ def test_the_callback_sees_each_step(network):
     arguments = (text, network.default_style[None], samplers.schedule(5).float(), noise)
     offsets, _ = samplers.sample_ddim(network, noise(None), *arguments, callback=lambda *step: seen.append(step))
     assert [step[0] for step in seen] == [5, 4, 3, 2, 1]
-    assert all(y.shape == (1, 16, 2) and pen_up.shape == (1, 16, 1) and attention.shape == (1, 6, 2, 3) for _, y, pen_up, attention in seen)
+    assert all(y.shape == (1, 16, 2) and pen_up.shape == (1, 16, 1) and attention[-1].shape == (1, 6, 2, 3) for _, y, pen_up, attention in seen)
+    assert [weights.shape for weights in seen[0][3]] == [(1, 3, 8, 3), (1, 4, 4, 3), (1, 6, 2, 3)]
     assert not np.array_equal(seen[-1][1], offsets)
 
 
@@ -111,16 +125,16 @@ def test_guidance_goes_beyond_the_text():
         asked.append((text.tolist(), attention))
         words = (text > tokenizer.END).sum(dim=1).view(-1, 1, 1)
         assert len(y) == len(noise_level) == len(style) == 4
-        return y * 0 + words, torch.full_like(y[..., :1], 0.1) * words, words if attention else None
+        return y * 0 + words, torch.full_like(y[..., :1], 0.1) * words, [words, words + 1] if attention else None
 
     y, text = torch.zeros(2, 8, 2), torch.tensor([[3, 4, 1, 0], [5, 6, 7, 1]])
     noise_level, style = torch.ones(2, 1, 1), torch.ones(2, 14, 1280)
-    eps, pen_up, attention = samplers.guided(network, 3.0)(y, text, noise_level, style, attention=True)
+    eps, pen_up, attention = samplers.guided(network, 3.0)(y, text, noise_level, style, attention="all")
     # From 0 for no text past 2 and 3 letters: three times as far.
     assert (eps[0] == 6).all()
     assert (eps[1] == 9).all()
     assert pen_up[:, 0, 0].tolist() == pytest.approx([0.2, 0.3])
-    assert attention.flatten().tolist() == [2, 3]
+    assert [weights.flatten().tolist() for weights in attention] == [[2, 3], [3, 4]]
     assert samplers.guided(network, 3.0)(y, text, noise_level, style, attention=False)[2] is None
-    assert asked == [([*text.tolist(), [1, 0, 0, 0], [1, 0, 0, 0]], wanted) for wanted in (True, False)]
+    assert asked == [([*text.tolist(), [1, 0, 0, 0], [1, 0, 0, 0]], wanted) for wanted in ("all", False)]
     assert samplers.guided(network, 1) is network

@@ -79,7 +79,7 @@ def test_a_sampler_may_be_a_function(writer):
 
 def test_the_callback_gets_the_attention(writer):
     steps = []
-    sample(writer, ["abc"], steps=3, callback=lambda t, y, pen_up, attention: steps.append((t, attention.shape)))
+    sample(writer, ["abc"], steps=3, callback=lambda t, y, pen_up, attention: steps.append((t, attention[-1].shape)))
     assert steps == [(t, (1, 6, 6, 4)) for t in (3, 2, 1)]
 
 

@@ -46,16 +46,41 @@ class Canvas:
         return np.asarray(images.draw_strokes([stroke + shift for stroke in strokes], (self.height, self.width), self.pen))
 
 
-def inception_features(pictures, weights=None, device="cpu", progress=None):
+INCEPTION_URL = "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth"
+FID_ADVICE = f"for FID give --inception-weights download, or a FILE fetched from {INCEPTION_URL}"
+
+
+def load_inception(weights=None, device="cpu"):
+    """The Inception network of FID. weights: a file with pytorch-fid's weights; None to let it download them.
+
+    Raises HwdiffError when the weights cannot be had, or are others.
+    """
+    from pytorch_fid import inception
+
+    state = None
+    if weights is not None:
+        content = _read(weights)
+        wanted = re.search(r"-([0-9a-f]{8,})\.", INCEPTION_URL)[1]
+        if (found := hashlib.sha256(content).hexdigest()[: len(wanted)]) != wanted:
+            raise HwdiffError(f"{weights}: not the weights of FID (their SHA-256 begins with {wanted}, this file's with {found}); {FID_ADVICE}")
+        state = torch.load(Path(weights), map_location="cpu", weights_only=True)
+    try:
+        # pytorch-fid has no other way to be handed the weights.
+        with patch.object(inception, "load_state_dict_from_url", partial(_given, state) if state else inception.load_state_dict_from_url):
+            network = inception.InceptionV3([inception.InceptionV3.BLOCK_INDEX_BY_DIM[2048]], resize_input=False)
+    except (URLError, OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise HwdiffError(f"FID: its weights cannot be downloaded ({error}); {FID_ADVICE}; or do without, on MobileNetV2 features") from error
+    return network.to(device).eval()
+
+
+def inception_features(pictures, network, progress=None):
     """Features of pictures (n, H, W) uint8 by the Inception network of FID: (n, 2048) float64.
 
-    weights: a file with pytorch-fid's weights; None to let it download them. Pictures are resized to 299 x 299 with antialiasing.
-    progress(count): pictures done since the last call.   Raises HwdiffError when the weights cannot be had, or are others.
+    network: from `load_inception`. Pictures are resized to 299 x 299 with antialiasing.   progress(count): pictures done since the last call.
     """
-    network = _inception(weights).to(device).eval()
-    found = []
+    device, found = next(network.parameters()).device, []
     for start in range(0, len(pictures), 32):
-        resized = np.stack([_resize(picture, 299) for picture in pictures[start : start + 32]])
+        resized = np.stack([_resize(picture, 299, 299) for picture in pictures[start : start + 32]])
         with torch.inference_mode():
             pixels = torch.from_numpy(resized).to(device)[:, None].expand(-1, 3, -1, -1) / 255
             found.append(network(pixels)[0].flatten(1).double().cpu().numpy())
@@ -64,30 +89,26 @@ def inception_features(pictures, weights=None, device="cpu", progress=None):
     return np.concatenate(found)
 
 
-def _resize(picture, size):
+def mobilenet_features(pictures, extractor, progress=None):
+    """Features of pictures (n, H, W) uint8 by MobileNetV2, the mean over the columns of style features: (n, 1280) float64. No FID comes of them.
+
+    extractor: a `StyleExtractor`. Pictures are resized to height 96 with antialiasing, and padded with white or cut to a width of 1400.
+    progress(count): pictures done since the last call.
+    """
+    device, found = next(extractor.parameters()).device, []
+    for start in range(0, len(pictures), 2):
+        resized = [_resize(picture, images.scaled_width(picture.shape), images.HEIGHT) for picture in pictures[start : start + 2]]
+        padded = np.stack([images.pad_to_width(picture[:, : images.MAX_WIDTH]) for picture in resized])
+        with torch.inference_mode():
+            found.append(extractor(torch.from_numpy(padded).to(device)).mean(dim=1).double().cpu().numpy())
+        if progress:
+            progress(len(padded))
+    return np.concatenate(found)
+
+
+def _resize(picture, width, height):
     # PIL's bilinear filter widens with the reduction, so that thin lines grey instead of vanishing.
-    return np.asarray(Image.fromarray(picture).resize((size, size), Image.Resampling.BILINEAR))
-
-
-def _inception(weights):
-    from pytorch_fid import inception
-
-    url = inception.FID_WEIGHTS_URL
-    name = url.rsplit("/", 1)[1]
-    advice = f"fetch {url} on another machine and give it with --inception-weights FILE, or use the distance on MobileNetV2 features"
-    state = None
-    if weights is not None:
-        content = _read(weights)
-        wanted = re.search(r"-([0-9a-f]{8,})\.", name)[1]
-        if (found := hashlib.sha256(content).hexdigest()[: len(wanted)]) != wanted:
-            raise HwdiffError(f"{weights}: not the weights of FID (their SHA-256 begins with {wanted}, this file's with {found}); {advice}")
-        state = torch.load(Path(weights), map_location="cpu", weights_only=True)
-    try:
-        # pytorch-fid has no other way to be handed the weights.
-        with patch.object(inception, "load_state_dict_from_url", partial(_given, state) if state else inception.load_state_dict_from_url):
-            return inception.InceptionV3([inception.InceptionV3.BLOCK_INDEX_BY_DIM[2048]], resize_input=False)
-    except (URLError, OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise HwdiffError(f"FID: {url} cannot be downloaded ({error}); {advice}") from error
+    return np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.BILINEAR))
 
 
 def _given(state, *arguments, **options):

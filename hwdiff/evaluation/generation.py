@@ -17,13 +17,20 @@ def some_lines(dataset, part, count=None):
     return indices
 
 
+def styles_of(network, dataset, features, indices):
+    """The styles that the lines `indices` (n,) of a dataset are written in, those of other lines of their forms: (n, 14, 1280) float32.
+
+    features: `StyleFeatures` of the dataset.
+    Raises HwdiffError when they come from other weights than those that the model was trained with.
+    """
+    require_style_weights(network, features.extractor.identity)
+    return features[style_lines(dataset.forms)[indices]]
+
+
 def written_anew(network, dataset, features, indices, seed=0, **options):
     """The lines `indices` (n,) of a dataset as the model writes them: a list of `Ink`.
 
-    features: `StyleFeatures` of the dataset. The style of a line is that of another line of its form, as in training.
-    seed: line i is written with seed + i.   options: of `sample`.
-    Raises HwdiffError when the features come from other weights than those that the model was trained with.
+    seed: line i is written with seed + i.   options: of `sample`.   The rest as in `styles_of`.
     """
-    require_style_weights(network, features.extractor.identity)
-    styles = features[style_lines(dataset.forms)[indices]]
+    styles = styles_of(network, dataset, features, indices)
     return sample(network, [str(text) for text in dataset.texts[indices]], style=styles, seed=seed, **options)

@@ -42,7 +42,7 @@ class DiffusionWriter(nn.Module):
     strokes: (B, N, 2), N divisible by 8.   text: (B, L) tokens, 0 is padding.   noise_level: (B, 1, 1), sqrt(alpha_bar).
     style: (B, S, 1280), S = 14 columns of MobileNetV2 features.
     Returns eps (B, N, 2); pen_up (B, N, 1), probabilities; attention (B, 6, N / 8, L), that of the last attention block to the text
-    (Fig. 4), or None with attention=False, which is faster.
+    (Fig. 4); None with attention=False, which is faster; with attention="all" a list of that of every block, (B, heads, N / 2, 4 or 8, L).
     """
 
     def __init__(self, config=None):
@@ -85,10 +85,7 @@ class DiffusionWriter(nn.Module):
         return eps, torch.sigmoid(pen_logit), weights
 
     def predict(self, strokes, text, noise_level, style, attention=False):
-        """As `forward`, but the pen flag as the logit of its probability, which the loss needs.
-
-        attention: "all" gives a list of the attention of every block to the text, (B, heads, N / 2, 4 or 8, L).
-        """
+        """As `forward`, but the pen flag as the logit of its probability, which the loss needs."""
         if strokes.shape[1] % LENGTH_UNIT:
             raise HwdiffError(f"strokes: {strokes.shape[1]} points; their number must divide by {LENGTH_UNIT}")
         mask = (text != PADDING)[:, None, None, :]

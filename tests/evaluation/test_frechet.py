@@ -8,7 +8,8 @@ from pytorch_fid import inception
 from scipy.linalg import sqrtm
 
 from hwdiff import HwdiffError, Ink
-from hwdiff.evaluation.frechet import Canvas, frechet_distance, inception_features, kernel_distance
+from hwdiff.evaluation import frechet
+from hwdiff.evaluation.frechet import Canvas, frechet_distance, inception_features, kernel_distance, load_inception, mobilenet_features
 
 
 def normal(n, d=6, mean=0.0, scale=1.0, seed=0):
@@ -106,10 +107,10 @@ def weights(tmp_path_factory):
 
 def test_inception_features_come_from_the_file_that_is_given(weights, monkeypatch):
     path, url = weights
-    monkeypatch.setattr(inception, "FID_WEIGHTS_URL", url)
+    monkeypatch.setattr(frechet, "INCEPTION_URL", url)
     monkeypatch.setattr(inception, "load_state_dict_from_url", None)
     pictures, counts = np.random.default_rng(0).integers(0, 256, (3, 60, 400), dtype=np.uint8), []
-    features = inception_features(pictures, path, progress=counts.append)
+    features = inception_features(pictures, load_inception(path), progress=counts.append)
     assert (features.shape, features.dtype, counts) == ((3, 2048), np.float64, [3])
     assert np.abs(features[0] - features[1]).max() > 0
     assert inception.load_state_dict_from_url is None
@@ -117,15 +118,36 @@ def test_inception_features_come_from_the_file_that_is_given(weights, monkeypatc
 
 def test_other_weights_and_missing_ones_are_refused_with_the_way_out(weights, tmp_path, monkeypatch):
     path, _ = weights
-    picture = np.zeros((1, 60, 400), dtype=np.uint8)
-    with pytest.raises(HwdiffError, match=r"not the weights of FID \(their SHA-256 begins with 6726825d.*fetch https://github\.com"):
-        inception_features(picture, path)
+    with pytest.raises(HwdiffError, match=r"not the weights of FID \(their SHA-256 begins with 6726825d.*fetched from https://github\.com"):
+        load_inception(path)
     with pytest.raises(HwdiffError, match=r"none\.pth: cannot be read"):
-        inception_features(picture, tmp_path / "none.pth")
+        load_inception(tmp_path / "none.pth")
 
     def no_network(*arguments, **options):
         raise URLError("no network")
 
     monkeypatch.setattr(inception, "load_state_dict_from_url", no_network)
-    with pytest.raises(HwdiffError, match=r"cannot be downloaded .*--inception-weights FILE, or use the distance on MobileNetV2 features"):
-        inception_features(picture)
+    with pytest.raises(HwdiffError, match=r"cannot be downloaded .*a FILE fetched from .*; or do without, on MobileNetV2"):
+        load_inception()
+
+
+def test_the_address_is_the_one_that_pytorch_fid_knows():
+    assert frechet.INCEPTION_URL == inception.FID_WEIGHTS_URL
+
+
+def test_mobilenet_features_are_of_pictures_scaled_with_antialiasing(extractor):
+    generator, counts = np.random.default_rng(0), []
+    small = generator.integers(0, 256, (3, 96, 500), dtype=np.uint8)
+    features = mobilenet_features(small, extractor, progress=counts.append)
+    assert (features.shape, features.dtype, sum(counts)) == ((3, 1280), np.float64, 3)
+    padded = np.full((3, 96, 1400), 255, dtype=np.uint8)
+    padded[:, :, :500] = small
+    np.testing.assert_allclose(features, extractor(torch.from_numpy(padded)).mean(dim=1), rtol=1e-4, atol=1e-5)
+    # One thin line in a large picture is grey in the small one, wherever it falls; without antialiasing it would vanish from some.
+    thin = np.full((6, 960, 5000), 255, dtype=np.uint8)
+    for number in range(6):
+        thin[number, 400 + number] = 0
+    found = mobilenet_features(thin, extractor)
+    blank = mobilenet_features(np.full((1, 960, 5000), 255, dtype=np.uint8), extractor)
+    assert (np.abs(found - blank).max(axis=1) > 0.01).all()
+    assert mobilenet_features(np.zeros((1, 60, 1400), dtype=np.uint8), extractor).shape == (1, 1280)  # too long: cut off

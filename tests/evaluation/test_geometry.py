@@ -1,7 +1,10 @@
+import time
+
 import gudhi
 import joblib
 import numpy as np
 import pytest
+from scipy.spatial.distance import cdist
 
 from hwdiff import HwdiffError
 from hwdiff.evaluation import geometry
@@ -70,6 +73,22 @@ def test_what_is_kept_from_gudhi_changes_nothing(gamma, replace):
         whole, kept = ({tuple(sorted(simplex)): value for simplex, value in tree.get_filtration()} for tree in trees)
         assert whole == kept
         assert len(whole) > 25
+
+
+def test_a_repetition_takes_a_fraction_of_the_plain_ways_time():
+    """At the size of the paper's table on one core; a thousand repetitions on two cores gain far more than what is asked for here."""
+    X = np.random.default_rng(0).normal(size=(4500, 1464))
+    landmarks = np.arange(64)
+    start = time.perf_counter()
+    table = cdist(X, X[landmarks])
+    alpha_max = table.max() / 128 / 4500 * 64
+    tree = gudhi.WitnessComplex(nearest_landmark_table=full_table(table)).create_simplex_tree(max_alpha_square=alpha_max, limit_dimension=2)
+    tree.compute_persistence(homology_coeff_field=2, persistence_dim_max=False)
+    plain = time.perf_counter() - start
+    all_distances = geometry.distances(X)
+    start = time.perf_counter()
+    geometry._repeat(all_distances, range(8), 0, 64, 64 / 128 / 4500, 100, False, True)
+    assert plain > 5 * (time.perf_counter() - start) / 8
 
 
 def test_few_neighbours_are_handed_over_where_few_matter():

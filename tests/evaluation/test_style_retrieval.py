@@ -2,35 +2,67 @@ import numpy as np
 import pytest
 
 from hwdiff import HwdiffError
-from hwdiff.evaluation.style import descriptors, retrieve
+from hwdiff.data import images
+from hwdiff.evaluation.style import Hands, descriptors, line_features, retrieve
+from hwdiff.ink import Ink
 
-HANDS = np.random.default_rng(0).normal(size=(20, 1, 1280))
+GENERATOR = np.random.default_rng(0)
+HANDS = (GENERATOR.normal(size=(60, 10)) @ GENERATOR.normal(size=(10, 1280)) / 3)[:, None]  # they differ in ten ways
+BLOT = GENERATOR.normal(size=(1, 1280))  # what differs from line to line far more than from hand to hand
 
 
-def lines(forms, noise, seed):
+def lines(forms, noise, seed, blot=0.0):
     generator = np.random.default_rng(seed)
-    return HANDS[forms] + generator.normal(0, noise, (len(forms), 14, 1280))
+    blots = generator.normal(0, blot, (len(forms), 1, 1)) * BLOT
+    return HANDS[forms] + blots + generator.normal(0, noise, (len(forms), 14, 1280))
 
 
-def test_the_right_form_is_found_where_lines_are_like_it_and_by_chance_where_they_are_not():
+@pytest.fixture(scope="module")
+def hands():
+    """Learnt from forty forms that take no part in what follows."""
+    forms = np.repeat(np.arange(20, 60), 4)
+    return Hands.learn(lines(forms, 1.0, 9, blot=5.0), forms)
+
+
+def test_the_right_form_is_found_where_lines_are_like_it_and_by_chance_where_they_are_not(hands):
     known_forms, forms = np.repeat(np.arange(20), 3), np.arange(20).repeat(5)
     known = lines(known_forms, 1.0, 1)
-    clear = retrieve(lines(forms, 1.0, 2), forms, known, known_forms)
+    clear = retrieve(hands, lines(forms, 1.0, 2), forms, known, known_forms)
     assert clear.forms == 20
     assert clear.within(1) == 1
-    wrong = retrieve(lines(forms, 1.0, 2), (forms + 1) % 20, known, known_forms)
+    wrong = retrieve(hands, lines(forms, 1.0, 2), (forms + 1) % 20, known, known_forms)
     assert wrong.within(1) == 0
-    guessed = retrieve(np.random.default_rng(3).normal(size=(400, 14, 1280)), np.arange(20).repeat(20), known, known_forms)
+    guessed = retrieve(hands, np.random.default_rng(3).normal(size=(400, 14, 1280)), np.arange(20).repeat(20), known, known_forms)
     assert guessed.within(1) == pytest.approx(1 / 20, abs=0.04)
     assert guessed.within(5) == pytest.approx(5 / 20, abs=0.08)
-    noisy = retrieve(lines(forms, 15.0, 4), forms, known, known_forms)
+    noisy = retrieve(hands, lines(forms, 15.0, 4), forms, known, known_forms)
     assert 1 / 20 < noisy.within(1) < 1
 
 
-def test_lines_without_any_hand_are_no_success():
+def test_what_differs_within_forms_does_not_mislead(hands):
+    known_forms, forms = np.repeat(np.arange(20), 3), np.arange(20).repeat(5)
+    known, queries = lines(known_forms, 1.0, 1, blot=5.0), lines(forms, 1.0, 2, blot=5.0)
+    plain = Hands(hands.centre, hands.spread, np.eye(2560))
+    learnt, raw = (retrieve(some, queries, forms, known, known_forms).within(1) for some in (hands, plain))
+    assert learnt == 1
+    assert raw < 0.9
+
+
+def test_directions_are_those_in_which_forms_differ(hands):
+    forms = np.arange(20).repeat(4)
+    drawn = lines(forms, 1.0, 5, blot=5.0)
+    shares = []
+    for seen in (hands(drawn), descriptors(drawn)):
+        seen = seen.reshape(20, 4, -1)
+        shares.append(seen.mean(axis=1).var(axis=0).sum() / seen.reshape(80, -1).var(axis=0).sum())
+    assert hands(drawn).shape == (80, 39)
+    assert shares[0] > 0.8 > 0.5 > shares[1]
+
+
+def test_lines_without_any_hand_are_no_success(hands):
     forms = np.arange(4)
     same = np.ones((4, 14, 1280))
-    assert retrieve(same, forms, np.ones((8, 14, 1280)), forms.repeat(2)).within(1) == 0
+    assert retrieve(hands, same, forms, np.ones((8, 14, 1280)), forms.repeat(2)).within(1) == 0
 
 
 def test_descriptors_see_the_spread_over_the_columns():
@@ -41,16 +73,30 @@ def test_descriptors_see_the_spread_over_the_columns():
     assert (descriptors(varied)[:, 1280:] == 1).all()
 
 
+def test_features_of_ink_are_those_of_its_line_image(extractor, made_up_lines):
+    found = line_features([made_up_lines[0], Ink(np.zeros((0, 2)), []), wide := Ink(np.tile([(5, 1), (5, -1)], (99, 1)), np.zeros(198))], extractor)
+    np.testing.assert_array_equal(found[0], extractor.of_line(images.pad_to_width(made_up_lines[0].line_image())))
+    assert wide.line_image().shape[1] > images.MAX_WIDTH
+    assert found.shape == (3, 14, 1280)
+    assert np.isfinite(found).all()
+
+
 @pytest.mark.parametrize(
     ("queries", "query_forms", "known", "known_forms", "message"),
     [
         (np.zeros((0, 14, 1280)), [], np.ones((2, 14, 1280)), [0, 1], r"features of shape \(0, 14, 1280\)"),
         (np.ones((1, 14, 1280)), [5], np.ones((2, 14, 1280)), [0, 1], "no known lines of the form 5"),
         (np.ones((1, 14, 1280)), [0], np.ones((2, 14, 1280)), [0, 0], "1 known forms"),
-        (np.ones((1, 14, 1280)), [0, 1], np.ones((2, 14, 1280)), [0, 1], "2 and 2 forms for 1 and 2 lines"),
+        (np.ones((1, 14, 1280)), [0, 1], np.ones((2, 14, 1280)), [0, 1], "2 forms for 1 lines"),
         (np.full((1, 14, 1280), np.nan), [0], np.ones((2, 14, 1280)), [0, 1], "not finite"),
     ],
 )
-def test_bad_input_is_named(queries, query_forms, known, known_forms, message):
+def test_bad_input_is_named(hands, queries, query_forms, known, known_forms, message):
     with pytest.raises(HwdiffError, match=message):
-        retrieve(queries, query_forms, known, known_forms)
+        retrieve(hands, queries, query_forms, known, known_forms)
+
+
+@pytest.mark.parametrize("forms", [np.arange(20), np.repeat(np.arange(5), 4)])
+def test_hands_are_not_learnt_from_too_little(forms):
+    with pytest.raises(HwdiffError, match=f"20 lines of {len(set(forms))} forms"):
+        Hands.learn(np.ones((20, 14, 1280)), forms)

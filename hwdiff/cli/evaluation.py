@@ -1,0 +1,320 @@
+"""Commands that measure what was written."""
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hwdiff.cli.options import Device, Guidance, Lines, Model, Part, ReaderFile, Sampler, SamplerName, Steps, StyleEncoder, command
+from hwdiff.errors import HwdiffError
+
+
+@command
+def read(
+    file: Annotated[
+        Path, typer.Argument(help="Ink that hwdiff write saved (.svg), a line file of IAM (.xml), or a dataset file (.npz) with --line.")
+    ],
+    line: Annotated[str | None, typer.Option(help="Which line of a dataset file, such as a01-000u-01.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="A figure of how it was read, *.png or *.svg.")] = None,
+    reader: ReaderFile = None,
+    device: Device = None,
+):
+    """Read ink: what a recogniser makes of it.
+
+    No dictionary and no language model helps it.
+    """
+    from hwdiff.evaluation.legibility import read as read_inks
+    from hwdiff.evaluation.reader import BUNDLED, load_reader
+    from hwdiff.figures import plot_reading, save_figure
+    from hwdiff.ink import Ink
+
+    if (file.suffix == ".npz") != (line is not None):
+        raise HwdiffError(f"{file}: give --line with a dataset file (.npz), and only there")
+    if line is None:
+        ink = Ink.load(file)
+    else:
+        from hwdiff.data.dataset import Dataset
+
+        dataset = Dataset(file)
+        ink = dataset.ink(dataset.index_of(line))
+    judge = load_reader(reader or BUNDLED, device)
+    try:
+        [reading] = read_inks([ink], judge)
+    except HwdiffError as error:
+        raise HwdiffError(f"{file}: {error}") from error
+    print(reading.text)
+    if not reading.text:
+        print(f"{file}: nothing was read in it", file=sys.stderr)
+    if out:
+        save_figure(plot_reading(ink.trimmed(), reading), out)
+        print(f"wrote {out}")
+
+
+@command
+def legibility(
+    data: Annotated[Path, typer.Option(help="A dataset file.")],
+    part: Annotated[Part, typer.Option(help="Which of its lines.")] = Part.test,
+    lines: Lines = None,
+    model: Annotated[
+        str | None, typer.Option(help="pretrained or a checkpoint: it writes the texts anew in the same hands, and that is read beside the lines.")
+    ] = None,
+    sampler: SamplerName = Sampler.eq12,
+    steps: Steps = None,
+    guidance: Guidance = None,
+    seed: Annotated[int, typer.Option(help="Seed of what the model writes.")] = 0,
+    style_encoder: StyleEncoder = "bundled",
+    corrupted: Annotated[bool, typer.Option("--corrupted", help="Also of the same lines spoilt on purpose, in several ways.")] = False,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="All of it as a file, *.json.")] = None,
+    reader: ReaderFile = None,
+    device: Device = None,
+):
+    """Measure how legible a dataset's lines are, or a model's.
+
+    Character and word error rates of the reader, with bootstrap intervals over forms.
+    """
+    import numpy as np
+
+    from hwdiff.data.dataset import Dataset
+    from hwdiff.evaluation.corruption import corrupted_rates
+    from hwdiff.evaluation.generation import some_lines
+    from hwdiff.evaluation.legibility import legibility as measure
+    from hwdiff.evaluation.reader import BUNDLED, load_reader
+    from hwdiff.files import replacing
+
+    dataset, judge = Dataset(data), load_reader(reader or BUNDLED, device)
+    indices = some_lines(dataset, part.value, lines)
+    real, forms = [dataset.ink(index).trimmed() for index in indices], dataset.forms[indices]
+    inks, written = real, {}
+    if model:
+        inks, written = _written_anew(model, dataset, indices, style_encoder, device, sampler.value, steps, guidance, seed)
+    result = measure(inks, judge, forms, real if model else None, forms if model else None)
+    known = judge.info.get("forms", {})
+    counts = {word: int(np.isin(forms, known.get(name, [])).sum()) for word, name in (("seen", "train"), ("watched", "validation"))}
+    marks = "".join(f", {count} of them {word} in training" for word, count in counts.items() if count)
+    print(f"{data}, part {part.value}: {result.lines} lines{marks}, {result.characters} characters")
+    print(result.table())
+    everything = {"reader": judge.info, "part": part.value, "lines in training": counts, "written by": written, **asdict(result)}
+    if corrupted:
+        everything["corrupted"] = {}
+        for name, rate in corrupted_rates(inks, judge, forms):
+            print(f"spoilt: {name:40}  {rate}")
+            everything["corrupted"][name] = asdict(rate)
+    if out:
+        with replacing(out) as temporary:
+            temporary.write_text(json.dumps(everything, indent=1))
+        print(f"wrote {out}")
+
+
+def _written_anew(model, dataset, indices, style_encoder, device, sampler, steps, guidance, seed):
+    import time
+
+    from hwdiff.checkpoint import load_model
+    from hwdiff.data.batches import StyleFeatures
+    from hwdiff.evaluation.generation import written_anew
+    from hwdiff.model.style import load_style_extractor
+    from hwdiff.samplers import default_steps
+    from hwdiff.writing import writing_settings
+
+    network = load_model(model, device)
+    steps = default_steps(sampler) if steps is None else steps
+    guidance = writing_settings(network)["guidance"] if guidance is None else guidance
+    features = StyleFeatures(dataset, load_style_extractor(style_encoder, device))
+    start = time.perf_counter()
+    inks = written_anew(network, dataset, features, indices, seed, sampler=sampler, steps=steps, guidance=guidance)
+    seconds = (time.perf_counter() - start) / len(indices)
+    print(f"written by {model}, {sampler} in {steps} steps, guidance {guidance:g}, seed {seed}: {seconds:.2f} s a line, style features included")
+    return inks, {"model": model, "sampler": sampler, "steps": steps, "guidance": guidance, "seed": seed, "info": network.info}
+
+
+Seeds = Annotated[int, typer.Option(min=1, help="How many times, each with other lines and other noise.")]
+SetSize = Annotated[
+    int | None, typer.Option("--lines", min=2, help="Lines of each of both sets; by default 4500 on a GPU, else 60, or half the part.")
+]
+InceptionWeights = Annotated[
+    str | None, typer.Option(help="For FID: pytorch-fid's weights, a file, or download. Without them a distance on MobileNetV2 features.")
+]
+Repetitions = Annotated[int, typer.Option(min=1, help="Sets of landmarks of the Geometry Score.")]
+TableFolder = Annotated[Path | None, typer.Option("--out", "-o", help="A folder for table1.csv, table1.json and timings.json.")]
+SPACINGS = "log-snr, time, karras"
+
+
+@command
+def evaluate(
+    data: Annotated[Path, typer.Option(help="A dataset file.")],
+    model: Model = "pretrained",
+    part: Annotated[Part | None, typer.Option(help="Whose lines; by default train, as in the paper, and then test.")] = None,
+    lines: SetSize = None,
+    seeds: Seeds = 5,
+    inception_weights: InceptionWeights = None,
+    repetitions: Repetitions = 1000,
+    guidance: Guidance = None,
+    style_encoder: StyleEncoder = "bundled",
+    reader: ReaderFile = None,
+    out: TableFolder = None,
+    device: Device = None,
+):
+    """Make the paper's Table 1, with error bars.
+
+    Real lines, lines written by Eq. 12, by Eq. 9 and by the sampler `fast`, and real lines spoilt, each against real lines.
+    """
+    from hwdiff.samplers import default_steps
+
+    rows = {row: (name, default_steps(name)) for row, name in {"model (Eq. 12)": "eq12", "ablation (Eq. 9)": "eq9", "fast": "fast"}.items()}
+    for some in [part] if part else (Part.train, Part.test):
+        table = _table(data, model, some, lines, seeds, inception_weights, repetitions, guidance, style_encoder, reader, device, rows)
+        _finish(table, out and out / some.value)
+
+
+@command
+def compare_samplers(
+    data: Annotated[Path, typer.Option(help="A dataset file.")],
+    model: Model = "pretrained",
+    part: Annotated[Part, typer.Option(help="Whose lines.")] = Part.validation,
+    sampler: Annotated[str, typer.Option(help="Which ones, with commas between.")] = "eq12,eq9,dpm",
+    steps: Annotated[str, typer.Option(help="Network calls, with commas between.")] = "60,30,20,12,8,5",
+    spacing: Annotated[str, typer.Option(help=f"How noise levels are spaced where there are not 60: some of {SPACINGS}.")] = SPACINGS,
+    lines: SetSize = None,
+    seeds: Seeds = 5,
+    inception_weights: InceptionWeights = None,
+    repetitions: Repetitions = 1000,
+    guidance: Guidance = None,
+    style_encoder: StyleEncoder = "bundled",
+    reader: ReaderFile = None,
+    out: TableFolder = None,
+    device: Device = None,
+):
+    """Compare samplers, network calls and noise levels.
+
+    All measures of Table 1 for each; then which are as good as Eq. 12 with 60 calls, within the spread of that over the seeds.
+    """
+    from hwdiff.samplers import SAMPLERS, STEPS, schedule
+
+    samplers, counts, spacings = ([word.strip() for word in words.split(",")] for words in (sampler, steps, spacing))
+    if not all(count.isdigit() for count in counts):
+        raise HwdiffError(f"--steps {steps}: numbers with commas between are needed, such as 60,20")
+    unknown = [name for name in samplers if name not in SAMPLERS]
+    if unknown:
+        raise HwdiffError(f"--sampler {sampler}: no such sampler as {unknown[0]!r}; choose of {', '.join(SAMPLERS)}")
+    best = f"eq12, {STEPS} calls"
+    rows = {best: ("eq12", STEPS)}
+    for name in samplers:
+        for count in map(int, counts):
+            for space in ("",) if count == STEPS else spacings:
+                rows[f"{name}, {count} calls{space and ', ' + space}"] = (name, schedule(count, space) if space else count)
+    table = _table(data, model, part, lines, seeds, inception_weights, repetitions, guidance, style_encoder, reader, device, rows, False)
+    _finish(table, out)
+    print(f"worse than {best} by more than its spread:")
+    for row in rows:
+        print(f"  {row:28}  {', '.join(table.worse(row, best)) or 'in nothing'}")
+
+
+def _table(data, model, part, lines, seeds, inception_weights, repetitions, guidance, style_encoder, reader, device, rows, canvases=True):
+    from functools import partial
+
+    from hwdiff.checkpoint import load_model, path_of_model
+    from hwdiff.data.batches import StyleFeatures
+    from hwdiff.data.dataset import Dataset
+    from hwdiff.evaluation.frechet import FID_ADVICE
+    from hwdiff.evaluation.generation import written_anew
+    from hwdiff.evaluation.geometry import LANDMARKS
+    from hwdiff.evaluation.reader import BUNDLED, load_reader
+    from hwdiff.evaluation.table1 import Measures, Sets, table1
+    from hwdiff.files import sha256_of
+    from hwdiff.manifest import environment
+    from hwdiff.model.style import load_style_extractor
+    from hwdiff.runs import Progress
+    from hwdiff.writing import writing_settings
+
+    dataset, network = Dataset(data), load_model(model, device)
+    on = next(network.parameters()).device
+    lines = lines or min(4500 if on.type == "cuda" else 60, len(dataset.part(part.value)) // 2)
+    Sets.draw(dataset, part.value, lines, seed=0)  # tells at once, not after minutes, when there are too few lines
+    guidance = writing_settings(network)["guidance"] if guidance is None else guidance
+    landmarks = min(LANDMARKS, lines // 2)
+    features = StyleFeatures(dataset, load_style_extractor(style_encoder, on))
+    if not inception_weights:
+        print(f"distances are taken on MobileNetV2 features and are no FID: {FID_ADVICE}")
+    settings = {
+        "dataset": {"content": dataset.content, "parameters": dataset.manifest["parameters"]},
+        "model": {"file": str(model), "sha256": sha256_of(path_of_model(model)), "step": network.info.get("step")},
+        "guidance": guidance,
+        "rows": {row: [sampler, steps.tolist() if hasattr(steps, "tolist") else steps] for row, (sampler, steps) in rows.items()},
+        "reader": sha256_of(reader or BUNDLED),
+        "style encoder": features.extractor.identity,
+        "Inception weights": inception_weights,
+        "landmarks": landmarks,
+        "repetitions": repetitions,
+        "environment": environment(on),
+    }
+    writers = {
+        row: partial(_write_anew, written_anew, network, dataset, features, sampler=sampler, steps=steps, guidance=guidance)
+        for row, (sampler, steps) in rows.items()
+    }
+    with Progress(f"evaluating on {part.value}", seeds * (len(rows) + 2), unit="rows") as progress:
+        measures = Measures(dataset, part.value, features, load_reader(reader or BUNDLED, on), inception_weights, landmarks, repetitions)
+        return table1(measures, part.value, lines, range(seeds), writers, settings, canvases, lambda row: progress.update())
+
+
+def _write_anew(written_anew, network, dataset, features, indices, seed, **options):
+    # Line i of one seed must not be line i + 1 of the next one.
+    return written_anew(network, dataset, features, indices, seed=seed * 1_000_000, **options)
+
+
+def _finish(table, out):
+    settings = table.settings
+    print(f"part {settings['part']}, two sets of {settings['lines']} lines, {len(settings['seeds'])} seeds, guidance {settings['guidance']:g}")
+    print(table.text())
+    if out:
+        table.save(out)
+        print(f"wrote {out / 'table1.csv'}, table1.json and timings.json")
+
+
+@command
+def alignment(
+    data: Annotated[Path, typer.Option(help="A dataset file.")],
+    model: Model = "pretrained",
+    part: Annotated[Part, typer.Option(help="Whose texts are written, in the same hands.")] = Part.test,
+    lines: Lines = 120,
+    block: Annotated[int, typer.Option(help="Which block's attention: 0 is the first, -1 the last, that of the paper's Fig. 4.")] = -1,
+    sampler: SamplerName = Sampler.eq12,
+    steps: Steps = None,
+    guidance: Guidance = None,
+    seed: Annotated[int, typer.Option(help="Seed of the first line.")] = 0,
+    style_encoder: StyleEncoder = "bundled",
+    reader: ReaderFile = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="A table of all lines, *.csv.")] = None,
+    device: Device = None,
+):
+    """Measure whether attention that goes astray goes with misspelling.
+
+    Rank correlations between how the attention of each line lies and the reader's error rate of the same line.
+    """
+    import csv
+
+    from hwdiff.checkpoint import load_model
+    from hwdiff.data.batches import StyleFeatures
+    from hwdiff.data.dataset import Dataset
+    from hwdiff.evaluation.alignment import aligned_anew, relations
+    from hwdiff.evaluation.generation import some_lines
+    from hwdiff.evaluation.reader import BUNDLED, load_reader
+    from hwdiff.files import replacing
+    from hwdiff.model.style import load_style_extractor
+    from hwdiff.runs import Progress
+
+    dataset, network, judge = Dataset(data), load_model(model, device), load_reader(reader or BUNDLED, device)
+    features, indices = StyleFeatures(dataset, load_style_extractor(style_encoder, device)), some_lines(dataset, part.value, lines)
+    options = {"seed": seed, "sampler": sampler.value, "steps": steps, "guidance": guidance, "block": block}
+    with Progress("writing", len(indices), unit="lines") as progress:
+        rows = aligned_anew(network, dataset, features, indices, judge, progress=progress.update, **options)
+    print(f"{data}, part {part.value}: {len(rows)} of {len(indices)} lines with ink; rank correlation with the reader's error rate of the line:")
+    for name, (value, low, high) in relations(rows).items():
+        print(f"  {name:14} {value:6.2f} ({low:.2f} to {high:.2f})")
+    if out:
+        with replacing(out) as temporary, temporary.open("w", newline="") as file:
+            table = csv.writer(file)
+            table.writerow(["line", *rows[0][0], "error rate"])
+            table.writerows([number, *(f"{value:.6f}" for value in (*scores.values(), rate))] for number, (scores, rate) in enumerate(rows))
+        print(f"wrote {out}")

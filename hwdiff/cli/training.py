@@ -1,0 +1,319 @@
+"""Commands that train, and what tells how training went."""
+
+import json
+import warnings
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hwdiff.cli.options import UNFINISHED, Device, Minutes, Model, Part, StyleEncoder, command
+from hwdiff.errors import HwdiffError
+
+
+@command
+def train(
+    out: Annotated[Path, typer.Option(help="The folder of the run: config.json, metrics.jsonl, state.safetensors, model.safetensors.")],
+    data: Annotated[Path | None, typer.Option(help="The dataset file that hwdiff prepare wrote.")] = None,
+    preset: Annotated[str | None, typer.Option(help="smoke (the default), small (for a CPU) or paper (the published recipe).")] = None,
+    style_encoder: StyleEncoder = "bundled",
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder; without one there, begin it.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the whole configuration and do nothing.")] = False,
+    minutes: Minutes = None,
+    steps: Annotated[int | None, typer.Option(help="Steps instead of the preset's.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Lines a batch instead of the preset's.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="The highest learning rate instead of the preset's.")] = None,
+    warmup: Annotated[int | None, typer.Option(help="Steps until it is reached.")] = None,
+    cooldown: Annotated[int | None, typer.Option(help="Last steps, in which it falls to 0.")] = None,
+    ema: Annotated[float | None, typer.Option(help="Decay of the moving average of the weights; 0 for none.")] = None,
+    excerpts: Annotated[float | None, typer.Option(help="Share of lines of which only some words are trained on.")] = None,
+    guided_attention: Annotated[float | None, typer.Option(help="Weight of a loss that draws attention to the right words.")] = None,
+    drop_style: Annotated[float | None, typer.Option(help="Share of lines trained without style.")] = None,
+    drop_text: Annotated[float | None, typer.Option(help="Share of lines trained without text.")] = None,
+    precision: Annotated[str | None, typer.Option(help="fp32 or bf16 instead of the preset's.")] = None,
+    padding: Annotated[str | None, typer.Option(help="full (488 points) or bucket (lines of like length) instead of the preset's.")] = None,
+    noise_levels: Annotated[str | None, typer.Option(help="paper or released (the authors' code): how noise levels are drawn.")] = None,
+    pen_weight: Annotated[str | None, typer.Option(help="paper or released: how the pen's loss is weighted.")] = None,
+    clipping: Annotated[str | None, typer.Option(help="all or each (released): what gradients are clipped together.")] = None,
+    position_form: Annotated[str | None, typer.Option(help="strokes (released) or text (paper): which positions are multiplied.")] = None,
+    own_style: Annotated[bool | None, typer.Option(help="A line's style image may be its own (released).")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of weights, order and noise.")] = None,
+    save_every: Annotated[int | None, typer.Option(help="Steps from one saved state to the next.")] = None,
+    held_out_every: Annotated[int | None, typer.Option(help="Steps from one held-out loss to the next; 0 for none.")] = None,
+    sample_every: Annotated[int | None, typer.Option(help="Steps from one page of samples to the next; 0 for none.")] = None,
+    compiled: Annotated[bool | None, typer.Option(help="Compile the step; by default on a GPU.")] = None,
+    device: Device = None,
+):
+    """Train a model; Ctrl-C saves it.
+
+    Several processes: torchrun --nproc-per-node N -m hwdiff train ...
+    """
+    from hwdiff import processes, recipes, run_folder, training
+    from hwdiff.benchmark import bf16_is_emulated
+    from hwdiff.chain import compute_features
+    from hwdiff.checkpoint import find_device
+    from hwdiff.data.batches import StyleFeatures
+    from hwdiff.data.dataset import Dataset
+    from hwdiff.model.style import load_style_extractor
+    from hwdiff.runs import Progress, Stop
+
+    begun = resume and (out / "config.json").exists()
+    # A run that is gone on with keeps its own configuration where nothing else is asked for.
+    config = run_folder.config_of_run(out) if begun and preset is None else recipes.preset(preset or "smoke")
+    config = recipes.changed(
+        config,
+        steps=steps,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        warmup=warmup,
+        cooldown=cooldown,
+        ema=ema,
+        excerpts=excerpts,
+        guided_attention=guided_attention,
+        drop_style=drop_style,
+        drop_text=drop_text,
+        precision=precision,
+        padding=padding,
+        noise_levels=noise_levels,
+        pen_weight=pen_weight,
+        clipping=clipping,
+        position_form=position_form,
+        own_style=own_style,
+        seed=seed,
+        save_every=save_every,
+        held_out_every=held_out_every,
+        sample_every=sample_every,
+    )
+    if dry_run:
+        print(json.dumps(asdict(config), indent=2))
+        return
+    if data is None:
+        raise HwdiffError("--data: give the dataset file; hwdiff prepare --out FILE.npz makes one")
+    dataset = Dataset(data)
+    device = find_device(device)
+    if config.precision == "bf16" and bf16_is_emulated(device):
+        warnings.warn(f"{device} has no bf16: it is emulated, many times slower than --precision fp32", stacklevel=1)
+    features = StyleFeatures(dataset, load_style_extractor(style_encoder, device))
+    if processes.first_process():
+        split = dataset.manifest["parameters"]["split"]
+        print(f"training on {len(dataset.part('train'))} lines of {data} (split {split}) on {device}; style features: {features.path}")
+    with Stop(minutes) as stop:
+        if device.type == "cuda" and processes.first_process():
+            compute_features(features, stop)  # a GPU keeps all of them in its memory
+            if stop.reason:
+                print(f"{stop.reason} while style features were computed; go on with the same command")
+                raise typer.Exit(130 if stop.signal else UNFINISHED)
+        with Progress("training", config.steps) as progress:
+            _, reached = training.train(config, dataset, features, out, device, resume, stop, compiled, progress)
+    _end_of_training(out, reached, config, stop)
+
+
+def _end_of_training(out, reached, config, stop):
+    from hwdiff import processes
+
+    if not processes.first_process():
+        return
+    if reached < config.steps:
+        print(f"{stop.reason or 'another process was stopped'}: saved at step {reached} of {config.steps}; go on with the same command and --resume")
+        raise typer.Exit(130 if stop.signal else UNFINISHED)
+    model = out / "model.safetensors"
+    print(f'wrote {model}; try: hwdiff write "hello world" --model {model} -o hello.svg')
+
+
+@command
+def distil(
+    data: Annotated[list[Path], typer.Option(help="A dataset file; may be given several times.")],
+    teacher: Annotated[str, typer.Option(help="imagenet, or a file of MobileNetV2 weights.")],
+    out: Annotated[Path, typer.Option(help="The folder of the run; style.safetensors in it is the encoder.")],
+    preset: Annotated[str, typer.Option(help="smoke or paper.")] = "paper",
+    steps: Annotated[int | None, typer.Option(help="Steps instead of the preset's.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder; without one there, begin it.")] = False,
+    minutes: Minutes = None,
+    device: Device = None,
+):
+    """Distil a style encoder from the ImageNet network.
+
+    Prints how well both agree on test lines.
+    """
+    from hwdiff import distillation
+    from hwdiff.checkpoint import find_device
+    from hwdiff.data.dataset import Dataset
+    from hwdiff.data.line_images import LineImages
+    from hwdiff.model.style import load_style_extractor
+    from hwdiff.runs import Progress, Stop
+
+    config = distillation.preset(preset, steps)
+    extractor = load_style_extractor(teacher, find_device(device))
+    datasets = [Dataset(path) for path in data]
+    with Progress("drawing", unit="lines") as progress:
+        lines = [LineImages(dataset, progress=progress.update) for dataset in datasets]
+    sources = [(images, dataset.part("train")) for dataset, images in zip(datasets, lines, strict=True)]
+    with Stop(minutes) as stop, Progress("distilling", config.all_steps) as progress:
+        encoder = distillation.distil(config, sources, extractor, out, resume, stop, progress.reach)
+    if encoder is None:
+        print(f"{stop.reason}: saved in {out}; go on with the same command and --resume")
+        raise typer.Exit(130 if stop.signal else UNFINISHED)
+    for dataset, images in zip(datasets, lines, strict=True):
+        _print_agreement(dataset, images, load_style_extractor(encoder, find_device(device)), extractor)
+    print(f"wrote {encoder}; use it with --style-encoder {encoder}")
+
+
+@command
+def compare_encoders(
+    data: Annotated[list[Path], typer.Option(help="A dataset file; may be given several times.")],
+    teacher: Annotated[str, typer.Option(help="imagenet, or a file of MobileNetV2 weights.")],
+    style_encoder: StyleEncoder = "bundled",
+    device: Device = None,
+):
+    """Measure how well a style encoder agrees with another one.
+
+    The cosine of the (14, 1280) features on 200 test lines.
+    """
+    from hwdiff.checkpoint import find_device
+    from hwdiff.data.dataset import Dataset
+    from hwdiff.data.line_images import LineImages
+    from hwdiff.model.style import load_style_extractor
+
+    extractors = [load_style_extractor(weights, find_device(device)) for weights in (style_encoder, teacher)]
+    for dataset in map(Dataset, data):
+        _print_agreement(dataset, LineImages(dataset), *extractors)
+
+
+def _print_agreement(dataset, lines, encoder, teacher):
+    from hwdiff.distillation import agreement, lines_to_judge
+
+    cosines = agreement(encoder, teacher, lines, lines_to_judge(dataset))
+    low, high = sorted(cosines)[len(cosines) // 20], sorted(cosines)[-1 - len(cosines) // 20]
+    print(f"{dataset.path}: cosine with {teacher.name} on {len(cosines)} test lines: mean {cosines.mean():.3f}, 5 % to 95 % {low:.3f} to {high:.3f}")
+
+
+@command
+def train_reader(
+    data: Annotated[Path, typer.Option(help="The dataset file that hwdiff prepare wrote.")],
+    out: Annotated[Path, typer.Option(help="The folder of the run; reader.safetensors in it is the reader.")],
+    preset: Annotated[str, typer.Option(help="smoke or full.")] = "full",
+    steps: Annotated[int | None, typer.Option(help="Steps instead of the preset's.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Lines a batch instead of the preset's.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="The highest learning rate instead of the preset's.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of weights, order and variations.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder; without one there, begin it.")] = False,
+    minutes: Minutes = None,
+    device: Device = None,
+):
+    """Train a reader, which measures legibility; Ctrl-C saves it."""
+    from hwdiff.checkpoint import find_device
+    from hwdiff.data.dataset import Dataset
+    from hwdiff.evaluation import reader_training
+    from hwdiff.runs import Progress, Stop
+
+    config = reader_training.preset(preset, steps=steps, batch_size=batch_size, learning_rate=learning_rate, seed=seed)
+    with Stop(minutes) as stop, Progress("training the reader", config.steps) as progress:
+        reached = reader_training.train_reader(config, Dataset(data), out, find_device(device), resume, stop, progress.reach)
+    if reached < config.steps:
+        print(f"{stop.reason}: saved at step {reached} of {config.steps}; go on with the same command and --resume")
+        raise typer.Exit(130 if stop.signal else UNFINISHED)
+    print(f"wrote {out / 'reader.safetensors'}; try: hwdiff legibility --data {data} --reader {out / 'reader.safetensors'}")
+
+
+@command
+def chain(
+    data: Annotated[Path, typer.Option(help="The dataset file that hwdiff prepare wrote.")],
+    out: Annotated[Path, typer.Option(help="The folder of the whole; the same command again goes on where it was stopped.")],
+    preset: Annotated[str, typer.Option(help="smoke, small or paper.")] = "paper",
+    teacher: Annotated[
+        str | None, typer.Option(help="imagenet, or MobileNetV2 weights: distil a style encoder; else the bundled one is used.")
+    ] = None,
+    minutes: Minutes = None,
+    steps: Annotated[int | None, typer.Option(help="Training steps instead of the preset's.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Lines a batch instead of the preset's.")] = None,
+    distillation_steps: Annotated[int | None, typer.Option(help="Steps of the distillation instead of the preset's.")] = None,
+    precision: Annotated[str | None, typer.Option(help="fp32 or bf16 instead of the preset's.")] = None,
+    padding: Annotated[str | None, typer.Option(help="full or bucket instead of the preset's.")] = None,
+    device: Device = None,
+):
+    """Do it all: images, encoder, features, training, samples.
+
+    Each stage keeps its state; with --minutes it stops in time, and the same command goes on.
+    """
+    from hwdiff import recipes
+    from hwdiff.chain import run_chain
+    from hwdiff.checkpoint import find_device
+    from hwdiff.runs import Stop
+
+    config = recipes.preset(preset, steps=steps, batch_size=batch_size, precision=precision, padding=padding)
+    with Stop(minutes) as stop:
+        stage = run_chain(data, out, config, preset, teacher, distillation_steps, find_device(device), stop)
+    if stage:
+        print(f"{stop.reason} in the stage {stage}: saved; the same command goes on")
+        raise typer.Exit(130 if stop.signal else UNFINISHED)
+    print(f"done: the model is {out / 'training' / 'model.safetensors'}, figures are in {out / 'figures'}")
+
+
+@command
+def report(
+    run: Annotated[Path, typer.Argument(help="The folder that hwdiff train wrote.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The folder for the figures loss.png and samples.png.")],
+    seed: Annotated[int, typer.Option(help="Seed of the samples.")] = 0,
+    device: Device = None,
+):
+    """Draw a training run's loss, and its samples.
+
+    The samples are the texts of the paper's Fig. 11 and 14, by three samplers.
+    """
+    from hwdiff.chain import report_run
+    from hwdiff.checkpoint import load_model
+
+    report_run(run, load_model(run / "model.safetensors", device), out, seed)
+    print(f"wrote {out / 'loss.png'} and {out / 'samples.png'}")
+
+
+@command
+def benchmark(
+    data: Annotated[Path, typer.Option(help="The dataset file that hwdiff prepare wrote.")],
+    device: Device = None,
+):
+    """Measure writing and training on this machine.
+
+    Speeds come with their share of the machine's matrix-product rate.
+    """
+    from hwdiff.benchmark import benchmark as measure
+    from hwdiff.checkpoint import find_device
+    from hwdiff.data.dataset import Dataset
+
+    for what, seconds, rate, share in measure(Dataset(data), find_device(device)):
+        duration = "" if seconds is None else f"{seconds:.2f} s"
+        print(f"{what:62} {duration:>9} {rate / 1e9:9.1f} GFLOP/s {'' if share is None else format(share, '5.0%')}")
+
+
+@command
+def loss(
+    data: Annotated[Path, typer.Option(help="A dataset file.")],
+    model: Model = "pretrained",
+    lines: Annotated[int | None, typer.Option(min=1, help="At most so many lines of each part, evenly spread.")] = 500,
+    style_encoder: StyleEncoder = "bundled",
+    device: Device = None,
+):
+    """Measure a model's loss on each part of a dataset.
+
+    Real points only, at fixed noise levels; and as losses are usually logged: full padding, the released noise levels.
+    """
+    from hwdiff.checkpoint import load_model
+    from hwdiff.data.batches import Lines as LinesOf
+    from hwdiff.data.batches import StyleFeatures
+    from hwdiff.data.dataset import Dataset, style_lines
+    from hwdiff.evaluation.generation import some_lines
+    from hwdiff.model.style import load_style_extractor
+    from hwdiff.training import held_out_loss, padded_loss
+    from hwdiff.writing import require_style_weights
+
+    dataset, network = Dataset(data), load_model(model, device)
+    extractor = load_style_extractor(style_encoder, device)
+    require_style_weights(network, extractor.identity)
+    tensors = LinesOf(dataset, StyleFeatures(dataset, extractor), style_lines(dataset.forms), next(network.parameters()).device)
+    print(f"{'part':12}{'lines':>7}{'real points':>14}{'stroke, pen of them':>24}{'padded':>10}{'stroke, pen of them':>24}")
+    for part in Part:
+        indices = some_lines(dataset, part.value, lines)
+        real, (stroke, pen) = held_out_loss(network, tensors, indices), padded_loss(network, tensors, indices)
+        terms = "{:.3f} {:.4f}".format(*(sum(real[term].values()) / len(real[term]) for term in ("stroke", "pen")))
+        print(f"{part.value:12}{len(indices):7}{real['held_out']:14.3f}{terms:>24}{stroke + pen:10.3f}{f'{stroke:.3f} {pen:.4f}':>24}")

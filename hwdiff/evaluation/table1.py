@@ -1,0 +1,251 @@
+"""Table 1 of Luhman & Luhman (2020): how far generated lines are from real ones, by several measures, each with its spread.
+
+The paper's protocol: two disjoint sets of real lines are drawn; the model writes the texts of the second in the hands of the second; what it
+wrote is compared with the first. The paper did it once; here each seed draws other sets and other noise.
+"""
+
+import csv
+import json
+import time
+from dataclasses import asdict, dataclass, field
+
+import numpy as np
+
+from hwdiff.data import strokes
+from hwdiff.data.batches import FULL_LENGTH
+from hwdiff.data.dataset import style_lines
+from hwdiff.errors import HwdiffError
+from hwdiff.evaluation import geometry
+from hwdiff.evaluation.corruption import with_jitter
+from hwdiff.evaluation.frechet import Canvas, frechet_distance, inception_features, kernel_distance, load_inception, mobilenet_features
+from hwdiff.evaluation.legibility import legibility
+from hwdiff.evaluation.style import Hands, line_features, retrieve
+from hwdiff.files import replacing
+
+PAPER = {"ground truth": (2.91, 5.4e-4), "model (Eq. 12)": (7.10, 3.3e-3), "ablation (Eq. 9)": (8.05, 2.7e-3)}  # FID, Geometry Score
+GROUND_TRUTH, SPOILT = "ground truth", "real, spoilt"
+JITTER = 0.4  # of the spoilt row, in standard deviations of the offsets
+FOUND_WITHIN = 10  # forms: about as many as one person wrote
+KNOWN_A_FORM = 4
+HANDS_FORMS = 200  # forms of the other parts that hands are learnt from
+CANVASES = {
+    "1200 x 120, pen 2": Canvas(),
+    "1200 x 120, pen 4": Canvas(pen=4.0),
+    "600 x 60, pen 1": Canvas(600, 60, 2.5, 1.0),
+    "1200 x 240, pen 2": Canvas(height=240),
+}
+
+
+@dataclass
+class Column:
+    """A measure. key: of the values.   title, form, factor: how a value is printed, times what.   sign: 1 where less is better, else -1."""
+
+    key: str
+    title: str
+    form: str = "{:.2f}"
+    factor: float = 1.0
+    sign: int = 1
+
+
+@dataclass
+class Table:
+    """values: {row: {measure: [one value a seed]}}.   seconds: {row: [seconds a line]}, of the rows that were written.
+
+    canvases: {canvas: {row: distance}} of the first seed.   distance: what the distance of images is to be called.
+    settings: what all depends on, in JSON types.
+    """
+
+    distance: str
+    settings: dict
+    values: dict = field(default_factory=dict)
+    seconds: dict = field(default_factory=dict)
+    canvases: dict = field(default_factory=dict)
+
+    @property
+    def columns(self):
+        return (
+            Column("distance", self.distance),
+            Column("kernel distance", "kernel distance x 1000", factor=1000),
+            Column("Geometry Score", "Geometry Score x 1000", factor=1000),
+            Column("error rate", "reader's errors %", "{:.1f}", 100),
+            Column("style", f"hand found within {FOUND_WITHIN} %", "{:.1f}", 100, -1),
+        )
+
+    def worse(self, row, other):
+        """The titles of the measures in which `row` is worse than `other` by more than the standard deviation of `other` over the seeds."""
+        found = []
+        for column in self.columns:
+            (mean, _), (wanted, spread) = (_mean_sd(self.values[name][column.key]) for name in (row, other))
+            if column.sign * (mean - wanted) > spread:
+                found.append(column.title)
+        return found
+
+    def text(self):
+        """The table for a person: mean and standard deviation over the seeds, the paper's numbers beside them."""
+        heads = ["", *(column.title for column in self.columns), "s a line", "paper: FID", "GS x 1000"]
+        lines = [heads]
+        for row, values in self.values.items():
+            cells = [_spread(values[column.key], column) for column in self.columns]
+            cells.append(_spread(self.seconds[row], Column("", "")) if row in self.seconds else "")
+            fid, score = PAPER.get(row, (None, None))
+            lines.append([row, *cells, "" if fid is None else f"{fid:.2f}", "" if score is None else f"{1000 * score:.2f}"])
+        widths = [max(len(line[i]) for line in lines) for i in range(len(heads))]
+        rows = [
+            "  ".join([line[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True))]) for line in lines
+        ]
+        if self.canvases:
+            rows += ["", f"{self.distance} on other canvases, first seed:"]
+            wide = max(map(len, self.canvases))
+            rows += [f"  {name:{wide}}  " + ", ".join(f"{row} {value:.2f}" for row, value in some.items()) for name, some in self.canvases.items()]
+        return "\n".join(rows)
+
+    def save(self, folder):
+        """Write table1.csv (mean and standard deviation), table1.json (everything but times) and timings.json into `folder`."""
+        with replacing(folder / "table1.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(["row", *(f"{self.distance if c.key == 'distance' else c.key}; {part}" for c in self.columns for part in ("mean", "sd"))])
+            for row, values in self.values.items():
+                writer.writerow([row, *(f"{number:.6g}" for column in self.columns for number in _mean_sd(values[column.key]))])
+        everything = asdict(self)
+        times = everything.pop("seconds")
+        for name, content in (("table1.json", everything), ("timings.json", {"seconds a line": times})):
+            with replacing(folder / name) as temporary:
+                temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
+
+
+def _mean_sd(values):
+    values = np.asarray([value for value in values if value is not None], dtype=float)
+    return (values.mean() if len(values) else np.nan, values.std(ddof=1) if len(values) > 1 else np.nan)
+
+
+def _spread(values, column):
+    mean, sd = (column.factor * number for number in _mean_sd(values))
+    if np.isnan(mean):
+        return "-"
+    return column.form.format(mean) + ("" if np.isnan(sd) else " ± " + column.form.format(sd))
+
+
+@dataclass
+class Sets:
+    """The two disjoint sets of lines of a seed, and what the style is looked for in: indices into the dataset each."""
+
+    first: np.ndarray
+    second: np.ndarray
+    known: np.ndarray
+
+    @classmethod
+    def draw(cls, dataset, part, count, seed):
+        """Raises HwdiffError when the part has fewer than 2 count lines, or count is below 2."""
+        lines = dataset.part(part)
+        if count < 2 or 2 * count > len(lines):
+            raise HwdiffError(
+                f"{dataset.path}: two sets of {count} lines of the part {part} are asked for, which has {len(lines)}; sets of 2 or more"
+            )
+        order = np.random.default_rng((seed, 1)).permutation(lines)
+        first, second = np.sort(order[:count]), np.sort(order[count : 2 * count])
+        # Neither what is to be found nor what gave it its style.
+        left = np.setdiff1d(lines, np.concatenate((second, style_lines(dataset.forms)[second])))
+        _, member = np.unique(dataset.forms[left], return_inverse=True)
+        order = np.argsort(member, kind="stable")
+        starts = np.searchsorted(member[order], member[order])
+        return cls(first, second, np.sort(left[order][np.arange(len(left)) - starts < KNOWN_A_FORM]))
+
+
+class Measures:
+    """All measures of a set of lines against another one.
+
+    dataset: a `Dataset`.   part: whose lines are measured.   features: `StyleFeatures` of it.   reader: a `Reader`.
+    weights: a file of Inception weights, "download" to let pytorch-fid fetch them, or None for the distance on MobileNetV2 features.
+    landmarks, repetitions: of the Geometry Score. Raises HwdiffError where the weights cannot be had or the other parts have too few forms.
+    """
+
+    def __init__(self, dataset, part, features, reader, weights=None, landmarks=geometry.LANDMARKS, repetitions=geometry.REPETITIONS):
+        self.dataset, self.features, self.reader = dataset, features, reader
+        self.inception = load_inception(None if weights == "download" else weights, features.device) if weights else None
+        self.landmarks, self.repetitions = landmarks, repetitions
+        self.distance = "FID" if weights else "Fréchet distance (MobileNetV2)"
+        self.hands = self._learn_hands(part)
+
+    def _learn_hands(self, part):
+        others = np.flatnonzero(self.dataset.parts != part)
+        forms = np.unique(self.dataset.forms[others])
+        forms = forms[np.linspace(0, len(forms) - 1, min(len(forms), HANDS_FORMS)).round().astype(int)] if len(forms) else forms
+        others = others[np.isin(self.dataset.forms[others], forms)]
+        return Hands.learn(self.features.half(others).numpy(), self.dataset.forms[others])
+
+    def picture_features(self, inks, canvas):
+        pictures = np.stack([canvas.draw(ink) for ink in inks])
+        if self.inception:
+            return inception_features(pictures, self.inception)
+        return mobilenet_features(pictures, self.features.extractor)
+
+    def reference(self, inks, seed):
+        """What a set of lines is compared with: (features of its pictures, its `geometry.Mean`)."""
+        return self.picture_features(inks, Canvas()), self._holes(inks, seed)
+
+    def _holes(self, inks, seed):
+        return geometry.mrlt(points(inks), n=self.repetitions, seed=seed, landmarks=self.landmarks)
+
+    def __call__(self, inks, reference, sets, seed):
+        """{measure: value} of inks, the lines `sets.second` or what was written instead of them, against a `reference`."""
+        pictures, holes = reference
+        own, forms = self.picture_features(inks, Canvas()), self.dataset.forms[sets.second]
+        kernel, deviation = kernel_distance(pictures, own, seed=seed)
+        own_holes = self._holes(inks, seed)
+        rate = legibility(inks, self.reader, resamples=0)
+        known_forms = self.dataset.forms[sets.known]
+        found = np.flatnonzero(np.isin(forms, known_forms))
+        style = None
+        if len(found):
+            queries = line_features([inks[number] for number in found], self.features.extractor)
+            style = retrieve(self.hands, queries, forms[found], self.features.half(sets.known).numpy(), known_forms)
+        return {
+            "distance": frechet_distance(pictures, own),
+            "kernel distance": kernel,
+            "kernel distance, deviation": deviation,
+            "Geometry Score": geometry.geometry_score(holes, own_holes),
+            "share beyond i_max": own_holes.beyond,
+            "error rate": rate.cer.value,
+            "style": None if style is None else style.within(FOUND_WITHIN),
+            "style, first": None if style is None else style.within(1),
+            "style, by chance": None if style is None else FOUND_WITHIN / style.forms,
+        }
+
+
+def points(inks):
+    """Lines as points of one space, for the Geometry Score: offsets and pen flag padded to 488 points, (n, 1464) float32."""
+    cut = [(ink.offsets[:FULL_LENGTH], ink.pen_up[:FULL_LENGTH]) for ink in inks]
+    offsets, pen_up = strokes.pad(*zip(*cut, strict=True), FULL_LENGTH)
+    return np.concatenate((offsets, pen_up[..., None]), axis=2).reshape(len(inks), -1)
+
+
+def table1(measures, part, count, seeds, writers, settings=None, canvases=True, progress=None):
+    """Measure real lines, spoilt ones and written ones against real lines.
+
+    measures: `Measures`.   part: of the dataset.   count: lines of each of both sets.   seeds: a list; each draws its own sets and noise.
+    writers: {row: function(indices, seed) that returns a list of `Ink`}.   settings: what is noted with the table.
+    canvases: also measure the first seed's distance on other CANVASES.   progress(row): what was done since the last call.
+    Returns a `Table`. Raises HwdiffError when the part is too small.
+    """
+    dataset = measures.dataset
+    table = Table(measures.distance, {**(settings or {}), "part": part, "lines": count, "seeds": list(seeds)})
+    for seed in seeds:
+        sets = Sets.draw(dataset, part, count, seed)
+        first, second = ([dataset.ink(index).trimmed() for index in some] for some in (sets.first, sets.second))
+        reference = measures.reference(first, seed)
+        rows = {GROUND_TRUTH: second}
+        for row, write in writers.items():
+            start = time.perf_counter()
+            rows[row] = write(sets.second, seed)
+            table.seconds.setdefault(row, []).append((time.perf_counter() - start) / count)
+        rows[SPOILT] = [with_jitter(ink, JITTER, seed=(seed, number)) for number, ink in enumerate(second)]
+        for row, inks in rows.items():
+            for key, value in measures(inks, reference, sets, seed).items():
+                table.values.setdefault(row, {}).setdefault(key, []).append(value)
+            if progress:
+                progress(row)
+        if canvases and seed == seeds[0]:
+            for name, canvas in CANVASES.items():
+                against = measures.picture_features(first, canvas)
+                table.canvases[name] = {row: frechet_distance(against, measures.picture_features(inks, canvas)) for row, inks in rows.items()}
+    return table

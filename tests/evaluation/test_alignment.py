@@ -1,0 +1,81 @@
+import numpy as np
+import pytest
+
+from hwdiff import HwdiffError
+from hwdiff.evaluation.alignment import Alignment, align, alignment_of, relations
+from hwdiff.ink import Ink
+from hwdiff.writing import sample
+
+
+def alignment(cells, text="abcd", blur=0.0):
+    """Cells that each look at one character of the text."""
+    weights = np.eye(len(text))[cells] * (1 - blur) + blur / len(text)
+    return Alignment(text, 8, weights)
+
+
+def test_ink_in_order_is_monotonic_and_covers_the_text():
+    ordered = alignment([0, 0, 1, 2, 2, 3])
+    assert ordered.monotonicity == ordered.coverage == ordered.sharpness == 1
+    assert ordered.places.tolist() == [0, 0, 1, 2, 2, 3]
+    assert ordered.runs.tolist() == [1, 1, 1, 1]
+    assert ordered.scores["skips"] == ordered.scores["repeats"] == 0
+
+
+def test_what_goes_wrong_is_told():
+    skipped = alignment([0, 0, 1, 3, 3])
+    assert skipped.coverage == 3 / 4
+    assert [row["character"] for row in skipped.table() if row["skipped"]] == ["c"]
+    assert skipped.table()[2]["first point"] is None
+    repeated = alignment([0, 1, 2, 1, 2, 3])
+    assert [row["character"] for row in repeated.table() if row["repeated"]] == ["b", "c"]
+    assert repeated.monotonicity == pytest.approx(4 / 5)
+    assert alignment([3, 2, 1, 0]).monotonicity == 0
+    assert alignment([0, 1, 2, 3], blur=1.0).sharpness == pytest.approx(1 / 4)
+    assert alignment([0, 1, 2, 3], blur=0.4).sharpness == pytest.approx(0.7)
+    assert alignment([2, 2]).monotonicity == 0
+
+
+def test_the_table_tells_which_points_belong_to_a_character():
+    rows = alignment([0, 0, 1, 2, 2, 3]).table()
+    assert [(row["first point"], row["last point"]) for row in rows] == [(0, 15), (16, 23), (24, 39), (40, 47)]
+    shared = Alignment("ab", 4, np.array([[0.7, 0.3], [0.1, 0.9]]))
+    assert [(row["first point"], row["last point"], row["share"]) for row in shared.table()] == [(0, 3, 0.7), (0, 7, 0.9)]
+
+
+def test_a_blank_is_no_letter():
+    assert alignment([0, 2], text="a b").coverage == 1
+    assert alignment([0, 2], text="a b").scores["skips"] == 0
+
+
+def test_only_what_was_written_counts():
+    weights = np.zeros((3, 4, 6))
+    weights[:, [0, 1, 2, 3], [0, 1, 5, 5]] = 1  # the last two cells are padding, and look at what follows the text
+    ink = Ink(np.ones((15, 2)), np.zeros(15), "ab")
+    aligned = alignment_of(ink, weights, length=32)
+    assert aligned.weights.tolist() == [[1, 0], [0, 1]]
+    assert aligned.points == 8
+    with pytest.raises(HwdiffError, match="ink of 0 points"):
+        alignment_of(Ink(np.zeros((0, 2)), []), weights, 32)
+
+
+def test_ink_is_the_same_whether_aligned_or_not(network):
+    ink, aligned = align(network, "a text", seed=3, steps=6, sampler="ddim")
+    [plain] = sample(network, ["a text"], seed=3, steps=6, sampler="ddim")
+    np.testing.assert_allclose(ink.offsets, plain.offsets, rtol=1e-3, atol=1e-4 * np.abs(plain.offsets).max())
+    assert aligned.weights.shape == (-(-len(ink) // 8), len("a text"))
+    np.testing.assert_allclose(aligned.weights.sum(axis=1), 1)
+    _, fine = align(network, "a text", block=0, seed=3, steps=6, sampler="ddim")
+    assert fine.points == 2
+
+
+def test_relations_are_rank_correlations():
+    generator = np.random.default_rng(0)
+    rates = generator.random(200)
+    rows = [({"with": rate**3, "against": -rate, "neither": generator.random(), "same": 1.0}, rate) for rate in rates]
+    found = relations(rows, resamples=200)
+    assert found["with"][0] == pytest.approx(1)
+    assert found["against"][0] == pytest.approx(-1)
+    assert found["neither"][1] < 0 < found["neither"][2]
+    assert np.isnan(found["same"]).all()
+    with pytest.raises(HwdiffError, match="2 lines"):
+        relations(rows[:2])

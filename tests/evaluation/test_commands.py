@@ -1,0 +1,61 @@
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from hwdiff.cli import app
+from hwdiff.data.dataset import prepare
+
+
+def hwdiff(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "writers.npz"
+    prepare(None, path, seed=0)
+    return path
+
+
+def test_evaluate_makes_the_table(data, tmp_path):
+    options = ("--part", "train", "--lines", 4, "--seeds", 2, "--repetitions", 3, "--guidance", 1)
+    result = hwdiff("evaluate", "--data", data, *options, "-o", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    assert "are no FID: for FID give --inception-weights download" in result.output
+    for row in ("ground truth", "model (Eq. 12)", "ablation (Eq. 9)", "fast", "real, spoilt"):
+        assert any(line.startswith(row) and "±" in line for line in result.output.splitlines()), result.output
+    settings = json.loads((tmp_path / "out" / "train" / "table1.json").read_text())["settings"]
+    assert settings["lines"] == 4
+    assert settings["landmarks"] == 2
+    assert settings["model"]["sha256"]
+    assert settings["environment"]["packages"]["gudhi"]
+    result = hwdiff("evaluate", "--data", data, *options, "--inception-weights", tmp_path / "none.pth")
+    assert result.exit_code == 1
+    assert "none.pth: cannot be read" in result.output
+    result = hwdiff("evaluate", "--data", data, "--lines", 5000)
+    assert result.exit_code == 1
+    assert "two sets of 5000 lines of the part train" in result.output
+
+
+def test_compare_samplers_tells_which_are_as_good(data, tmp_path):
+    options = ("--part", "train", "--sampler", "dpm", "--steps", "2,1", "--spacing", "time", "--lines", 4, "--seeds", 2, "--repetitions", 3)
+    result = hwdiff("compare-samplers", "--data", data, *options, "-o", tmp_path)
+    assert result.exit_code == 0, result.output
+    verdict = result.output.split("worse than eq12, 60 calls by more than its spread:")[1]
+    assert "eq12, 60 calls                in nothing" in verdict
+    assert "dpm, 1 calls, time" in verdict
+    assert json.loads((tmp_path / "table1.json").read_text())["settings"]["rows"]["dpm, 2 calls, time"][0] == "dpm"
+    result = hwdiff("compare-samplers", "--data", data, "--steps", "few")
+    assert result.exit_code == 1
+    assert "--steps few: numbers" in result.output
+    result = hwdiff("compare-samplers", "--data", data, "--sampler", "eq13", "--steps", 5)
+    assert result.exit_code == 1
+    assert "no such sampler as 'eq13'" in result.output
+
+
+def test_alignment_prints_correlations_and_keeps_the_lines(data, tmp_path):
+    result = hwdiff("alignment", "--data", data, "--lines", 4, "--sampler", "dpm", "--steps", 6, "--guidance", 1, "-o", tmp_path / "lines.csv")
+    assert result.exit_code == 0, result.output
+    assert "monotonicity" in result.output
+    assert len((tmp_path / "lines.csv").read_text().splitlines()) == 5

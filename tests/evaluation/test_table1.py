@@ -1,0 +1,123 @@
+import json
+
+import numpy as np
+import pytest
+
+from hwdiff import HwdiffError
+from hwdiff.data.batches import StyleFeatures
+from hwdiff.data.dataset import Dataset, prepare, style_lines
+from hwdiff.evaluation.table1 import GROUND_TRUTH, SPOILT, Measures, Sets, Table, points, table1
+from hwdiff.ink import Ink
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """The dataset of the built-in writers."""
+    path = tmp_path_factory.mktemp("writers") / "writers.npz"
+    prepare(None, path, seed=0)
+    return Dataset(path)
+
+
+@pytest.fixture(scope="module")
+def measures(written, extractor, reader, tmp_path_factory):
+    features = StyleFeatures(written, extractor, tmp_path_factory.mktemp("cache"))
+    return Measures(written, "train", features, reader, landmarks=8, repetitions=20)
+
+
+def test_sets_are_disjoint_and_what_is_known_gave_nothing_away(written):
+    sets = Sets.draw(written, "test", 20, seed=1)
+    assert set(written.parts[np.concatenate((sets.first, sets.second, sets.known))]) == {"test"}
+    assert len(np.unique(np.concatenate((sets.first, sets.second)))) == 40
+    assert not np.intersect1d(sets.known, sets.second).size
+    assert not np.intersect1d(sets.known, style_lines(written.forms)[sets.second]).size
+    assert np.unique(written.forms[sets.known], return_counts=True)[1].max() <= 4
+    again, other = Sets.draw(written, "test", 20, seed=1), Sets.draw(written, "test", 20, seed=2)
+    np.testing.assert_array_equal(again.second, sets.second)
+    assert (other.second != sets.second).any()
+    longer = Sets.draw(written, "test", 21, seed=1)
+    assert np.isin(sets.first, longer.first).all()
+    with pytest.raises(HwdiffError, match=r"two sets of 5000 lines of the part test are asked for, which has \d+"):
+        Sets.draw(written, "test", 5000, seed=0)
+    with pytest.raises(HwdiffError, match="sets of 1 lines"):
+        Sets.draw(written, "test", 1, seed=0)
+
+
+def test_lines_become_points_of_one_space():
+    short, long = Ink(np.ones((3, 2)), [True, False, False]), Ink(np.full((600, 2), 2), np.zeros(600))
+    found = points([short, long])
+    assert found.shape == (2, 488 * 3)
+    assert found[0, :12].tolist() == [1, 1, 1, 1, 1, 0, 1, 1, 0, 0, 0, 1]
+    assert (found[1].reshape(-1, 3) == (2, 2, 0)).all()
+
+
+@pytest.fixture(scope="module")
+def table(measures, written):
+    """Real lines handed over as what was written: once the right ones, once those of other hands."""
+
+    def copied(indices, seed):
+        return [written.ink(index).trimmed() for index in indices]
+
+    def scribbled(indices, seed):
+        generator = np.random.default_rng(seed)
+        return [Ink(generator.normal(size=(40, 2)), np.arange(40) == 0, str(written.texts[index])) for index in indices]
+
+    return table1(measures, "train", 12, [0, 1, 2], {"copied": copied, "scribbled": scribbled}, {"guidance": 1.0})
+
+
+def test_every_measure_moves_the_way_it_should(table):
+    assert list(table.values) == [GROUND_TRUTH, "copied", "scribbled", SPOILT]
+    assert table.values["copied"] == table.values[GROUND_TRUTH]
+
+    def mean(row, key):
+        return np.mean(table.values[row][key])
+
+    for key in ("distance", "kernel distance", "error rate"):
+        assert mean(GROUND_TRUTH, key) < mean(SPOILT, key) < mean("scribbled", key), key
+    assert mean(GROUND_TRUTH, "Geometry Score") < mean("scribbled", "Geometry Score")
+    assert mean(GROUND_TRUTH, "style") > mean("scribbled", "style")
+    assert table.worse("copied", GROUND_TRUTH) == []
+    assert "reader's errors %" in table.worse("scribbled", GROUND_TRUTH)
+    assert set(table.seconds) == {"copied", "scribbled"}
+    assert all(set(rows) == set(table.values) for rows in table.canvases.values())
+    assert len({rows[SPOILT] for rows in table.canvases.values()}) == len(table.canvases)
+
+
+def test_what_is_no_fid_is_not_called_so(table, tmp_path):
+    table.save(tmp_path)
+    files = [(tmp_path / name).read_text(encoding="utf-8") for name in ("table1.csv", "table1.json")]
+    assert all("Fréchet distance (MobileNetV2)" in content for content in (table.text(), *files))
+    assert not any("FID" in content for content in files)
+
+
+def test_the_files_hold_the_table_and_times_lie_apart(table, tmp_path):
+    table.save(tmp_path)
+    saved = json.loads((tmp_path / "table1.json").read_text())
+    assert saved["values"] == table.values
+    assert saved["settings"] == {"guidance": 1.0, "part": "train", "lines": 12, "seeds": [0, 1, 2]}
+    assert "seconds" not in saved
+    assert json.loads((tmp_path / "timings.json").read_text())["seconds a line"] == table.seconds
+    [head, first, *_] = [line.split(",") for line in (tmp_path / "table1.csv").read_text().splitlines()]
+    assert first[0] == GROUND_TRUTH
+    assert float(first[head.index("error rate; mean")]) == pytest.approx(np.mean(table.values[GROUND_TRUTH]["error rate"]), rel=1e-5)
+    assert float(first[head.index("error rate; sd")]) == pytest.approx(np.std(table.values[GROUND_TRUTH]["error rate"], ddof=1), rel=1e-5)
+
+
+def test_the_text_has_means_spreads_and_the_papers_numbers():
+    values = {
+        "distance": [1.0, 3.0],
+        "kernel distance": [0.001, 0.001],
+        "Geometry Score": [0.0, 0.002],
+        "error rate": [0.5, 0.5],
+        "style": [None, None],
+    }
+    table = Table("FID", {}, {"model (Eq. 12)": values}, {"model (Eq. 12)": [0.5, 0.7]})
+    head, row = table.text().splitlines()
+    assert head.split()[0] == "FID"
+    assert row.split("  ")[0] == "model (Eq. 12)"
+    cells = [cell.strip() for cell in row.split("  ")[1:] if cell.strip()]
+    assert cells == ["2.00 ± 1.41", "1.00 ± 0.00", "1.00 ± 1.41", "50.0 ± 0.0", "-", "0.60 ± 0.14", "7.10", "3.30"]
+
+
+def test_a_part_whose_others_have_too_few_forms_is_refused(dataset, features, reader):
+    with pytest.raises(HwdiffError, match=r"lines of \d forms"):
+        Measures(dataset, "test", features, reader)
