@@ -17,7 +17,7 @@ from hwdiff.writing import PAPER_TEXTS, sample
 NAMES = ("ada", "boris", "clara", "dmitri", "emil", "freya", "gita", "hugo", "ines", "jonas", "kira", "leo")
 CANDIDATES = 60
 STYLE_TEXT = "the quick brown fox jumps"
-TRIAL_TEXTS = ("pack my box with five jugs", "Handwriting of the model", "we saw 3 of them, in May.")
+TRIAL_TEXTS = (STYLE_TEXT, "pack my box with five jugs", "Handwriting of the model", "we saw 3 of them, in May.", "next week I jog by the lake")
 PAGE_TEXTS = (
     *PAPER_TEXTS,
     "pack my box with five dozen jugs",
@@ -54,7 +54,7 @@ def drawn_styles(network, features, extractor, text=STYLE_TEXT, seed=0, **option
 def choose_styles(network, candidates, names, reader=None, seed=0, **options):
     """Of styles (n, 14, 1280), those that write legibly and differ: {name: (14, 1280)}.
 
-    The model writes three texts in each, a reader reads them, the best two fifths are kept; of those the most legible is the first,
+    The model writes five texts in each, a reader reads them, the best two fifths are kept; of those the most legible is the first,
     and next is always the one that is least like those that are taken already (cosine of the mean over the columns).
     Raises HwdiffError when there are too few.
     """
