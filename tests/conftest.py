@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torchvision.models import mobilenet_v2
 
+from hwdiff.data import synthetic
 from hwdiff.data.batches import StyleFeatures
 from hwdiff.data.dataset import Dataset, prepare
 from hwdiff.model.style import load_style_extractor
@@ -165,3 +166,12 @@ def iam_dataset(iam, tmp_path_factory):
     path = tmp_path_factory.mktemp("iam") / "iam.npz"
     prepare(iam, path)
     return Dataset(path, split="authors")
+
+
+def write_dataset(path, writers, forms=1):
+    """The dataset of some of the built-in writers."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(synthetic, "WRITERS", writers)
+        patch.setattr(synthetic, "FORMS_PER_WRITER", forms)
+        prepare(None, path, workers=1)
+    return Dataset(path)

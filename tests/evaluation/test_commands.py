@@ -4,18 +4,15 @@ import pytest
 from typer.testing import CliRunner
 
 from hwdiff.cli import app
-from hwdiff.data.dataset import prepare
 
 
 def hwdiff(*arguments):
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    path = tmp_path_factory.mktemp("data") / "writers.npz"
-    prepare(None, path, seed=0)
-    return path
+@pytest.fixture
+def data(written):
+    return written.path
 
 
 def test_evaluate_makes_the_table(data, tmp_path):
