@@ -3,12 +3,12 @@
 import os
 import platform
 import subprocess
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
 
-PACKAGES = ("hwdiff", "torch", "torchvision", "numpy", "scipy", "pillow", "matplotlib", "gudhi", "pytorch-fid")
+PACKAGES = ("hwdiff", "torch", "torchvision", "numpy", "scipy", "pillow", "matplotlib", "gudhi", "pytorch-fid", "joblib", "rapidfuzz")
 
 
 def environment(device):
@@ -16,14 +16,22 @@ def environment(device):
     device = torch.device(device)
     return {
         "python": platform.python_version(),
-        "packages": {name: version(name) for name in PACKAGES},
+        "packages": {name: _version(name) for name in PACKAGES},
+        "CUDA": torch.version.cuda,
         "system": platform.platform(),
         "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "code": _code(),
     }
+
+
+def _version(name):
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
 
 
 def _processor():

@@ -57,7 +57,9 @@ def guided(network, weight):
         texts = torch.cat((text, tokenizer.without_text(text)))
         both, pen_up, weights = network(y.repeat(2, 1, 1), texts, noise_level.repeat(2, 1, 1), style.repeat(2, 1, 1), attention=attention)
         eps, free = both.chunk(2)
-        return free + weight * (eps - free), pen_up[: len(y)], weights and [seen[: len(y)] for seen in weights]
+        if attention:
+            weights = [seen[: len(y)] for seen in weights] if attention == "all" else weights[: len(y)]
+        return free + weight * (eps - free), pen_up[: len(y)], weights
 
     return call
 
@@ -148,11 +150,11 @@ SAMPLERS = {
     "eq9": sample_eq9,
     "ddim": sample_ddim,
     "dpm": sample_dpm,
-    "fast": sample_dpm,
 }
-FAST_STEPS = 20
+FAST, FAST_STEPS, FAST_SPACING = "dpm", 20, "log-snr"  # the fewest calls that are as good as the paper's 60
+SAMPLERS["fast"] = SAMPLERS[FAST]
 
 
-def default_steps(sampler):
-    """The network calls that a sampler makes where nothing else is asked for: the published 60, but for "fast"."""
-    return FAST_STEPS if sampler == "fast" else STEPS
+def levels(sampler, steps=None):
+    """The signal levels that a sampler goes through where no others are asked for: `schedule`'s, by default of 60 calls, fewer for "fast"."""
+    return schedule(steps or FAST_STEPS, FAST_SPACING) if sampler == "fast" else schedule(steps or STEPS)

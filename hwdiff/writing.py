@@ -11,7 +11,7 @@ from hwdiff.data.batches import FULL_LENGTH
 from hwdiff.errors import HwdiffError
 from hwdiff.ink import Ink
 from hwdiff.model.writer import LENGTH_UNIT
-from hwdiff.samplers import SAMPLERS, default_steps, guided, schedule
+from hwdiff.samplers import SAMPLERS, guided, levels
 from hwdiff.styles import load_styles
 
 # How a model writes where nothing else is asked for; one whose header has "writing" may have other values.
@@ -63,8 +63,9 @@ def sample(
         check_text(text)
     if not 0 <= seed < 2**63 - len(texts):
         raise HwdiffError(f"seed = {seed}: must be between 0 and 2^63 - 1")
-    steps = default_steps(sampler) if steps is None else steps
-    alpha_bar = (steps if isinstance(steps, torch.Tensor) else schedule(steps)).to(torch.float32)
+    if isinstance(steps, int) and steps < 1:
+        raise HwdiffError(f"steps = {steps}: must be at least 1")
+    alpha_bar = (steps if isinstance(steps, torch.Tensor) else levels(sampler, steps)).to(torch.float32)
     if length is not None and (length < LENGTH_UNIT or length % LENGTH_UNIT):
         raise HwdiffError(f"length = {length}: must be a positive multiple of {LENGTH_UNIT}")
     if not callable(sampler) and sampler not in SAMPLERS:

@@ -115,13 +115,13 @@ def _written_anew(model, dataset, indices, style_encoder, device, sampler, steps
     from hwdiff.data.batches import StyleFeatures
     from hwdiff.evaluation.generation import written_anew
     from hwdiff.model.style import load_style_extractor
-    from hwdiff.samplers import default_steps
+    from hwdiff.samplers import levels
     from hwdiff.writing import writing_settings
 
     network = load_model(model, device)
-    steps = default_steps(sampler) if steps is None else steps
+    steps = len(levels(sampler, steps)) - 1
     guidance = writing_settings(network)["guidance"] if guidance is None else guidance
-    features = StyleFeatures(dataset, load_style_extractor(style_encoder, device))
+    features = StyleFeatures(dataset, load_style_extractor(style_encoder, next(network.parameters()).device))
     start = time.perf_counter()
     inks = written_anew(network, dataset, features, indices, seed, sampler=sampler, steps=steps, guidance=guidance)
     seconds = (time.perf_counter() - start) / len(indices)
@@ -145,7 +145,7 @@ SPACINGS = "log-snr, time, karras"
 def evaluate(
     data: Annotated[Path, typer.Option(help="A dataset file.")],
     model: Model = "pretrained",
-    part: Annotated[Part | None, typer.Option(help="Whose lines; by default train, as in the paper, and then test.")] = None,
+    part: Annotated[Part, typer.Option(help="Whose lines: train, as in the paper, or others, which the model has not seen.")] = Part.train,
     lines: SetSize = None,
     seeds: Seeds = 5,
     inception_weights: InceptionWeights = None,
@@ -160,12 +160,9 @@ def evaluate(
 
     Real lines, lines written by Eq. 12, by Eq. 9 and by the sampler `fast`, and real lines spoilt, each against real lines.
     """
-    from hwdiff.samplers import default_steps
-
-    rows = {row: (name, default_steps(name)) for row, name in {"model (Eq. 12)": "eq12", "ablation (Eq. 9)": "eq9", "fast": "fast"}.items()}
-    for some in [part] if part else (Part.train, Part.test):
-        table = _table(data, model, some, lines, seeds, inception_weights, repetitions, guidance, style_encoder, reader, device, rows)
-        _finish(table, out and out / some.value)
+    bench = _Bench(data, model, part, lines, style_encoder, reader, device, inception_weights, guidance)
+    rows = {"model (Eq. 12)": ("eq12", None), "ablation (Eq. 9)": ("eq9", None), "fast": ("fast", None)}
+    bench.finish(bench.table(rows, seeds, repetitions, canvases=True), out)
 
 
 @command
@@ -188,7 +185,7 @@ def compare_samplers(
 ):
     """Compare samplers, network calls and noise levels.
 
-    All measures of Table 1 for each; then which are as good as Eq. 12 with 60 calls, within the spread of that over the seeds.
+    All measures of Table 1 for each; then which are worse than Eq. 12 with 60 calls, and the fewest calls that are not.
     """
     from hwdiff.samplers import SAMPLERS, STEPS, schedule
 
@@ -199,77 +196,86 @@ def compare_samplers(
     if unknown:
         raise HwdiffError(f"--sampler {sampler}: no such sampler as {unknown[0]!r}; choose of {', '.join(SAMPLERS)}")
     best = f"eq12, {STEPS} calls"
-    rows = {best: ("eq12", STEPS)}
+    rows, calls = {best: ("eq12", schedule())}, {best: STEPS}
     for name in samplers:
         for count in map(int, counts):
             for space in ("",) if count == STEPS else spacings:
-                rows[f"{name}, {count} calls{space and ', ' + space}"] = (name, schedule(count, space) if space else count)
-    table = _table(data, model, part, lines, seeds, inception_weights, repetitions, guidance, style_encoder, reader, device, rows, False)
-    _finish(table, out)
-    print(f"worse than {best} by more than its spread:")
-    for row in rows:
-        print(f"  {row:28}  {', '.join(table.worse(row, best)) or 'in nothing'}")
+                row = f"{name}, {count} calls{space and ', ' + space}"
+                rows[row], calls[row] = (name, schedule(count, space or "log-snr")), count
+    bench = _Bench(data, model, part, lines, style_encoder, reader, device, inception_weights, guidance)
+    table = bench.table(rows, seeds, repetitions, canvases=False)
+    bench.finish(table, out)
+    worse = {row: table.worse(row, best) for row in rows if row != best}
+    print(f"worse than {best}, by twice the standard error of the difference:")
+    for row, found in worse.items():
+        print(f"  {row:28}  {'cannot be told from one seed' if found is None else ', '.join(found) or 'in nothing'}")
+    good = [row for row, found in worse.items() if found == []]
+    if good:
+        fewest = min(calls[row] for row in good)
+        print(f"fewest calls that are worse in nothing: {'; '.join(row for row in good if calls[row] == fewest)}")
 
 
-def _table(data, model, part, lines, seeds, inception_weights, repetitions, guidance, style_encoder, reader, device, rows, canvases=True):
-    from functools import partial
+class _Bench:
+    """What `evaluate` and `compare-samplers` have in common: everything loaded, checked before the first line is written."""
 
-    from hwdiff.checkpoint import load_model, path_of_model
-    from hwdiff.data.batches import StyleFeatures
-    from hwdiff.data.dataset import Dataset
-    from hwdiff.evaluation.frechet import FID_ADVICE
-    from hwdiff.evaluation.generation import written_anew
-    from hwdiff.evaluation.geometry import LANDMARKS
-    from hwdiff.evaluation.reader import BUNDLED, load_reader
-    from hwdiff.evaluation.table1 import Measures, Sets, table1
-    from hwdiff.files import sha256_of
-    from hwdiff.manifest import environment
-    from hwdiff.model.style import load_style_extractor
-    from hwdiff.runs import Progress
-    from hwdiff.writing import writing_settings
+    def __init__(self, data, model, part, lines, style_encoder, reader, device, inception_weights, guidance):
+        from hwdiff.checkpoint import load_model, path_of_model
+        from hwdiff.data.batches import StyleFeatures
+        from hwdiff.data.dataset import Dataset
+        from hwdiff.evaluation.frechet import FID_ADVICE
+        from hwdiff.evaluation.reader import BUNDLED, load_reader
+        from hwdiff.evaluation.table1 import PAPER_LINES, Sets
+        from hwdiff.files import sha256_of
+        from hwdiff.manifest import environment
+        from hwdiff.model.style import load_style_extractor
+        from hwdiff.writing import writing_settings
 
-    dataset, network = Dataset(data), load_model(model, device)
-    on = next(network.parameters()).device
-    lines = lines or min(4500 if on.type == "cuda" else 60, len(dataset.part(part.value)) // 2)
-    Sets.draw(dataset, part.value, lines, seed=0)  # tells at once, not after minutes, when there are too few lines
-    guidance = writing_settings(network)["guidance"] if guidance is None else guidance
-    landmarks = min(LANDMARKS, lines // 2)
-    features = StyleFeatures(dataset, load_style_extractor(style_encoder, on))
-    if not inception_weights:
-        print(f"distances are taken on MobileNetV2 features and are no FID: {FID_ADVICE}")
-    settings = {
-        "dataset": {"content": dataset.content, "parameters": dataset.manifest["parameters"]},
-        "model": {"file": str(model), "sha256": sha256_of(path_of_model(model)), "step": network.info.get("step")},
-        "guidance": guidance,
-        "rows": {row: [sampler, steps.tolist() if hasattr(steps, "tolist") else steps] for row, (sampler, steps) in rows.items()},
-        "reader": sha256_of(reader or BUNDLED),
-        "style encoder": features.extractor.identity,
-        "Inception weights": inception_weights,
-        "landmarks": landmarks,
-        "repetitions": repetitions,
-        "environment": environment(on),
-    }
-    writers = {
-        row: partial(_write_anew, written_anew, network, dataset, features, sampler=sampler, steps=steps, guidance=guidance)
-        for row, (sampler, steps) in rows.items()
-    }
-    with Progress(f"evaluating on {part.value}", seeds * (len(rows) + 2), unit="rows") as progress:
-        measures = Measures(dataset, part.value, features, load_reader(reader or BUNDLED, on), inception_weights, landmarks, repetitions)
-        return table1(measures, part.value, lines, range(seeds), writers, settings, canvases, lambda row: progress.update())
+        self.part, self.dataset, self.network = part.value, Dataset(data), load_model(model, device)
+        self.device = next(self.network.parameters()).device
+        self.lines = lines or min(PAPER_LINES if self.device.type == "cuda" else 60, len(self.dataset.part(self.part)) // 2)
+        Sets.draw(self.dataset, self.part, self.lines, seed=0)  # tells at once, not after minutes, when there are too few lines
+        self.reader = load_reader(reader or BUNDLED, self.device)
+        self.features = StyleFeatures(self.dataset, load_style_extractor(style_encoder, self.device))
+        self.inception_weights = inception_weights
+        if not inception_weights:
+            print(f"distances are taken on MobileNetV2 features and are no FID: {FID_ADVICE}")
+        writing = writing_settings(self.network)
+        self.guidance = writing["guidance"] if guidance is None else guidance
+        self.settings = {
+            "dataset": {"content": self.dataset.content, "parameters": self.dataset.manifest["parameters"]},
+            "model": {"file": str(model), "sha256": sha256_of(path_of_model(model)), "step": self.network.info.get("step")},
+            "writing": {**writing, "guidance": self.guidance},
+            "reader": sha256_of(reader or BUNDLED),
+            "style encoder": self.features.extractor.identity,
+            "environment": environment(self.device),
+        }
 
+    def table(self, rows, seeds, repetitions, canvases):
+        from functools import partial
 
-def _write_anew(written_anew, network, dataset, features, indices, seed, **options):
-    # Line i of one seed must not be line i + 1 of the next one.
-    return written_anew(network, dataset, features, indices, seed=seed * 1_000_000, **options)
+        from hwdiff.evaluation.generation import written_anew
+        from hwdiff.evaluation.geometry import LANDMARKS
+        from hwdiff.evaluation.table1 import Measures, table1
+        from hwdiff.runs import Progress
+        from hwdiff.samplers import levels
 
+        walks = {row: (sampler, levels(sampler) if steps is None else steps) for row, (sampler, steps) in rows.items()}
+        settings = {**self.settings, "rows": {row: {"sampler": sampler, "levels": steps.tolist()} for row, (sampler, steps) in walks.items()}}
+        writers = {
+            row: partial(written_anew, self.network, self.dataset, self.features, sampler=sampler, steps=steps, guidance=self.guidance)
+            for row, (sampler, steps) in walks.items()
+        }
+        with Progress(f"evaluating on {self.part}", seeds * (len(rows) + 2), unit="rows") as progress:
+            landmarks = min(LANDMARKS, self.lines // 2)
+            measures = Measures(self.dataset, self.part, self.features, self.reader, self.inception_weights, landmarks, repetitions)
+            return table1(measures, self.part, self.lines, range(seeds), writers, settings, canvases, lambda row: progress.update())
 
-def _finish(table, out):
-    settings = table.settings
-    print(f"part {settings['part']}, two sets of {settings['lines']} lines, {len(settings['seeds'])} seeds, guidance {settings['guidance']:g}")
-    print(table.text())
-    if out:
-        table.save(out)
-        print(f"wrote {out / 'table1.csv'}, table1.json and timings.json")
+    def finish(self, table, out):
+        print(f"part {self.part}, two sets of {self.lines} lines, {len(table.settings['seeds'])} seeds, guidance {self.guidance:g}")
+        print(table.text())
+        if out:
+            table.save(out)
+            print(f"wrote {out / 'table1.csv'}, table1.json and timings.json")
 
 
 @command
@@ -294,6 +300,8 @@ def alignment(
     """
     import csv
 
+    import numpy as np
+
     from hwdiff.checkpoint import load_model
     from hwdiff.data.batches import StyleFeatures
     from hwdiff.data.dataset import Dataset
@@ -305,16 +313,23 @@ def alignment(
     from hwdiff.runs import Progress
 
     dataset, network, judge = Dataset(data), load_model(model, device), load_reader(reader or BUNDLED, device)
-    features, indices = StyleFeatures(dataset, load_style_extractor(style_encoder, device)), some_lines(dataset, part.value, lines)
+    features, indices = (
+        StyleFeatures(dataset, load_style_extractor(style_encoder, next(network.parameters()).device)),
+        some_lines(dataset, part.value, lines),
+    )
     options = {"seed": seed, "sampler": sampler.value, "steps": steps, "guidance": guidance, "block": block}
     with Progress("writing", len(indices), unit="lines") as progress:
         rows = aligned_anew(network, dataset, features, indices, judge, progress=progress.update, **options)
-    print(f"{data}, part {part.value}: {len(rows)} of {len(indices)} lines with ink; rank correlation with the reader's error rate of the line:")
-    for name, (value, low, high) in relations(rows).items():
+    inked = np.array([number for number, row in enumerate(rows) if row], dtype=int)
+    found = relations([rows[number] for number in inked], dataset.forms[indices[inked]])
+    print(f"{data}, part {part.value}: {len(inked)} of {len(indices)} lines with ink; rank correlation with the reader's error rate of the line:")
+    for name, (value, low, high) in found.items():
         print(f"  {name:14} {value:6.2f} ({low:.2f} to {high:.2f})")
     if out:
         with replacing(out) as temporary, temporary.open("w", newline="") as file:
             table = csv.writer(file)
-            table.writerow(["line", *rows[0][0], "error rate"])
-            table.writerows([number, *(f"{value:.6f}" for value in (*scores.values(), rate))] for number, (scores, rate) in enumerate(rows))
+            table.writerow(["line", *found, "error rate"])
+            for number in inked:
+                scores, rate = rows[number]
+                table.writerow([dataset.ids[indices[number]], *(f"{value:.6f}" for value in (*scores.values(), rate))])
         print(f"wrote {out}")

@@ -308,7 +308,7 @@ def loss(
     from hwdiff.writing import require_style_weights
 
     dataset, network = Dataset(data), load_model(model, device)
-    extractor = load_style_extractor(style_encoder, device)
+    extractor = load_style_extractor(style_encoder, next(network.parameters()).device)
     require_style_weights(network, extractor.identity)
     tensors = LinesOf(dataset, StyleFeatures(dataset, extractor), style_lines(dataset.forms), next(network.parameters()).device)
     print(f"{'part':12}{'lines':>7}{'real points':>14}{'stroke, pen of them':>24}{'padded':>10}{'stroke, pen of them':>24}")

@@ -117,8 +117,9 @@ def release(
     from hwdiff.release import CANDIDATES
     from hwdiff.release import release as make_release
 
-    dataset, extractor = Dataset(data), load_style_extractor(style_encoder, device)
+    dataset, network = Dataset(data), load_model(run / "model.safetensors", device)
+    extractor = load_style_extractor(style_encoder, next(network.parameters()).device)
     hands = StyleFeatures(dataset, extractor)[some_lines(dataset, "train", CANDIDATES)]
     settings = {"guidance": guidance, "points_per_character": points_per_character}
-    names = make_release(load_model(run / "model.safetensors", device), hands, out, extractor, settings, seed=seed)
+    names = make_release(network, hands, out, extractor, settings, seed=seed)
     print(f"wrote {out / 'writer.safetensors'} and {out / 'styles.safetensors'}: {', '.join(names)}")

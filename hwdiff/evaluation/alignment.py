@@ -8,6 +8,7 @@ from scipy.stats import spearmanr
 from hwdiff.errors import HwdiffError
 from hwdiff.evaluation.generation import styles_of
 from hwdiff.evaluation.legibility import legibility
+from hwdiff.evaluation.reader import load_reader
 from hwdiff.writing import sample
 
 SEEN = 0.25  # share of a cell's attention that makes it part of a character
@@ -88,13 +89,19 @@ class Alignment:
 
     @property
     def scores(self):
-        """{name: number} of all that one line is summed up in: monotonicity, coverage, sharpness, skips, repeats (the latter a letter)."""
-        letters = np.array([character != " " for character in self.text])
+        """{name: number} of all that one line is summed up in.
+
+        skips: the share of the letters that `places` leaps over: between two cells, more than half a character from either.
+        repeats: the share to which more than one piece of ink belongs.
+        """
+        letters, places = np.array([character != " " for character in self.text]), self.places
+        numbers = np.arange(len(self.text))
+        leapt = (numbers > places[:-1, None] + 0.5) & (numbers < places[1:, None] - 0.5)
         return {
             "monotonicity": self.monotonicity,
             "coverage": self.coverage,
             "sharpness": self.sharpness,
-            "skips": float((self.runs == 0)[letters].mean()),
+            "skips": float(leapt.any(axis=0)[letters].mean()),
             "repeats": float((self.runs > 1)[letters].mean()),
         }
 
@@ -123,7 +130,9 @@ def align(network, text, block=-1, **options):
     def callback(t, y, pen_up, attention):
         nonlocal seen, steps, length
         steps, length = max(steps, t), y.shape[1]
-        if t <= LATE * steps:
+        if not -len(attention) <= block < len(attention):
+            raise HwdiffError(f"block = {block}: the network has {len(attention)} blocks, 0 is the first and -1 the last")
+        if t <= max(1, LATE * steps):
             seen = seen + attention[block][0].cpu().numpy()
 
     [ink] = sample(network, [text], callback=callback, **options)
@@ -136,34 +145,40 @@ def align(network, text, block=-1, **options):
 def aligned_anew(network, dataset, features, indices, reader=None, seed=0, progress=None, **options):
     """The lines `indices` of a dataset written anew and aligned: [(scores, character error rate of the reader)], for `relations`.
 
-    As `generation.written_anew`, but a line at a time; lines without ink are left out.   options: of `align`.
+    As `generation.written_anew`, but a line at a time. A line without ink has None.   options: of `align`.
     progress(count): lines done since the last call.
     """
-    styles, rows = styles_of(network, dataset, features, indices), []
+    reader, styles, rows = reader or load_reader(), styles_of(network, dataset, features, indices), []
     for number, (index, style) in enumerate(zip(indices, styles, strict=True)):
         ink, aligned = align(network, str(dataset.texts[index]), style=style, seed=seed + number, **options)
-        if aligned is not None:
-            rows.append((aligned.scores, legibility([ink], reader, resamples=0).cer.value))
+        rows.append(aligned and (aligned.scores, legibility([ink], reader, resamples=0).cer.value))
         if progress:
             progress(1)
     return rows
 
 
-def relations(rows, resamples=1000, seed=0):
+def relations(rows, groups=None, resamples=1000, seed=0):
     """How the scores of alignments go with the error rates of the same lines.
 
-    rows: a list of (scores, error rate), scores as of `Alignment.scores`. Returns {score: (Spearman's rank correlation, low, high)} with
-    95 % bootstrap intervals; NaN where a score is the same for all lines. Raises HwdiffError for fewer than 3 lines.
+    rows: a list of (scores, error rate), scores as of `Alignment.scores`.   groups: (n,) what belongs together, such as the form; the bootstrap
+    draws whole groups. None: each line for itself.
+    Returns {score: (Spearman's rank correlation, low, high)} with 95 % bootstrap intervals; NaN where scores or rates are all the same.
+    Raises HwdiffError for fewer than 3 lines.
     """
     if len(rows) < 3:
         raise HwdiffError(f"alignment: {len(rows)} lines; a correlation takes at least 3")
     rates = np.array([rate for _, rate in rows])
-    drawn = np.random.default_rng(seed).integers(len(rows), size=(resamples, len(rows)))
+    names, member = np.unique(np.arange(len(rows)) if groups is None else np.asarray(groups), return_inverse=True)
+    members = [np.flatnonzero(member == number) for number in range(len(names))]
+    generator = np.random.default_rng(seed)
+    drawn = [np.concatenate([members[number] for number in generator.integers(len(names), size=len(names))]) for _ in range(resamples)]
     result = {}
     for name in rows[0][0]:
         scores = np.array([scores[name] for scores, _ in rows])
-        resampled = [_correlation(scores[some], rates[some]) for some in drawn]
-        result[name] = (_correlation(scores, rates), *np.nanpercentile(resampled, (2.5, 97.5))) if np.ptp(scores) else (np.nan,) * 3
+        resampled = np.array([_correlation(scores[some], rates[some]) for some in drawn])
+        resampled = resampled[np.isfinite(resampled)]
+        interval = np.percentile(resampled, (2.5, 97.5)) if len(resampled) else (np.nan, np.nan)
+        result[name] = (_correlation(scores, rates), *interval)
     return result
 
 

@@ -15,6 +15,7 @@ from urllib.error import URLError
 import numpy as np
 import torch
 from PIL import Image
+from torch.hub import load_state_dict_from_url
 
 from hwdiff.data import images
 from hwdiff.errors import HwdiffError
@@ -50,6 +51,16 @@ INCEPTION_URL = "https://github.com/mseitzer/pytorch-fid/releases/download/fid_w
 FID_ADVICE = f"for FID give --inception-weights download, or a FILE fetched from {INCEPTION_URL}"
 
 
+def as_pictures(pictures):
+    """pictures as (n, H, W) uint8. Raises HwdiffError when there are none, or they are of several sizes, colours or other numbers."""
+    pictures = list(pictures)
+    kinds = {(np.shape(picture), str(np.asarray(picture).dtype)) for picture in pictures}
+    if len(kinds) != 1 or [(len(shape), kind) for shape, kind in kinds] != [(2, "uint8")] or 0 in np.shape(pictures[0]):
+        found = ", ".join(f"{shape} of {kind}" for shape, kind in sorted(kinds)) or "none"
+        raise HwdiffError(f"pictures: {found}; at least one is needed, all of one size (H, W), in greys from 0 to 255 (uint8)")
+    return np.stack(pictures)
+
+
 def load_inception(weights=None, device="cpu"):
     """The Inception network of FID. weights: a file with pytorch-fid's weights; None to let it download them.
 
@@ -66,7 +77,7 @@ def load_inception(weights=None, device="cpu"):
         state = torch.load(Path(weights), map_location="cpu", weights_only=True)
     try:
         # pytorch-fid has no other way to be handed the weights.
-        with patch.object(inception, "load_state_dict_from_url", partial(_given, state) if state else inception.load_state_dict_from_url):
+        with patch.object(inception, "load_state_dict_from_url", partial(_given, state) if state else _download):
             network = inception.InceptionV3([inception.InceptionV3.BLOCK_INDEX_BY_DIM[2048]], resize_input=False)
     except (URLError, OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise HwdiffError(f"FID: its weights cannot be downloaded ({error}); {FID_ADVICE}; or do without, on MobileNetV2 features") from error
@@ -78,7 +89,7 @@ def inception_features(pictures, network, progress=None):
 
     network: from `load_inception`. Pictures are resized to 299 x 299 with antialiasing.   progress(count): pictures done since the last call.
     """
-    device, found = next(network.parameters()).device, []
+    pictures, device, found = as_pictures(pictures), next(network.parameters()).device, []
     for start in range(0, len(pictures), 32):
         resized = np.stack([_resize(picture, 299, 299) for picture in pictures[start : start + 32]])
         with torch.inference_mode():
@@ -95,9 +106,10 @@ def mobilenet_features(pictures, extractor, progress=None):
     extractor: a `StyleExtractor`. Pictures are resized to height 96 with antialiasing, and padded with white or cut to a width of 1400.
     progress(count): pictures done since the last call.
     """
-    device, found = next(extractor.parameters()).device, []
-    for start in range(0, len(pictures), 2):
-        resized = [_resize(picture, images.scaled_width(picture.shape), images.HEIGHT) for picture in pictures[start : start + 2]]
+    pictures, device, found = as_pictures(pictures), next(extractor.parameters()).device, []
+    at_once = 64 if device.type == "cuda" else 2  # on a CPU larger batches fall out of its cache
+    for start in range(0, len(pictures), at_once):
+        resized = [_resize(picture, images.scaled_width(picture.shape), images.HEIGHT) for picture in pictures[start : start + at_once]]
         padded = np.stack([images.pad_to_width(picture[:, : images.MAX_WIDTH]) for picture in resized])
         with torch.inference_mode():
             found.append(extractor(torch.from_numpy(padded).to(device)).mean(dim=1).double().cpu().numpy())
@@ -109,6 +121,10 @@ def mobilenet_features(pictures, extractor, progress=None):
 def _resize(picture, width, height):
     # PIL's bilinear filter widens with the reduction, so that thin lines grey instead of vanishing.
     return np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.BILINEAR))
+
+
+def _download(url, *arguments, **options):
+    return load_state_dict_from_url(url, *arguments, **{**options, "check_hash": True})
 
 
 def _given(state, *arguments, **options):
@@ -151,9 +167,7 @@ def frechet_distance(first, second):
     first, second = _pair(first, second)
     mean = np.square(first.mean(axis=0) - second.mean(axis=0)).sum()
     roots = [_root(features) for features in (first, second)]
-    product = roots[0] @ roots[1].T
-    smaller = product if product.shape[0] <= product.shape[1] else product.T
-    shared = np.sqrt(np.clip(np.linalg.eigvalsh(smaller @ smaller.T), 0, None)).sum()
+    shared = np.linalg.svd(roots[0] @ roots[1].T, compute_uv=False).sum()
     return float(mean + sum(np.square(root).sum() for root in roots) - 2 * shared)
 
 

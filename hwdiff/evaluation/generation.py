@@ -1,5 +1,7 @@
 """A dataset's lines written anew by a model: the same texts, in the styles of the same hands, to be set against the real ones."""
 
+import warnings
+
 import numpy as np
 
 from hwdiff.data.dataset import style_lines
@@ -31,6 +33,9 @@ def written_anew(network, dataset, features, indices, seed=0, **options):
     """The lines `indices` (n,) of a dataset as the model writes them: a list of `Ink`.
 
     seed: line i is written with seed + i.   options: of `sample`.   The rest as in `styles_of`.
+    Of characters that the alphabet lacks nothing is said: people wrote these texts.
     """
     styles = styles_of(network, dataset, features, indices)
-    return sample(network, [str(text) for text in dataset.texts[indices]], style=styles, seed=seed, **options)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="text .*")
+        return sample(network, [str(text) for text in dataset.texts[indices]], style=styles, seed=seed, **options)

@@ -76,17 +76,19 @@ def rlt(X, landmarks=LANDMARKS, gamma=None, i_max=I_MAX, seed=0, squared=False, 
     """Relative living times of one witness complex of the points X (N, d).
 
     landmarks: their number, drawn by `seed`, or their indices (L,).   gamma: alpha_max as a share of the largest distance from a landmark to
-    a point, by default L / (128 N).   squared, replace: squared distances, and landmarks with replacement; the authors' program has False, True.
+    a point, by default N / (128 * 5000).
+    squared, replace: squared distances, and landmarks with replacement; the authors' program has False, True.
     Returns a `Relative`. Raises HwdiffError when X or the landmarks cannot be used.
     """
     count = landmarks if np.ndim(landmarks) == 0 else len(landmarks)
+    _check_counts(count, i_max)
     X = as_points(X, count)
     if np.ndim(landmarks) == 0:
         landmarks = _draw(np.random.default_rng(seed), len(X), landmarks, replace)
     landmarks = np.asarray(landmarks)
-    if not count or landmarks.min() < 0 or landmarks.max() >= len(X):
-        raise HwdiffError(f"landmarks: indices from 0 to {len(X) - 1} are needed, at least one")
-    return _living_times(cdist(X, X[landmarks]), _gamma(gamma, count, len(X)), i_max, squared)
+    if landmarks.dtype.kind not in "iu" or landmarks.min() < 0 or landmarks.max() >= len(X):
+        raise HwdiffError(f"landmarks: indices from 0 to {len(X) - 1} are needed")
+    return _living_times(cdist(X, X[landmarks]), _gamma(gamma, len(X)), i_max, squared)
 
 
 def mrlt(X, n=REPETITIONS, seed=0, landmarks=LANDMARKS, gamma=None, i_max=I_MAX, workers=-1, squared=False, replace=True, progress=None):
@@ -99,11 +101,10 @@ def mrlt(X, n=REPETITIONS, seed=0, landmarks=LANDMARKS, gamma=None, i_max=I_MAX,
     X = as_points(X, landmarks)
     if n < 1:
         raise HwdiffError(f"n = {n}: at least one repetition is needed")
-    if landmarks < 1 or i_max < 1:
-        raise HwdiffError(f"landmarks = {landmarks}, i_max = {i_max}: both must be at least 1")
+    _check_counts(landmarks, i_max)
     table = distances(X)
     jobs = (
-        delayed(_repeat)(table, range(start, min(start + _CHUNK, n)), seed, landmarks, _gamma(gamma, landmarks, len(X)), i_max, squared, replace)
+        delayed(_repeat)(table, range(start, min(start + _CHUNK, n)), seed, landmarks, _gamma(gamma, len(X)), i_max, squared, replace)
         for start in range(0, n, _CHUNK)
     )
     found = []
@@ -122,11 +123,21 @@ def geometry_score(first, second):
     return float(np.square(first.values - second.values).sum())
 
 
-def _gamma(gamma, landmarks, points):
-    gamma = landmarks / (128 * points) if gamma is None else gamma
+def default_gamma(points):
+    """What the authors' program takes for a cloud of so many points: alpha_max as a share of the largest distance."""
+    return points / (128 * 5000)
+
+
+def _gamma(gamma, points):
+    gamma = default_gamma(points) if gamma is None else gamma
     if not 0 < gamma < np.inf:
         raise HwdiffError(f"gamma = {gamma}: must be above 0")
     return gamma
+
+
+def _check_counts(landmarks, i_max):
+    if landmarks < 1 or i_max < 1:
+        raise HwdiffError(f"landmarks = {landmarks}, i_max = {i_max}: both must be at least 1")
 
 
 def _draw(generator, points, count, replace):

@@ -92,11 +92,11 @@ class Hands:
         return ((descriptors(features) - self.centre) / self.spread) @ self.directions
 
 
-def retrieve(hands, queries, query_forms, known, known_forms):
+def retrieve(queries, query_forms, known, known_forms):
     """Look for the form of each line among the forms of known lines: the form with the nearest centre, by the cosine.
 
-    hands: `Hands`.   queries (n, S, 1280), known (m, S, 1280): style features.   query_forms (n,), known_forms (m,): the form that each was
-    to be like, or is of. The known lines must hold none of the lines that the queries are, nor those that gave them their style.
+    queries (n, k), known (m, k): lines as `Hands` sees them.   query_forms (n,), known_forms (m,): the form that each was to be like, or is of.
+    The known lines must hold none of the lines that the queries are, nor those that gave them their style.
     Returns a `Retrieval`. Raises HwdiffError when a form asked for is not known.
     """
     query_forms, known_forms = _one_each(query_forms, queries, "lines"), _one_each(known_forms, known, "known lines")
@@ -106,7 +106,7 @@ def retrieve(hands, queries, query_forms, known, known_forms):
     missing = np.setdiff1d(query_forms, names)
     if len(missing):
         raise HwdiffError(f"style: no known lines of the form {missing[0]}; give some of each form that is asked for")
-    likeness = _unit(hands(queries)) @ _unit(_means(hands(known), member, len(names))).T
+    likeness = _unit(queries) @ _unit(_means(known, member, len(names))).T
     right = likeness[np.arange(len(queries)), np.searchsorted(names, query_forms)]
     # A form that is just as like counts before the right one, so that a tie is no success.
     ranks = (likeness >= right[:, None]).sum(axis=1)

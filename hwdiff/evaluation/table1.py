@@ -25,11 +25,12 @@ from hwdiff.files import replacing
 PAPER = {"ground truth": (2.91, 5.4e-4), "model (Eq. 12)": (7.10, 3.3e-3), "ablation (Eq. 9)": (8.05, 2.7e-3)}  # FID, Geometry Score
 GROUND_TRUTH, SPOILT = "ground truth", "real, spoilt"
 JITTER = 0.4  # of the spoilt row, in standard deviations of the offsets
+PAPER_LINES = 4500
+SEED_STRIDE = 1_000_000
 FOUND_WITHIN = 10  # forms: about as many as one person wrote
 KNOWN_A_FORM = 4
 HANDS_FORMS = 200  # forms of the other parts that hands are learnt from
 CANVASES = {
-    "1200 x 120, pen 2": Canvas(),
     "1200 x 120, pen 4": Canvas(pen=4.0),
     "600 x 60, pen 1": Canvas(600, 60, 2.5, 1.0),
     "1200 x 240, pen 2": Canvas(height=240),
@@ -38,7 +39,8 @@ CANVASES = {
 
 @dataclass
 class Column:
-    """A measure. key: of the values.   title, form, factor: how a value is printed, times what.   sign: 1 where less is better, else -1."""
+    """A measure. key: of the values.   title, form, factor: how a value is printed, times what.   sign: 1 where less is better, -1 where more is,
+    0 where neither is."""
 
     key: str
     title: str
@@ -52,7 +54,7 @@ class Table:
     """values: {row: {measure: [one value a seed]}}.   seconds: {row: [seconds a line]}, of the rows that were written.
 
     canvases: {canvas: {row: distance}} of the first seed.   distance: what the distance of images is to be called.
-    settings: what all depends on, in JSON types.
+    settings: what all depends on, in JSON types.   notes: sentences on how far the numbers can be trusted.
     """
 
     distance: str
@@ -60,23 +62,32 @@ class Table:
     values: dict = field(default_factory=dict)
     seconds: dict = field(default_factory=dict)
     canvases: dict = field(default_factory=dict)
+    notes: list = field(default_factory=list)
 
     @property
     def columns(self):
         return (
             Column("distance", self.distance),
             Column("kernel distance", "kernel distance x 1000", factor=1000),
+            Column("kernel distance deviation", "its deviation x 1000", factor=1000, sign=0),
             Column("Geometry Score", "Geometry Score x 1000", factor=1000),
             Column("error rate", "reader's errors %", "{:.1f}", 100),
             Column("style", f"hand found within {FOUND_WITHIN} %", "{:.1f}", 100, -1),
         )
 
     def worse(self, row, other):
-        """The titles of the measures in which `row` is worse than `other` by more than the standard deviation of `other` over the seeds."""
+        """The titles of the measures in which `row` is worse than `other`; None with fewer than two seeds, when it cannot be told.
+
+        It is where the mean of its differences, seed by seed, is more than twice its standard error.
+        """
+        if len(self.settings["seeds"]) < 2:
+            return None
         found = []
         for column in self.columns:
-            (mean, _), (wanted, spread) = (_mean_sd(self.values[name][column.key]) for name in (row, other))
-            if column.sign * (mean - wanted) > spread:
+            pairs = zip(self.values[row][column.key], self.values[other][column.key], strict=True)
+            differences = [column.sign * (one - two) for one, two in pairs if one is not None and two is not None]
+            mean, spread = _mean_sd(differences)
+            if mean > 2 * spread / np.sqrt(len(differences)):
                 found.append(column.title)
         return found
 
@@ -97,6 +108,7 @@ class Table:
             rows += ["", f"{self.distance} on other canvases, first seed:"]
             wide = max(map(len, self.canvases))
             rows += [f"  {name:{wide}}  " + ", ".join(f"{row} {value:.2f}" for row, value in some.items()) for name, some in self.canvases.items()]
+        rows += ["", *(f"note: {note}" for note in self.notes)] if self.notes else []
         return "\n".join(rows)
 
     def save(self, folder):
@@ -173,43 +185,71 @@ class Measures:
         others = others[np.isin(self.dataset.forms[others], forms)]
         return Hands.learn(self.features.half(others).numpy(), self.dataset.forms[others])
 
+    def notes(self, part, count):
+        """What is to be said of numbers that these measures give for sets of `count` lines of a part."""
+        notes = []
+        if count < PAPER_LINES:
+            notes.append(
+                f"{count} lines a set, not the paper's {PAPER_LINES}: distances of so few lie far above those of many (the row {GROUND_TRUTH} "
+                "shows by how much), and so do Geometry Scores; compare rows of one table only"
+            )
+        if self.inception is None:
+            notes.append("the distance is not FID, and the paper's FID stands beside it for its order of rows only")
+        share = 2 * count / len(self.dataset.part(part))
+        if share > 0.5:
+            notes.append(f"each seed draws {100 * share:.0f} % of the part: the spread tells of the drawing of sets and of noise, not of other lines")
+        if self.landmarks != geometry.LANDMARKS:
+            notes.append(f"{self.landmarks} landmarks, not the paper's {geometry.LANDMARKS}: there must be more lines than landmarks")
+        seen = np.isin(self.dataset.forms[self.dataset.part(part)], self.reader.info.get("forms", {}).get("train", [])).mean()
+        if seen:
+            notes.append(f"the reader was trained on {100 * seen:.0f} % of these real lines: its errors on them are too few")
+        return notes
+
     def picture_features(self, inks, canvas):
         pictures = np.stack([canvas.draw(ink) for ink in inks])
         if self.inception:
             return inception_features(pictures, self.inception)
         return mobilenet_features(pictures, self.features.extractor)
 
-    def reference(self, inks, seed):
-        """What a set of lines is compared with: (features of its pictures, its `geometry.Mean`)."""
-        return self.picture_features(inks, Canvas()), self._holes(inks, seed)
+    def reference(self, inks, sets, seed):
+        """What the lines of a seed are compared with: a `Reference` of inks, the lines `sets.first`."""
+        known = self.hands(self.features.half(sets.known).numpy())
+        return Reference(self.picture_features(inks, Canvas()), self._holes(inks, (seed, 0)), known, self.dataset.forms[sets.known])
 
     def _holes(self, inks, seed):
         return geometry.mrlt(points(inks), n=self.repetitions, seed=seed, landmarks=self.landmarks)
 
     def __call__(self, inks, reference, sets, seed):
-        """{measure: value} of inks, the lines `sets.second` or what was written instead of them, against a `reference`."""
-        pictures, holes = reference
+        """{measure: value} of inks, the lines `sets.second` or what was written instead of them, against a `Reference`; None without a value."""
         own, forms = self.picture_features(inks, Canvas()), self.dataset.forms[sets.second]
-        kernel, deviation = kernel_distance(pictures, own, seed=seed)
-        own_holes = self._holes(inks, seed)
-        rate = legibility(inks, self.reader, resamples=0)
-        known_forms = self.dataset.forms[sets.known]
-        found = np.flatnonzero(np.isin(forms, known_forms))
+        kernel, deviation = kernel_distance(reference.pictures, own, seed=seed)
+        holes = self._holes(inks, (seed, 1))  # other landmarks than the reference's
+        found = np.flatnonzero(np.isin(forms, reference.known_forms))
         style = None
-        if len(found):
-            queries = line_features([inks[number] for number in found], self.features.extractor)
-            style = retrieve(self.hands, queries, forms[found], self.features.half(sets.known).numpy(), known_forms)
+        if len(found) and len(np.unique(reference.known_forms)) > 1:
+            queries = self.hands(line_features([inks[number] for number in found], self.features.extractor))
+            style = retrieve(queries, forms[found], reference.known, reference.known_forms)
         return {
-            "distance": frechet_distance(pictures, own),
+            "distance": frechet_distance(reference.pictures, own),
             "kernel distance": kernel,
-            "kernel distance, deviation": deviation,
-            "Geometry Score": geometry.geometry_score(holes, own_holes),
-            "share beyond i_max": own_holes.beyond,
-            "error rate": rate.cer.value,
-            "style": None if style is None else style.within(FOUND_WITHIN),
-            "style, first": None if style is None else style.within(1),
-            "style, by chance": None if style is None else FOUND_WITHIN / style.forms,
+            "kernel distance deviation": deviation,
+            "Geometry Score": geometry.geometry_score(reference.holes, holes),
+            "share beyond i_max": max(reference.holes.beyond, holes.beyond),
+            "error rate": legibility(inks, self.reader, resamples=0).cer.value,
+            "style": style and style.within(FOUND_WITHIN),
+            "style, first": style and style.within(1),
+            "style, by chance": style and min(1.0, FOUND_WITHIN / style.forms),
         }
+
+
+@dataclass
+class Reference:
+    """pictures: (n, d) features of a set's pictures.   holes: its `geometry.Mean`.   known, known_forms: where hands are looked for, (m, k), (m,)."""
+
+    pictures: np.ndarray
+    holes: geometry.Mean
+    known: np.ndarray
+    known_forms: np.ndarray
 
 
 def points(inks):
@@ -223,29 +263,41 @@ def table1(measures, part, count, seeds, writers, settings=None, canvases=True, 
     """Measure real lines, spoilt ones and written ones against real lines.
 
     measures: `Measures`.   part: of the dataset.   count: lines of each of both sets.   seeds: a list; each draws its own sets and noise.
-    writers: {row: function(indices, seed) that returns a list of `Ink`}.   settings: what is noted with the table.
+    writers: {row: function(indices, seed) that returns a list of `Ink`}, line i written with seed + i.   settings: what is noted with the table.
     canvases: also measure the first seed's distance on other CANVASES.   progress(row): what was done since the last call.
     Returns a `Table`. Raises HwdiffError when the part is too small.
     """
     dataset = measures.dataset
-    table = Table(measures.distance, {**(settings or {}), "part": part, "lines": count, "seeds": list(seeds)})
+    chosen = {"part": part, "lines": count, "seeds": list(seeds), "canvas": asdict(Canvas())}
+    table = Table(measures.distance, {**(settings or {}), **chosen}, notes=measures.notes(part, count))
     for seed in seeds:
         sets = Sets.draw(dataset, part, count, seed)
         first, second = ([dataset.ink(index).trimmed() for index in some] for some in (sets.first, sets.second))
-        reference = measures.reference(first, seed)
-        rows = {GROUND_TRUTH: second}
-        for row, write in writers.items():
-            start = time.perf_counter()
-            rows[row] = write(sets.second, seed)
-            table.seconds.setdefault(row, []).append((time.perf_counter() - start) / count)
-        rows[SPOILT] = [with_jitter(ink, JITTER, seed=(seed, number)) for number, ink in enumerate(second)]
-        for row, inks in rows.items():
+        reference = measures.reference(first, sets, seed)
+        measures.features.compute(style_lines(dataset.forms)[sets.second])  # not to be counted as time of the first row
+        rows = {}
+        for row in (GROUND_TRUTH, *writers, SPOILT):
+            if row == GROUND_TRUTH:
+                inks = second
+            elif row == SPOILT:
+                inks = [with_jitter(ink, JITTER, seed=(seed, number)) for number, ink in enumerate(second)]
+            else:
+                start = time.perf_counter()
+                # Line i of one seed must not be written as line i + 1 of the one before.
+                inks = writers[row](sets.second, seed * SEED_STRIDE)
+                table.seconds.setdefault(row, []).append((time.perf_counter() - start) / count)
             for key, value in measures(inks, reference, sets, seed).items():
                 table.values.setdefault(row, {}).setdefault(key, []).append(value)
+            rows[row] = inks
             if progress:
                 progress(row)
         if canvases and seed == seeds[0]:
             for name, canvas in CANVASES.items():
                 against = measures.picture_features(first, canvas)
                 table.canvases[name] = {row: frechet_distance(against, measures.picture_features(inks, canvas)) for row, inks in rows.items()}
+    beyond = max(max(values["share beyond i_max"]) for values in table.values.values())
+    if beyond:
+        table.notes.append(
+            f"up to {100 * beyond:.1f} % of the living times lie at or above i_max = {geometry.I_MAX} holes, which the Geometry Score leaves out"
+        )
     return table

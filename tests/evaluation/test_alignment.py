@@ -25,6 +25,9 @@ def test_what_goes_wrong_is_told():
     skipped = alignment([0, 0, 1, 3, 3])
     assert skipped.coverage == 3 / 4
     assert [row["character"] for row in skipped.table() if row["skipped"]] == ["c"]
+    assert skipped.scores["skips"] == 1 / 4
+    assert alignment([0, 3]).scores["skips"] == 2 / 4
+    assert alignment([3, 0]).scores["skips"] == 0
     assert skipped.table()[2]["first point"] is None
     repeated = alignment([0, 1, 2, 1, 2, 3])
     assert [row["character"] for row in repeated.table() if row["repeated"]] == ["b", "c"]
@@ -66,6 +69,9 @@ def test_ink_is_the_same_whether_aligned_or_not(network):
     np.testing.assert_allclose(aligned.weights.sum(axis=1), 1)
     _, fine = align(network, "a text", block=0, seed=3, steps=6, sampler="ddim")
     assert fine.points == 2
+    assert align(network, "a text", seed=3, steps=1, sampler="ddim")[1] is not None
+    with pytest.raises(HwdiffError, match="block = 9: the network has 3 blocks"):
+        align(network, "a text", block=9, steps=1)
 
 
 def test_relations_are_rank_correlations():
@@ -79,3 +85,8 @@ def test_relations_are_rank_correlations():
     assert np.isnan(found["same"]).all()
     with pytest.raises(HwdiffError, match="2 lines"):
         relations(rows[:2])
+    # Where lines of a group say the same, they count as one.
+    twice = [row for row in rows[:40] for _ in range(5)]
+    alone, grouped = (relations(twice, groups, resamples=200)["neither"] for groups in (None, np.arange(40).repeat(5)))
+    assert grouped[2] - grouped[1] > 1.5 * (alone[2] - alone[1])
+    assert np.isnan(relations([(scores, 0.5) for scores, _ in rows], resamples=20)["with"]).all()

@@ -126,9 +126,17 @@ def test_other_weights_and_missing_ones_are_refused_with_the_way_out(weights, tm
     def no_network(*arguments, **options):
         raise URLError("no network")
 
-    monkeypatch.setattr(inception, "load_state_dict_from_url", no_network)
+    monkeypatch.setattr(frechet, "load_state_dict_from_url", no_network)
     with pytest.raises(HwdiffError, match=r"cannot be downloaded .*a FILE fetched from .*; or do without, on MobileNetV2"):
         load_inception()
+
+
+@pytest.mark.parametrize(
+    "pictures", [[], np.zeros((1, 9, 9)), np.zeros((1, 9, 9, 3), np.uint8), [np.zeros((9, 9), np.uint8), np.zeros((9, 8), np.uint8)]]
+)
+def test_pictures_of_another_kind_are_named(pictures, extractor):
+    with pytest.raises(HwdiffError, match="all of one size"):
+        mobilenet_features(pictures, extractor)
 
 
 def test_the_address_is_the_one_that_pytorch_fid_knows():

@@ -27,15 +27,15 @@ def hands():
 def test_the_right_form_is_found_where_lines_are_like_it_and_by_chance_where_they_are_not(hands):
     known_forms, forms = np.repeat(np.arange(20), 3), np.arange(20).repeat(5)
     known = lines(known_forms, 1.0, 1)
-    clear = retrieve(hands, lines(forms, 1.0, 2), forms, known, known_forms)
+    clear = retrieve(hands(lines(forms, 1.0, 2)), forms, hands(known), known_forms)
     assert clear.forms == 20
     assert clear.within(1) == 1
-    wrong = retrieve(hands, lines(forms, 1.0, 2), (forms + 1) % 20, known, known_forms)
+    wrong = retrieve(hands(lines(forms, 1.0, 2)), (forms + 1) % 20, hands(known), known_forms)
     assert wrong.within(1) == 0
-    guessed = retrieve(hands, np.random.default_rng(3).normal(size=(400, 14, 1280)), np.arange(20).repeat(20), known, known_forms)
+    guessed = retrieve(hands(np.random.default_rng(3).normal(size=(400, 14, 1280))), np.arange(20).repeat(20), hands(known), known_forms)
     assert guessed.within(1) == pytest.approx(1 / 20, abs=0.04)
     assert guessed.within(5) == pytest.approx(5 / 20, abs=0.08)
-    noisy = retrieve(hands, lines(forms, 15.0, 4), forms, known, known_forms)
+    noisy = retrieve(hands(lines(forms, 15.0, 4)), forms, hands(known), known_forms)
     assert 1 / 20 < noisy.within(1) < 1
 
 
@@ -43,7 +43,7 @@ def test_what_differs_within_forms_does_not_mislead(hands):
     known_forms, forms = np.repeat(np.arange(20), 3), np.arange(20).repeat(5)
     known, queries = lines(known_forms, 1.0, 1, blot=5.0), lines(forms, 1.0, 2, blot=5.0)
     plain = Hands(hands.centre, hands.spread, np.eye(2560))
-    learnt, raw = (retrieve(some, queries, forms, known, known_forms).within(1) for some in (hands, plain))
+    learnt, raw = (retrieve(some(queries), forms, some(known), known_forms).within(1) for some in (hands, plain))
     assert learnt == 1
     assert raw < 0.9
 
@@ -62,7 +62,7 @@ def test_directions_are_those_in_which_forms_differ(hands):
 def test_lines_without_any_hand_are_no_success(hands):
     forms = np.arange(4)
     same = np.ones((4, 14, 1280))
-    assert retrieve(hands, same, forms, np.ones((8, 14, 1280)), forms.repeat(2)).within(1) == 0
+    assert retrieve(hands(same), forms, hands(np.ones((8, 14, 1280))), forms.repeat(2)).within(1) == 0
 
 
 def test_descriptors_see_the_spread_over_the_columns():
@@ -93,7 +93,7 @@ def test_features_of_ink_are_those_of_its_line_image(extractor, made_up_lines):
 )
 def test_bad_input_is_named(hands, queries, query_forms, known, known_forms, message):
     with pytest.raises(HwdiffError, match=message):
-        retrieve(hands, queries, query_forms, known, known_forms)
+        retrieve(hands(queries), query_forms, hands(known), known_forms)
 
 
 @pytest.mark.parametrize("forms", [np.arange(20), np.repeat(np.arange(5), 4)])

@@ -70,6 +70,7 @@ def test_every_measure_moves_the_way_it_should(table):
     assert mean(GROUND_TRUTH, "style") > mean("scribbled", "style")
     assert table.worse("copied", GROUND_TRUTH) == []
     assert "reader's errors %" in table.worse("scribbled", GROUND_TRUTH)
+    assert mean(SPOILT, "style") < mean(GROUND_TRUTH, "style")
     assert set(table.seconds) == {"copied", "scribbled"}
     assert all(set(rows) == set(table.values) for rows in table.canvases.values())
     assert len({rows[SPOILT] for rows in table.canvases.values()}) == len(table.canvases)
@@ -79,14 +80,23 @@ def test_what_is_no_fid_is_not_called_so(table, tmp_path):
     table.save(tmp_path)
     files = [(tmp_path / name).read_text(encoding="utf-8") for name in ("table1.csv", "table1.json")]
     assert all("Fréchet distance (MobileNetV2)" in content for content in (table.text(), *files))
-    assert not any("FID" in content for content in files)
+    assert "FID" not in files[0]
+    assert any("not FID" in note for note in table.notes)
+
+
+def test_notes_tell_what_is_not_as_in_the_paper(table, measures):
+    assert table.notes[0] in table.text()
+    assert "12 lines a set, not the paper's 4500" in table.notes[0]
+    assert not any("lines a set" in note for note in measures.notes("train", 4500))
 
 
 def test_the_files_hold_the_table_and_times_lie_apart(table, tmp_path):
     table.save(tmp_path)
     saved = json.loads((tmp_path / "table1.json").read_text())
     assert saved["values"] == table.values
-    assert saved["settings"] == {"guidance": 1.0, "part": "train", "lines": 12, "seeds": [0, 1]}
+    canvas = {"width": 1200, "height": 120, "scale": 5.0, "pen": 2.0}
+    assert saved["settings"] == {"guidance": 1.0, "part": "train", "lines": 12, "seeds": [0, 1], "canvas": canvas}
+    assert saved["notes"] == table.notes
     assert "seconds" not in saved
     assert json.loads((tmp_path / "timings.json").read_text())["seconds a line"] == table.seconds
     [head, first, *_] = [line.split(",") for line in (tmp_path / "table1.csv").read_text().splitlines()]
@@ -99,6 +109,7 @@ def test_the_text_has_means_spreads_and_the_papers_numbers():
     values = {
         "distance": [1.0, 3.0],
         "kernel distance": [0.001, 0.001],
+        "kernel distance deviation": [0.002, 0.002],
         "Geometry Score": [0.0, 0.002],
         "error rate": [0.5, 0.5],
         "style": [None, None],
@@ -108,7 +119,18 @@ def test_the_text_has_means_spreads_and_the_papers_numbers():
     assert head.split()[0] == "FID"
     assert row.split("  ")[0] == "model (Eq. 12)"
     cells = [cell.strip() for cell in row.split("  ")[1:] if cell.strip()]
-    assert cells == ["2.00 ± 1.41", "1.00 ± 0.00", "1.00 ± 1.41", "50.0 ± 0.0", "-", "0.60 ± 0.14", "7.10", "3.30"]
+    assert cells == ["2.00 ± 1.41", "1.00 ± 0.00", "2.00 ± 0.00", "1.00 ± 1.41", "50.0 ± 0.0", "-", "0.60 ± 0.14", "7.10", "3.30"]
+
+
+def test_worse_is_what_differs_by_more_than_chance_seed_by_seed():
+    base = {"distance": [1.0, 5.0, 9.0], "kernel distance": [1.0, 2.0, 3.0], "kernel distance deviation": [1.0, 1.0, 1.0]}
+    base |= {"Geometry Score": [1.0, 1.0, 1.0], "error rate": [0.1, 0.2, 0.3], "style": [0.5, None, 0.6]}
+    other = {"distance": [2.0, 6.1, 9.9], "kernel distance": [3.0, 1.0, 2.5], "kernel distance deviation": [9.0, 9.0, 9.0]}
+    other |= {"Geometry Score": [0.5, 0.5, 0.4], "error rate": [0.1, 0.2, 0.3], "style": [0.2, 0.1, 0.31]}
+    table = Table("FID", {"seeds": [0, 1, 2]}, {"base": base, "other": other})
+    assert table.worse("other", "base") == ["FID", "hand found within 10 %"]  # though FID differs by far more from seed to seed
+    assert table.worse("base", "other") == ["Geometry Score x 1000"]
+    assert Table("FID", {"seeds": [0]}, table.values).worse("other", "base") is None
 
 
 def test_a_part_whose_others_have_too_few_forms_is_refused(dataset, features, reader):
