@@ -1,1 +1,1 @@
-"""Measuring what was written: whether it can be read."""
+"""Measuring what was written: whether it can be read, how far it is from real ink, in whose hand it seems to be."""
