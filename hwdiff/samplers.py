@@ -24,6 +24,8 @@ def schedule(steps=STEPS, spacing="log-snr"):
     """
     if steps < 1:
         raise HwdiffError(f"steps = {steps}: must be at least 1")
+    if spacing not in SPACINGS:
+        raise HwdiffError(f"spacing: no such spacing as {spacing!r}; choose one of {', '.join(SPACINGS)}")
     published = alpha_bars()
     if steps == STEPS:
         return published
@@ -35,11 +37,9 @@ def schedule(steps=STEPS, spacing="log-snr"):
         t = 1 + (STEPS - 1) * place
         before = t.floor().long().clamp(max=STEPS - 1)
         levels = torch.sigmoid(torch.lerp(torch.logit(published[before]), torch.logit(published[before + 1]), t - before))
-    elif spacing == "karras":
+    else:
         low, high = (((1 - level) / level).sqrt() ** (1 / 7) for level in (clean, noisy))
         levels = 1 / (1 + torch.lerp(low, high, place) ** 14)
-    else:
-        raise HwdiffError(f"spacing: no such spacing as {spacing!r}; choose one of {', '.join(SPACINGS)}")
     return torch.cat((published[:1], levels))
 
 

@@ -64,7 +64,7 @@ def eq12_deviation(deviation, steps):
 @pytest.mark.parametrize("steps", [60, 200])
 def test_the_samplers_reach_a_known_distribution(name, steps):
     offsets, _ = run(samplers.SAMPLERS[name], gaussian_network(0.7, 0.4), steps)
-    expected = eq12_deviation(0.4, steps) if name.startswith("eq12") else 0.4
+    expected = eq12_deviation(0.4, steps) if name.startswith("eq12") or name == "fast" else 0.4
     assert offsets.mean().item() == pytest.approx(0.7, abs=0.06)
     assert offsets.std().item() == pytest.approx(expected, abs=0.035)
 
@@ -93,7 +93,7 @@ def test_schedules_keep_the_published_ends():
     assert torch.equal(samplers.schedule(60), published)
     assert samplers.schedule(1).tolist() == pytest.approx([1, published[-1].item()])
     with pytest.raises(HwdiffError, match="no such spacing as 'even'"):
-        samplers.schedule(5, "even")
+        samplers.schedule(60, "even")
 
 
 def test_schedules_are_even_in_what_they_say():
