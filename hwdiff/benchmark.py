@@ -3,12 +3,16 @@
 import time
 from itertools import islice
 
+import gudhi
 import numpy as np
 import torch
+from scipy.spatial.distance import cdist
 
 from hwdiff import diffusion, recipes, training
 from hwdiff.data.batches import Lines
 from hwdiff.data.excerpts import Excerpts
+from hwdiff.evaluation import geometry
+from hwdiff.evaluation.table1 import PAPER_LINES, points
 from hwdiff.model.style import FEATURES
 from hwdiff.model.writer import DiffusionWriter
 from hwdiff.samplers import sample_eq12, schedule
@@ -99,8 +103,33 @@ class _RandomStyle:
         return self.half(indices).float()
 
 
+def geometry_seconds(X, sets, plain_sets=3):
+    """Seconds a set of landmarks that the Geometry Score of the points X (N, d) takes: (ours over `sets` on all cores, the plain way over a few)."""
+    start = time.perf_counter()
+    geometry.mrlt(X, n=sets, landmarks=min(geometry.LANDMARKS, len(X)))
+    ours = (time.perf_counter() - start) / sets
+    start = time.perf_counter()
+    for seed in range(plain_sets):
+        _plain_living_times(X, seed)
+    return ours, (time.perf_counter() - start) / plain_sets
+
+
+def _plain_living_times(X, seed):
+    """As the score's authors do it: each set's distances anew, all of them sorted and handed to GUDHI."""
+    X = X.astype(np.float64)
+    landmarks = np.random.default_rng(seed).choice(len(X), min(geometry.LANDMARKS, len(X)))
+    table = cdist(X, X[landmarks])
+    neighbours = [[(landmark, row[landmark]) for landmark in np.argsort(row)] for row in table]
+    complex_ = gudhi.WitnessComplex(nearest_landmark_table=neighbours)
+    tree = complex_.create_simplex_tree(max_alpha_square=geometry.default_gamma(len(X)) * table.max(), limit_dimension=geometry.CORNERS - 1)
+    tree.compute_persistence(homology_coeff_field=2, persistence_dim_max=False)
+
+
 def benchmark(dataset, device):
-    """Measure the machine, sampling and training; yields (what, seconds, operations a second, share of the matrix-product rate)."""
+    """Measure the machine, sampling, training and the Geometry Score.
+
+    Yields (what, seconds, operations a second, share of the matrix-product rate), None where there is none.
+    """
     fp32, bf16 = (matrix_product_rate(dtype, device) for dtype in (torch.float32, torch.bfloat16))
     yield "matrix product, fp32", None, fp32, None
     yield "matrix product, bf16", None, bf16, None
@@ -111,3 +140,7 @@ def benchmark(dataset, device):
         if precision == "fp32" or bf16 > fp32:
             seconds, rate = training_rate(dataset, recipes.preset("paper", padding="bucket", precision=precision), device)
             yield f"training step, batch 96, {precision}, counted without padding", seconds, rate, rate / limit
+    cloud = points([dataset.ink(index) for index in range(min(PAPER_LINES, len(dataset)))])
+    ours, plain = geometry_seconds(cloud, geometry.REPETITIONS)
+    yield f"Geometry Score of {len(cloud)} lines, a set of landmarks", ours, None, None
+    yield f"the same the plain way ({plain / ours:.1f} times as long)", plain, None, None

@@ -160,9 +160,20 @@ def evaluate(
 
     Real lines, lines written by Eq. 12, by Eq. 9 and by the sampler `fast`, and real lines spoilt, each against real lines.
     """
-    bench = _Bench(data, model, part, lines, style_encoder, reader, device, inception_weights, guidance)
-    rows = {"model (Eq. 12)": ("eq12", None), "ablation (Eq. 9)": ("eq9", None), "fast": ("fast", None)}
-    bench.finish(bench.table(rows, seeds, repetitions, canvases=True), out)
+    from hwdiff.evaluation.bench import TABLE1_ROWS, Bench
+
+    bench = Bench(data, model, part.value, lines, style_encoder, reader, inception_weights, guidance, device)
+    _finish(bench, _measure(bench, TABLE1_ROWS, seeds, repetitions, True, out), out)
+
+
+def _measure(bench, rows, seeds, repetitions, canvases, out):
+    from hwdiff.evaluation.frechet import FID_ADVICE
+    from hwdiff.runs import Progress
+
+    if not bench.inception_weights:
+        print(f"distances are taken on MobileNetV2 features and are no FID: {FID_ADVICE}")
+    with Progress(f"evaluating on {bench.part}", seeds * (len(rows) + 2), unit="rows") as progress:
+        return bench.table(rows, seeds, repetitions, canvases, out, lambda row: progress.update())
 
 
 @command
@@ -187,7 +198,8 @@ def compare_samplers(
 
     All measures of Table 1 for each; then which are worse than Eq. 12 with 60 calls, and the fewest calls that are not.
     """
-    from hwdiff.samplers import SAMPLERS, STEPS, schedule
+    from hwdiff.evaluation.bench import BASE, Bench, fewest_calls, sampler_rows
+    from hwdiff.samplers import SAMPLERS
 
     samplers, counts, spacings = ([word.strip() for word in words.split(",")] for words in (sampler, steps, spacing))
     if not all(count.isdigit() for count in counts):
@@ -195,87 +207,23 @@ def compare_samplers(
     unknown = [name for name in samplers if name not in SAMPLERS]
     if unknown:
         raise HwdiffError(f"--sampler {sampler}: no such sampler as {unknown[0]!r}; choose of {', '.join(SAMPLERS)}")
-    best = f"eq12, {STEPS} calls"
-    rows, calls = {best: ("eq12", schedule())}, {best: STEPS}
-    for name in samplers:
-        for count in map(int, counts):
-            for space in ("",) if count == STEPS else spacings:
-                row = f"{name}, {count} calls{space and ', ' + space}"
-                rows[row], calls[row] = (name, schedule(count, space or "log-snr")), count
-    bench = _Bench(data, model, part, lines, style_encoder, reader, device, inception_weights, guidance)
-    table = bench.table(rows, seeds, repetitions, canvases=False)
-    bench.finish(table, out)
-    worse = {row: table.worse(row, best) for row in rows if row != best}
-    print(f"worse than {best}, by twice the standard error of the difference:")
+    rows = sampler_rows(samplers, list(map(int, counts)), spacings)
+    bench = Bench(data, model, part.value, lines, style_encoder, reader, inception_weights, guidance, device)
+    table = _measure(bench, rows, seeds, repetitions, False, out)
+    _finish(bench, table, out)
+    worse, fewest = fewest_calls(table)
+    print(f"worse than {BASE}, by twice the standard error of the difference:")
     for row, found in worse.items():
         print(f"  {row:28}  {'cannot be told from one seed' if found is None else ', '.join(found) or 'in nothing'}")
-    good = [row for row, found in worse.items() if found == []]
-    if good:
-        fewest = min(calls[row] for row in good)
-        print(f"fewest calls that are worse in nothing: {'; '.join(row for row in good if calls[row] == fewest)}")
+    if fewest:
+        print(f"fewest calls that are worse in nothing: {'; '.join(fewest)}")
 
 
-class _Bench:
-    """What `evaluate` and `compare-samplers` have in common: everything loaded, checked before the first line is written."""
-
-    def __init__(self, data, model, part, lines, style_encoder, reader, device, inception_weights, guidance):
-        from hwdiff.checkpoint import load_model, path_of_model
-        from hwdiff.data.batches import StyleFeatures
-        from hwdiff.data.dataset import Dataset
-        from hwdiff.evaluation.frechet import FID_ADVICE
-        from hwdiff.evaluation.reader import BUNDLED, load_reader
-        from hwdiff.evaluation.table1 import PAPER_LINES, Sets
-        from hwdiff.files import sha256_of
-        from hwdiff.manifest import environment
-        from hwdiff.model.style import load_style_extractor
-        from hwdiff.writing import writing_settings
-
-        self.part, self.dataset, self.network = part.value, Dataset(data), load_model(model, device)
-        self.device = next(self.network.parameters()).device
-        self.lines = lines or min(PAPER_LINES if self.device.type == "cuda" else 60, len(self.dataset.part(self.part)) // 2)
-        Sets.draw(self.dataset, self.part, self.lines, seed=0)  # tells at once, not after minutes, when there are too few lines
-        self.reader = load_reader(reader or BUNDLED, self.device)
-        self.features = StyleFeatures(self.dataset, load_style_extractor(style_encoder, self.device))
-        self.inception_weights = inception_weights
-        if not inception_weights:
-            print(f"distances are taken on MobileNetV2 features and are no FID: {FID_ADVICE}")
-        writing = writing_settings(self.network)
-        self.guidance = writing["guidance"] if guidance is None else guidance
-        self.settings = {
-            "dataset": {"content": self.dataset.content, "parameters": self.dataset.manifest["parameters"]},
-            "model": {"file": str(model), "sha256": sha256_of(path_of_model(model)), "step": self.network.info.get("step")},
-            "writing": {**writing, "guidance": self.guidance},
-            "reader": sha256_of(reader or BUNDLED),
-            "style encoder": self.features.extractor.identity,
-            "environment": environment(self.device),
-        }
-
-    def table(self, rows, seeds, repetitions, canvases):
-        from functools import partial
-
-        from hwdiff.evaluation.generation import written_anew
-        from hwdiff.evaluation.geometry import LANDMARKS
-        from hwdiff.evaluation.table1 import Measures, table1
-        from hwdiff.runs import Progress
-        from hwdiff.samplers import levels
-
-        walks = {row: (sampler, levels(sampler) if steps is None else steps) for row, (sampler, steps) in rows.items()}
-        settings = {**self.settings, "rows": {row: {"sampler": sampler, "levels": steps.tolist()} for row, (sampler, steps) in walks.items()}}
-        writers = {
-            row: partial(written_anew, self.network, self.dataset, self.features, sampler=sampler, steps=steps, guidance=self.guidance)
-            for row, (sampler, steps) in walks.items()
-        }
-        with Progress(f"evaluating on {self.part}", seeds * (len(rows) + 2), unit="rows") as progress:
-            landmarks = min(LANDMARKS, self.lines // 2)
-            measures = Measures(self.dataset, self.part, self.features, self.reader, self.inception_weights, landmarks, repetitions)
-            return table1(measures, self.part, self.lines, range(seeds), writers, settings, canvases, lambda row: progress.update())
-
-    def finish(self, table, out):
-        print(f"part {self.part}, two sets of {self.lines} lines, {len(table.settings['seeds'])} seeds, guidance {self.guidance:g}")
-        print(table.text())
-        if out:
-            table.save(out)
-            print(f"wrote {out / 'table1.csv'}, table1.json and timings.json")
+def _finish(bench, table, out):
+    print(f"part {bench.part}, two sets of {bench.lines} lines, {len(table.settings['seeds'])} seeds, guidance {bench.guidance:g}")
+    print(table.text())
+    if out:
+        print(f"wrote {out / 'table1.csv'}, table1.json and timings.json")
 
 
 @command

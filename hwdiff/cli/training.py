@@ -282,8 +282,9 @@ def benchmark(
     from hwdiff.data.dataset import Dataset
 
     for what, seconds, rate, share in measure(Dataset(data), find_device(device)):
-        duration = "" if seconds is None else f"{seconds:.2f} s"
-        print(f"{what:62} {duration:>9} {rate / 1e9:9.1f} GFLOP/s {'' if share is None else format(share, '5.0%')}")
+        duration = "" if seconds is None else f"{seconds:.3f} s"
+        speed = "" if rate is None else f"{rate / 1e9:9.1f} GFLOP/s {'' if share is None else format(share, '5.0%')}"
+        print(f"{what:62} {duration:>9} {speed}".rstrip())
 
 
 @command

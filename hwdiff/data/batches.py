@@ -43,7 +43,7 @@ class StyleFeatures:
     def __init__(self, dataset, extractor, folder=None, line_images=None):
         self.dataset, self.extractor = dataset, extractor
         self.line_image = dataset.line_image if line_images is None else line_images.__getitem__
-        self.device = next(extractor.parameters()).device
+        self.device = extractor.device
         name = f"{dataset.path.stem}.style-{dataset.content[:8]}-{images.DRAWING}-{extractor.fingerprint[:8]}.npy"
         self.path = path = Path(folder or dataset.path.parent) / name
         record = np.dtype([("computed", "?"), ("features", "f2", (14, 1280))])
@@ -69,8 +69,7 @@ class StyleFeatures:
 
         stop: a `Stop`; what is done by then is kept.
         """
-        at_once = 64 if self.device.type == "cuda" else 2  # on a CPU larger batches fall out of its cache
-        missing = self.missing(indices)
+        missing, at_once = self.missing(indices), self.extractor.at_once
         for start in range(0, len(missing), at_once):
             if stop and stop.reason:
                 break

@@ -106,13 +106,12 @@ def mobilenet_features(pictures, extractor, progress=None):
     extractor: a `StyleExtractor`. Pictures are resized to height 96 with antialiasing, and padded with white or cut to a width of 1400.
     progress(count): pictures done since the last call.
     """
-    pictures, device, found = as_pictures(pictures), next(extractor.parameters()).device, []
-    at_once = 64 if device.type == "cuda" else 2  # on a CPU larger batches fall out of its cache
+    pictures, at_once, found = as_pictures(pictures), extractor.at_once, []
     for start in range(0, len(pictures), at_once):
         resized = [_resize(picture, images.scaled_width(picture.shape), images.HEIGHT) for picture in pictures[start : start + at_once]]
         padded = np.stack([images.pad_to_width(picture[:, : images.MAX_WIDTH]) for picture in resized])
         with torch.inference_mode():
-            found.append(extractor(torch.from_numpy(padded).to(device)).mean(dim=1).double().cpu().numpy())
+            found.append(extractor(torch.from_numpy(padded).to(extractor.device)).mean(dim=1).double().cpu().numpy())
         if progress:
             progress(len(padded))
     return np.concatenate(found)

@@ -3,10 +3,12 @@
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from scipy.linalg import cholesky, solve_triangular
 
 from hwdiff.data import images
 from hwdiff.errors import HwdiffError
+from hwdiff.model.style import FEATURES
 
 DIRECTIONS = 64
 SHRINKAGE = 1.0  # of the covariance within forms towards a multiple of the identity: far fewer lines than features are known
@@ -30,14 +32,18 @@ def line_features(inks, extractor):
 
     extractor: a `StyleExtractor`. What is too long for its image is cut off; an ink without extent is a blank one.
     """
-    found = []
-    for ink in inks:
-        try:
-            image = ink.line_image()[:, : images.MAX_WIDTH]
-        except HwdiffError:
-            image = np.full((images.HEIGHT, 1), 255, dtype=np.uint8)
-        found.append(extractor.of_line(images.pad_to_width(image)).float().cpu().numpy())
-    return np.stack(found) if found else np.zeros((0, 14, 1280), dtype=np.float32)
+    found = [np.zeros((0, *FEATURES), dtype=np.float32)]
+    for start in range(0, len(inks), extractor.at_once):
+        pixels = np.stack([images.pad_to_width(_line_image(ink)) for ink in inks[start : start + extractor.at_once]])
+        found.append(extractor(torch.from_numpy(pixels).to(extractor.device)).float().cpu().numpy())
+    return np.concatenate(found)
+
+
+def _line_image(ink):
+    try:
+        return ink.line_image()[:, : images.MAX_WIDTH]
+    except HwdiffError:
+        return np.full((images.HEIGHT, 1), 255, dtype=np.uint8)
 
 
 def descriptors(features):

@@ -17,7 +17,7 @@ from hwdiff.data.dataset import style_lines
 from hwdiff.errors import HwdiffError
 from hwdiff.evaluation import geometry
 from hwdiff.evaluation.corruption import with_jitter
-from hwdiff.evaluation.frechet import Canvas, frechet_distance, inception_features, kernel_distance, load_inception, mobilenet_features
+from hwdiff.evaluation.frechet import INCEPTION_URL, Canvas, frechet_distance, inception_features, kernel_distance, load_inception, mobilenet_features
 from hwdiff.evaluation.legibility import legibility
 from hwdiff.evaluation.style import Hands, line_features, retrieve
 from hwdiff.files import replacing
@@ -176,6 +176,7 @@ class Measures:
         self.inception = load_inception(None if weights == "download" else weights, features.device) if weights else None
         self.landmarks, self.repetitions = landmarks, repetitions
         self.distance = "FID" if weights else "Fréchet distance (MobileNetV2)"
+        self.weights = "Inception, " + INCEPTION_URL.rsplit("/", 1)[1] if weights else "MobileNetV2 of the style features"
         self.hands = self._learn_hands(part)
 
     def _learn_hands(self, part):
@@ -204,6 +205,21 @@ class Measures:
         if seen:
             notes.append(f"the reader was trained on {100 * seen:.0f} % of these real lines: its errors on them are too few")
         return notes
+
+    def settings(self, count):
+        """What the measures of sets of `count` lines depend on besides their arguments, in JSON types."""
+        return {
+            "canvas": asdict(Canvas()),
+            "picture features": self.weights,
+            "Geometry Score": {
+                "landmarks": self.landmarks,
+                "repetitions": self.repetitions,
+                "gamma": geometry.default_gamma(count),
+                "i_max": geometry.I_MAX,
+                "points a line": FULL_LENGTH,
+            },
+            "hands": {"forms": HANDS_FORMS, "lines a form": KNOWN_A_FORM, "found within": FOUND_WITHIN},
+        }
 
     def picture_features(self, inks, canvas):
         pictures = np.stack([canvas.draw(ink) for ink in inks])
@@ -259,18 +275,20 @@ def points(inks):
     return np.concatenate((offsets, pen_up[..., None]), axis=2).reshape(len(inks), -1)
 
 
-def table1(measures, part, count, seeds, writers, settings=None, canvases=True, progress=None):
+def table1(measures, part, count, seeds, writers, settings=None, canvases=True, folder=None, progress=None):
     """Measure real lines, spoilt ones and written ones against real lines.
 
     measures: `Measures`.   part: of the dataset.   count: lines of each of both sets.   seeds: a list; each draws its own sets and noise.
     writers: {row: function(indices, seed) that returns a list of `Ink`}, line i written with seed + i.   settings: what is noted with the table.
-    canvases: also measure the first seed's distance on other CANVASES.   progress(row): what was done since the last call.
+    canvases: also measure the first seed's distance on other CANVASES.   folder: where the table is saved after each seed, None for nowhere.
+    progress(row): what was done since the last call.
     Returns a `Table`. Raises HwdiffError when the part is too small.
     """
     dataset = measures.dataset
-    chosen = {"part": part, "lines": count, "seeds": list(seeds), "canvas": asdict(Canvas())}
-    table = Table(measures.distance, {**(settings or {}), **chosen}, notes=measures.notes(part, count))
-    for seed in seeds:
+    chosen = {"part": part, "lines": count, "seeds": [], **measures.settings(count), "jitter of the spoilt lines": JITTER}
+    notes = measures.notes(part, count)
+    table = Table(measures.distance, {**(settings or {}), **chosen}, notes=notes)
+    for number, seed in enumerate(seeds):
         sets = Sets.draw(dataset, part, count, seed)
         first, second = ([dataset.ink(index).trimmed() for index in some] for some in (sets.first, sets.second))
         reference = measures.reference(first, sets, seed)
@@ -280,7 +298,7 @@ def table1(measures, part, count, seeds, writers, settings=None, canvases=True, 
             if row == GROUND_TRUTH:
                 inks = second
             elif row == SPOILT:
-                inks = [with_jitter(ink, JITTER, seed=(seed, number)) for number, ink in enumerate(second)]
+                inks = [with_jitter(ink, JITTER, seed=(seed, place)) for place, ink in enumerate(second)]
             else:
                 start = time.perf_counter()
                 # Line i of one seed must not be written as line i + 1 of the one before.
@@ -291,13 +309,17 @@ def table1(measures, part, count, seeds, writers, settings=None, canvases=True, 
             rows[row] = inks
             if progress:
                 progress(row)
-        if canvases and seed == seeds[0]:
+        if canvases and number == 0:
             for name, canvas in CANVASES.items():
                 against = measures.picture_features(first, canvas)
                 table.canvases[name] = {row: frechet_distance(against, measures.picture_features(inks, canvas)) for row, inks in rows.items()}
-    beyond = max(max(values["share beyond i_max"]) for values in table.values.values())
-    if beyond:
-        table.notes.append(
-            f"up to {100 * beyond:.1f} % of the living times lie at or above i_max = {geometry.I_MAX} holes, which the Geometry Score leaves out"
-        )
+        table.settings["seeds"].append(seed)
+        beyond = max(max(values["share beyond i_max"]) for values in table.values.values())
+        if beyond:
+            lost = (
+                f"up to {100 * beyond:.1f} % of the living times lie at or above i_max = {geometry.I_MAX} holes, which the Geometry Score leaves out"
+            )
+            table.notes = [*notes, lost]
+        if folder:
+            table.save(folder)
     return table

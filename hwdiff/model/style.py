@@ -46,6 +46,16 @@ class StyleExtractor(nn.Module):
         """What a checkpoint records of the weights that it was trained with: {"name", "padding", "fingerprint"}."""
         return {"name": self.name, "padding": self.padding, "fingerprint": self.fingerprint}
 
+    @property
+    def device(self):
+        """Where its weights are."""
+        return next(self.parameters()).device
+
+    @property
+    def at_once(self):
+        """How many images it is best given at a time: on a CPU larger batches fall out of its cache."""
+        return 64 if self.device.type == "cuda" else 2
+
     def train(self, mode=True):
         """Stays in eval mode: the network is frozen, its batch norms with it."""
         return super().train(False)
@@ -71,8 +81,7 @@ class StyleExtractor(nn.Module):
 
     def of_line(self, line):
         """Features of a line image as it is, (96, W) uint8: (S, 1280) float32 on the CPU, S = 14 where it was padded to 1400 pixels."""
-        device = next(self.parameters()).device
-        return self(torch.from_numpy(line)[None].to(device))[0].cpu()
+        return self(torch.from_numpy(line)[None].to(self.device))[0].cpu()
 
 
 def _pad_right_bottom(convolution, arguments):

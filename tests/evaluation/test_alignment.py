@@ -2,7 +2,10 @@ import numpy as np
 import pytest
 
 from hwdiff import HwdiffError
-from hwdiff.evaluation.alignment import Alignment, align, alignment_of, relations
+from hwdiff.data.dataset import style_lines
+from hwdiff.evaluation import alignment as module
+from hwdiff.evaluation.alignment import Alignment, align, aligned_anew, alignment_of, relations
+from hwdiff.evaluation.legibility import legibility
 from hwdiff.ink import Ink
 from hwdiff.writing import sample
 
@@ -72,6 +75,20 @@ def test_ink_is_the_same_whether_aligned_or_not(network):
     assert align(network, "a text", seed=3, steps=1, sampler="ddim")[1] is not None
     with pytest.raises(HwdiffError, match="block = 9: the network has 3 blocks"):
         align(network, "a text", block=9, steps=1)
+
+
+def test_lines_are_written_anew_in_the_style_of_others_of_their_form(network, dataset, features, reader):
+    options, told = {"sampler": "ddim", "steps": 4}, []
+    rows = aligned_anew(network, dataset, features, [2, 5], reader, seed=7, progress=told.append, **options)
+    style = features[style_lines(dataset.forms)[[5]]]
+    ink, aligned = align(network, str(dataset.texts[5]), style=style[0], seed=8, **options)
+    assert rows[1] == (aligned.scores, legibility([ink], reader, resamples=0).cer.value)
+    assert told == [1, 1]
+
+
+def test_a_line_without_ink_is_none(network, dataset, features, reader, monkeypatch):
+    monkeypatch.setattr(module, "align", lambda *arguments, **options: (Ink(np.zeros((0, 2)), []), None))
+    assert aligned_anew(network, dataset, features, [0], reader) == [None]
 
 
 def test_relations_are_rank_correlations():

@@ -35,7 +35,7 @@ def test_evaluate_makes_the_table(data, tmp_path):
     assert "none.pth: cannot be read" in result.output
     result = hwdiff("evaluate", "--data", data, *options, "--reader", tmp_path / "none.safetensors")
     assert result.exit_code == 1
-    assert "error: " in result.output
+    assert f"{tmp_path / 'none.safetensors'}: " in result.output
     result = hwdiff("evaluate", "--data", data, "--lines", 5000)
     assert result.exit_code == 1
     assert "two sets of 5000 lines of the part train" in result.output

@@ -44,7 +44,7 @@ def test_lines_become_points_of_one_space():
 
 
 @pytest.fixture(scope="module")
-def table(measures, written):
+def table(measures, written, tmp_path_factory):
     """Real lines handed over as what was written: once the right ones, once those of other hands."""
 
     def copied(indices, seed):
@@ -54,7 +54,8 @@ def table(measures, written):
         generator = np.random.default_rng(seed)
         return [Ink(generator.normal(size=(40, 2)), np.arange(40) == 0, str(written.texts[index])) for index in indices]
 
-    return table1(measures, "train", 12, [0, 1], {"copied": copied, "scribbled": scribbled}, {"guidance": 1.0})
+    rows = {"copied": copied, "scribbled": scribbled}
+    return table1(measures, "train", 12, [0, 1], rows, {"guidance": 1.0}, folder=tmp_path_factory.mktemp("table"))
 
 
 def test_every_measure_moves_the_way_it_should(table):
@@ -95,7 +96,9 @@ def test_the_files_hold_the_table_and_times_lie_apart(table, tmp_path):
     saved = json.loads((tmp_path / "table1.json").read_text())
     assert saved["values"] == table.values
     canvas = {"width": 1200, "height": 120, "scale": 5.0, "pen": 2.0}
-    assert saved["settings"] == {"guidance": 1.0, "part": "train", "lines": 12, "seeds": [0, 1], "canvas": canvas}
+    settings = {"guidance": 1.0, "part": "train", "lines": 12, "seeds": [0, 1], "canvas": canvas}
+    assert {key: saved["settings"][key] for key in settings} == settings
+    assert saved["settings"]["Geometry Score"] == {"landmarks": 8, "repetitions": 20, "gamma": 12 / 640_000, "i_max": 100, "points a line": 488}
     assert saved["notes"] == table.notes
     assert "seconds" not in saved
     assert json.loads((tmp_path / "timings.json").read_text())["seconds a line"] == table.seconds
@@ -103,6 +106,19 @@ def test_the_files_hold_the_table_and_times_lie_apart(table, tmp_path):
     assert first[0] == GROUND_TRUTH
     assert float(first[head.index("error rate; mean")]) == pytest.approx(np.mean(table.values[GROUND_TRUTH]["error rate"]), rel=1e-5)
     assert float(first[head.index("error rate; sd")]) == pytest.approx(np.std(table.values[GROUND_TRUTH]["error rate"], ddof=1), rel=1e-5)
+
+
+def test_a_table_that_is_cut_short_keeps_the_seeds_that_are_done(measures, written, tmp_path):
+    def fails_later(indices, seed):
+        if seed:
+            raise KeyboardInterrupt
+        return [written.ink(index) for index in indices]
+
+    with pytest.raises(KeyboardInterrupt):
+        table1(measures, "train", 8, [0, 1], {"row": fails_later}, canvases=False, folder=tmp_path)
+    saved = json.loads((tmp_path / "table1.json").read_text())
+    assert saved["settings"]["seeds"] == [0]
+    assert [len(values["distance"]) for values in saved["values"].values()] == [1, 1, 1]
 
 
 def test_the_text_has_means_spreads_and_the_papers_numbers():
