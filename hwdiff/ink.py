@@ -110,7 +110,7 @@ class Ink:
 
     def to_svg(self):
         """The line as an SVG document: one path, a subpath for each stroke."""
-        placed, (width, height) = self._placed()
+        placed, (width, height) = self.placed()
         # A dot is a subpath of no length, which round caps make visible.
         drawable = [stroke if len(stroke) > 1 else np.repeat(stroke, 2, axis=0) for stroke in placed]
         path = " ".join("M" + " L".join(f"{x:.3f} {y:.3f}" for x, y in stroke) for stroke in drawable)
@@ -129,7 +129,7 @@ class Ink:
 
         points: draw only so many of its first points, in the same frame.
         """
-        placed, size = self._placed()
+        placed, size = self.placed()
         scale = min(pixels_per_unit, MAX_SIDE / size.max())
         width, height = np.ceil(size * scale).astype(int)
         if points is not None:

@@ -24,6 +24,16 @@ class Styles(dict):
         raise HwdiffError(f"style: no such style as {name!r}; choose one of {', '.join(self)}, or give a picture of a line of handwriting")
 
 
+def mixed(styles, weights):
+    """A style between several: the sum of `styles`, a list of (S, 1280), each times its weight (Fig. 5 of Luhman & Luhman 2020 has two).
+
+    Raises HwdiffError when there is not one weight for each, or they do not add up to 1.
+    """
+    if len(styles) != len(weights) or abs(sum(weights) - 1) > 1e-6:
+        raise HwdiffError(f"styles: weights {[float(weight) for weight in weights]} for {len(styles)} styles; one for each is needed, adding up to 1")
+    return sum(float(weight) * style for style, weight in zip(styles, weights, strict=True))
+
+
 def save_styles(path, styles, **info):
     """Write styles, {name: (14, 1280)}, to the safetensors file `path`, whole or not at all. info: what else its header tells, in JSON types."""
     with replacing(path) as temporary:

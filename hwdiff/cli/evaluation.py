@@ -173,7 +173,7 @@ def _measure(bench, rows, seeds, repetitions, canvases, out):
     if not bench.inception_weights:
         print(f"distances are taken on MobileNetV2 features and are no FID: {FID_ADVICE}")
     with Progress(f"evaluating on {bench.part}", seeds * (len(rows) + 2), unit="rows") as progress:
-        return bench.table(rows, seeds, repetitions, canvases, out, lambda row: progress.update())
+        return bench.table(rows, range(seeds), repetitions, canvases, out, lambda row: progress.update())
 
 
 @command

@@ -224,7 +224,7 @@ class Dataset:
 
         The first offset always counts as a pen-up move, as in the authors' data.
         """
-        offsets, pen_up = strokes.merge(*self._recorded(index))
+        offsets, pen_up = strokes.merge(*self.recorded(index))
         pen_up[0] = True
         return (offsets / strokes.scale_of(offsets)).astype(np.float32), pen_up
 
@@ -249,5 +249,5 @@ class Dataset:
         if end > start:
             pixels = np.frombuffer(zlib.decompress(self._images[start:end].tobytes()), dtype=np.uint8)
             return pixels.reshape(images.HEIGHT, -1)
-        offsets, pen_up, _ = self._recorded(index)
+        offsets, pen_up, _ = self.recorded(index)
         return images.normalise(images.draw_line(drawable_strokes(offsets, pen_up)), str(self.ids[index]))

@@ -9,7 +9,7 @@ from hwdiff.errors import HwdiffError
 from hwdiff.evaluation.generation import styles_of
 from hwdiff.evaluation.legibility import legibility
 from hwdiff.evaluation.reader import load_reader
-from hwdiff.writing import sample
+from hwdiff.trace import trace
 
 SEEN = 0.25  # share of a cell's attention that makes it part of a character
 LATE = 0.5  # the share of the steps, the last ones, of which the attention is taken: before, there is only noise to be looked at from
@@ -64,6 +64,10 @@ class Alignment:
         mine = self.weights >= SEEN
         mine[np.arange(len(mine)), self.weights.argmax(axis=1)] = True
         return mine
+
+    def owners(self, count):
+        """The character that each of the first `count` points belongs to, that with the largest share of its cell: (count,) int."""
+        return np.repeat(self.weights.argmax(axis=1), self.points)[:count]
 
     def table(self):
         """A row for each character: a list of dictionaries.
@@ -125,21 +129,20 @@ def align(network, text, block=-1, **options):
     block: whose attention is taken, -1 for the last, that of the paper's Fig. 4.   options: of `sample`.
     Returns its `Ink` and `Alignment`, or (ink, None) when nothing was written.
     """
-    seen, steps, length = 0, 0, 0
+    written = trace(network, text, **options)
+    return written.ink, alignment_of_trace(written, block)
 
-    def callback(t, y, pen_up, attention):
-        nonlocal seen, steps, length
-        steps, length = max(steps, t), y.shape[1]
-        if not -len(attention) <= block < len(attention):
-            raise HwdiffError(f"block = {block}: the network has {len(attention)} blocks, 0 is the first and -1 the last")
-        if t <= max(1, LATE * steps):
-            seen = seen + attention[block][0].cpu().numpy()
 
-    [ink] = sample(network, [text], callback=callback, **options)
-    if not len(ink):
-        return ink, None
-    share = seen / np.maximum(np.sum(seen, axis=-1, keepdims=True), 1e-12)
-    return ink, alignment_of(ink, share, length)
+def alignment_of_trace(written, block=-1):
+    """The `Alignment` of a `Trace` by the attention of a block in the later half of the steps; None when nothing was written.
+
+    Raises HwdiffError when there is no such block.
+    """
+    late = [t for t in written.steps if t <= max(1, LATE * written.steps[0])]
+    seen = sum(written.weights(t, block) for t in late)
+    if not len(written.ink):
+        return None
+    return alignment_of(written.ink, seen / np.maximum(seen.sum(axis=-1, keepdims=True), 1e-12), written.length)
 
 
 def aligned_anew(network, dataset, features, indices, reader=None, seed=0, progress=None, **options):

@@ -58,11 +58,16 @@ class Bench:
             "environment": environment(device),
         }
 
-    def table(self, rows=None, seeds=5, repetitions=REPETITIONS, canvases=True, folder=None, progress=None):
+    def measures(self, repetitions=REPETITIONS):
+        """The `Measures` of lines of the part. repetitions: of the Geometry Score."""
+        landmarks = min(LANDMARKS, self.lines // 2)
+        return Measures(self.dataset, self.part, self.features, self.reader, self.inception_weights, landmarks, repetitions)
+
+    def table(self, rows=None, seeds=range(5), repetitions=REPETITIONS, canvases=True, folder=None, progress=None):
         """Measure what samplers write: a `Table`.
 
         rows: {row: (sampler, signal levels, or None for the sampler's own)}, by default those of the paper and "fast".
-        seeds: how many.   repetitions: of the Geometry Score.   canvases, folder, progress: of `table1`.
+        repetitions: of the Geometry Score.   seeds, canvases, folder, progress: of `table1`.
         """
         walks = {row: (sampler, levels(sampler) if steps is None else steps) for row, (sampler, steps) in (rows or TABLE1_ROWS).items()}
         settings = {**self.settings, "rows": {row: {"sampler": sampler, "levels": steps.tolist()} for row, (sampler, steps) in walks.items()}}
@@ -70,9 +75,7 @@ class Bench:
             row: partial(written_anew, self.network, self.dataset, self.features, sampler=sampler, steps=steps, guidance=self.guidance)
             for row, (sampler, steps) in walks.items()
         }
-        landmarks = min(LANDMARKS, self.lines // 2)
-        measures = Measures(self.dataset, self.part, self.features, self.reader, self.inception_weights, landmarks, repetitions)
-        return table1(measures, self.part, self.lines, range(seeds), writers, settings, canvases, folder, progress)
+        return table1(self.measures(repetitions), self.part, self.lines, seeds, writers, settings, canvases, folder, progress)
 
 
 BASE = f"eq12, {STEPS} calls"

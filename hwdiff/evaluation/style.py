@@ -56,6 +56,19 @@ def descriptors(features):
     return np.concatenate((features.mean(axis=1, dtype=np.float64), features.std(axis=1, dtype=np.float64)), axis=1)
 
 
+def place_between(features, first, second):
+    """How far on the way from one hand to another lines lie: (n,), 1 where they are like the lines `first`, 0 where they are like `second`.
+
+    features, first, second: style features (n, S, 1280), (m, S, 1280), (k, S, 1280); measured along the line between the means of both.
+    Raises HwdiffError when there is no way between them.
+    """
+    found, start, end = descriptors(features), descriptors(second).mean(axis=0), descriptors(first).mean(axis=0)
+    way = end - start
+    if not way.any():
+        raise HwdiffError("style: both hands are the same, so nothing lies between them")
+    return (found - start) @ way / (way @ way)
+
+
 @dataclass
 class Hands:
     """Where hands differ: what maps descriptors to directions in which forms lie apart while the lines of a form lie together.

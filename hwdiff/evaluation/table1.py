@@ -111,13 +111,25 @@ class Table:
         rows += ["", *(f"note: {note}" for note in self.notes)] if self.notes else []
         return "\n".join(rows)
 
+    def rows(self):
+        """Mean and standard deviation over the seeds, a list of dictionaries {"row", "<measure>; mean", "<measure>; sd", ...}; NaN without values."""
+        names = {column.key: self.distance if column.key == "distance" else column.key for column in self.columns}
+        rows = []
+        for row, values in self.values.items():
+            numbers = {
+                f"{name}; {part}": number for key, name in names.items() for part, number in zip(("mean", "sd"), _mean_sd(values[key]), strict=True)
+            }
+            rows.append({"row": row, **numbers})
+        return rows
+
     def save(self, folder):
         """Write table1.csv (mean and standard deviation), table1.json (everything but times) and timings.json into `folder`."""
         with replacing(folder / "table1.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
-            writer.writerow(["row", *(f"{self.distance if c.key == 'distance' else c.key}; {part}" for c in self.columns for part in ("mean", "sd"))])
-            for row, values in self.values.items():
-                writer.writerow([row, *(f"{number:.6g}" for column in self.columns for number in _mean_sd(values[column.key]))])
+            for number, row in enumerate(self.rows()):
+                if number == 0:
+                    writer.writerow(row)
+                writer.writerow(value if isinstance(value, str) else f"{value:.6g}" for value in row.values())
         everything = asdict(self)
         times = everything.pop("seconds")
         for name, content in (("table1.json", everything), ("timings.json", {"seconds a line": times})):

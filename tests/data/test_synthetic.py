@@ -82,7 +82,7 @@ def test_what_is_written_is_what_is_asked_for():
 
 def test_lines_can_be_drawn(written):
     for index in range(0, len(written), 16):
-        offsets, pen_up, _ = written._recorded(index)
+        offsets, pen_up, _ = written.recorded(index)
         assert images.draw_line(drawable_strokes(offsets, pen_up)).min() == 0
 
 

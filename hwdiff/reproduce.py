@@ -1,0 +1,342 @@
+"""Runs the notebooks in order by papermill, each into the folder of a run. What has not changed is not run again."""
+
+import ast
+import hashlib
+import json
+import os
+import time
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import papermill
+from nbclient.exceptions import DeadKernelError
+from papermill.engines import NBClientEngine, papermill_engines
+from papermill.exceptions import PapermillException, PapermillExecutionError
+from tqdm import tqdm
+
+from hwdiff.errors import HwdiffError
+from hwdiff.files import replacing, sha256_of
+from hwdiff.run_page import write_manifest, write_page
+from hwdiff.runs import Progress
+from hwdiff.widgets import HEADLESS
+
+PACKAGE = Path(__file__).parent
+NOTEBOOKS = PACKAGE.parent / "notebooks"
+RUNS = PACKAGE.parent / "results" / "runs"
+START_SECONDS = 300  # for a kernel to start: it may be the first to load torch on a busy machine
+PROFILES = {
+    "smoke": {},
+    "paper": {
+        "02_training": {"preset": "paper", "sample_every": 10_000},
+        "03_attention": {"checkpoint": "trained", "lines": 120},
+        "04_style_interpolation": {"checkpoint": "trained", "repeats": 16},
+        "05_evaluation": {"checkpoint": "trained", "lines": 4500, "seeds": 5, "repetitions": 1000},
+        "06_sampling": {"checkpoint": "trained", "texts": 240, "calls": [60, 30, 20, 12, 8, 5]},
+    },
+}
+LIMIT_MINUTES = {"smoke": 30, "paper": 48 * 60}
+DONE, FAILED, STARTED, SKIPPED = "done", "failed", "started", "skipped"
+
+
+@dataclass
+class Notebook:
+    """path.   parameters: {name: default}.   needs: names of those whose files it reads.   keeps: folders of its own from which it goes on."""
+
+    path: Path
+    parameters: dict
+    needs: list
+    keeps: list
+
+    @property
+    def name(self):
+        return self.path.stem
+
+    @classmethod
+    def read(cls, path):
+        """Raises HwdiffError when it is no notebook of the suite."""
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            about = content["metadata"]["hwdiff"]
+            found = papermill.inspect_notebook(str(path))
+            return cls(path, {name: ast.literal_eval(one["default"]) for name, one in found.items()}, about["needs"], about["keeps"])
+        except (OSError, ValueError, KeyError, SyntaxError) as error:
+            raise HwdiffError(f"{path}: not a notebook of the suite ({error}); restore it") from error
+
+    def digest(self):
+        """Of its cells: what it does."""
+        cells = json.loads(self.path.read_text(encoding="utf-8"))["cells"]
+        return _digest([cell["source"] for cell in cells if cell["cell_type"] == "code"])
+
+
+def find_notebooks(folder=NOTEBOOKS):
+    """The notebooks of the suite in order. Raises HwdiffError when there are none: they do not come with an installed package."""
+    found = [Notebook.read(path) for path in sorted(Path(folder).glob("[0-9][0-9]_*.ipynb"))]
+    if not found:
+        raise HwdiffError(f"{folder}: no notebooks; run this in a clone of the project")
+    return found
+
+
+def newest_run(profile, runs=RUNS):
+    """The folder of the newest run of a profile, which is gone on with, or a new one, named after the time."""
+    old = sorted(Path(runs).glob(f"*-{profile}"))
+    return old[-1] if old else Path(runs) / f"{datetime.now():%Y%m%d-%H%M%S}-{profile}"
+
+
+def chosen_parameters(notebooks, profile, given):
+    """{notebook: {parameter: value}}: the notebooks' own, changed by the profile, and then by those given, {name: value}, wherever they occur.
+
+    Raises HwdiffError for a parameter that no notebook has, or a value of another kind than the default's.
+    """
+    if profile not in PROFILES:
+        raise HwdiffError(f"profile: no such profile as {profile!r}; choose one of {', '.join(PROFILES)}")
+    known = sorted({name for notebook in notebooks for name in notebook.parameters} - {"run"})
+    for name in given:
+        if name not in known:
+            raise HwdiffError(f"--param {name}: no notebook has such a parameter; they have {', '.join(known)}")
+    chosen = {}
+    for notebook in notebooks:
+        values = {**notebook.parameters, **PROFILES[profile].get(notebook.name, {})}
+        for name, value in given.items():
+            if name in values:
+                default = notebook.parameters[name]
+                if default is not None and type(value) is not type(default):
+                    raise HwdiffError(f"--param {name}={value}: {type(default).__name__} is needed, as in {default!r}")
+                values[name] = value
+        chosen[notebook.name] = {name: value for name, value in values.items() if name != "run"}
+    return chosen
+
+
+def selected(notebooks, only=None, start=None):
+    """Those of the notebooks that are asked for: the one called `only`, or all from `start` on; numbers such as "03" will do.
+
+    Raises HwdiffError when there is none of that name.
+    """
+    names = [notebook.name for notebook in notebooks]
+    for asked in filter(None, (only, start)):
+        if not any(name == asked or name.split("_")[0] == asked for name in names):
+            raise HwdiffError(f"no such notebook as {asked!r}; choose one of {', '.join(names)}")
+
+    def place(asked):
+        return next(place for place, name in enumerate(names) if name == asked or name.split("_")[0] == asked)
+
+    if only:
+        return [notebooks[place(only)]]
+    return notebooks[place(start) :] if start else notebooks
+
+
+class Reproduction:
+    """A run of the suite in the folder `out`.
+
+    notebooks: from `find_notebooks`.   parameters: from `chosen_parameters`.   minutes: the limit of a stage.   say(line): tells a person.
+    """
+
+    def __init__(self, out, profile, notebooks, parameters, minutes=None, say=print):
+        self.out, self.profile, self.parameters, self.say = Path(out), profile, parameters, say
+        self.notebooks = {notebook.name: notebook for notebook in notebooks}
+        self.minutes = LIMIT_MINUTES[profile] if minutes is None else minutes
+        self.code = code_digest()
+
+    def run(self, wanted):
+        """Run the notebooks `wanted`, and first what they need. Returns the names of those that failed or were skipped."""
+        order = self._with_needs([notebook.name for notebook in wanted])
+        bad = []
+        for number, name in enumerate(order, start=1):
+            missing = [need for need in self._needs(name) if need in bad]
+            if missing:
+                self._record(name, {"status": SKIPPED, "error": f"needs {', '.join(missing)}"})
+                self.say(f"[{number}/{len(order)}] {name}: skipped, it needs {', '.join(missing)}")
+                bad.append(name)
+            elif self.is_up_to_date(name):
+                self.say(f"[{number}/{len(order)}] {name}: up to date")
+            else:
+                self.say(f"[{number}/{len(order)}] {name}")
+                record = self._execute(name)
+                if record["status"] == FAILED:
+                    bad.append(name)
+                    self.say(f"    failed: {record['error']}")
+                else:
+                    self.say(f"    done in {tqdm.format_interval(record['seconds'])}")
+            self._publish_state()
+        return bad
+
+    def _needs(self, name):
+        trained = ["02_training"] if self.parameters[name].get("checkpoint") == "trained" else []
+        return [*self.notebooks[name].needs, *trained]
+
+    def _with_needs(self, names):
+        order = []
+
+        def add(name):
+            for need in self._needs(name):
+                if need not in names and not self.is_up_to_date(need):
+                    add(need)
+            if name not in order:
+                order.append(name)
+
+        for name in names:
+            add(name)
+        return [name for name in self.notebooks if name in order]
+
+    def key(self, name):
+        """Fingerprint of all that a stage depends on: its cells, parameters and files that they name, the package, and what it reads of others."""
+        inputs = {need: self.record(need).get("outputs") for need in self._needs(name)}
+        return _digest([self.notebooks[name].digest(), self.parameters[name], self.inputs(name), self.code, inputs])
+
+    def inputs(self, name):
+        """{path: SHA-256} of the files and folders that the parameters of a stage name."""
+        paths = [Path(value) for value in self.parameters[name].values() if isinstance(value, str) and os.sep in value]
+        return {str(path): tree_digest(path) for path in paths if path.exists()}
+
+    def record(self, name):
+        """What is known of a stage: {"status", "key", "seconds", "outputs": {file: SHA-256}, "error"}, {} of one that was never run."""
+        try:
+            return json.loads(self._record_path(name).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+
+    def is_up_to_date(self, name):
+        """Whether a stage was done with all that it depends on as it is now, and its files are still what it wrote."""
+        record = self.record(name)
+        if record.get("status") != DONE or record.get("key") != self.key(name):
+            return False
+        return all((self.out / file).exists() and sha256_of(self.out / file) == digest for file, digest in record["outputs"].items())
+
+    def _record_path(self, name):
+        return self.out / "stages" / f"{name}.json"
+
+    def _record(self, name, record):
+        with replacing(self._record_path(name)) as path:
+            path.write_text(json.dumps(record, indent=1), encoding="utf-8")
+        return record
+
+    def _execute(self, name):
+        key, before = self.key(name), self.record(name)
+        if before.get("key") != key:
+            self._set_aside(name)
+        self._record(name, {"status": STARTED, "key": key})
+        start = time.perf_counter()
+        error = self._run_notebook(name)
+        record = {"status": FAILED if error else DONE, "key": key, "started": f"{datetime.now().astimezone():%Y-%m-%d %H:%M:%S %z}"}
+        record |= {"seconds": round(time.perf_counter() - start, 1), "inputs": self.inputs(name), "parameters": self.parameters[name]}
+        files = [output["file"] for output in self.outputs(name)] + [f"notebooks/{name}.ipynb"]
+        record["outputs"] = {file: sha256_of(self.out / file) for file in dict.fromkeys(files) if (self.out / file).exists()}
+        if error:
+            record["error"] = error
+        return self._record(name, record)
+
+    def _set_aside(self, name):
+        """What a stage would go on from belongs to other parameters or code: it is kept under another name."""
+        for folder in self.notebooks[name].keeps:
+            if (self.out / folder).exists():
+                number = 1
+                while (self.out / f"{folder}.{number}").exists():
+                    number += 1
+                os.rename(self.out / folder, self.out / f"{folder}.{number}")
+                self.say(f"    {folder} is of other parameters or code: it is kept as {folder}.{number}")
+
+    def _run_notebook(self, name):
+        """Returns what went wrong, one line, or None. The notebook, whole or with its error, comes to lie in notebooks/, its output in logs/."""
+        notebook = self.notebooks[name]
+        partial, log = self.out / "logs" / f".{name}.ipynb", self.out / "logs" / f"{name}.log"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        (self.out / "notebooks").mkdir(exist_ok=True)
+        # Relative, so that the executed notebook tells nothing of the machine's folders.
+        run = os.path.relpath(self.out.resolve(), notebook.path.parent.resolve())
+        os.environ[HEADLESS] = "1"
+        error = None
+        try:
+            with open(log, "w", encoding="utf-8") as file, Progress(name, unit="cells") as progress:
+                papermill.execute_notebook(
+                    notebook.path,
+                    partial,
+                    {**self.parameters[name], "run": run},
+                    engine_name=_Engine.NAME,
+                    progress_bar=False,
+                    start_timeout=START_SECONDS,
+                    cwd=notebook.path.parent,
+                    stdout_file=_Tee(file),
+                    stderr_file=_Tee(file),
+                    minutes=self.minutes,
+                    progress=progress,
+                )
+        except PapermillExecutionError as failure:
+            error = f"cell {failure.exec_count}: {failure.ename}: {failure.evalue.strip().splitlines()[0] if failure.evalue.strip() else ''}"
+        except TimeoutError:
+            error = f"ran past the limit of {self.minutes:g} minutes for a stage"
+        except DeadKernelError:
+            error = "its kernel died; often there was not enough memory"
+        except (PapermillException, OSError, RuntimeError) as failure:
+            error = f"{type(failure).__name__}: {str(failure).strip().splitlines()[0] if str(failure).strip() else 'for no reason given'}"
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
+        if partial.exists():
+            os.replace(partial, self.out / "notebooks" / f"{name}.ipynb")
+        return error and f"{error}; see notebooks/{name}.ipynb and logs/{name}.log"
+
+    def outputs(self, name):
+        """What a stage listed, see `stage.Stage`."""
+        try:
+            return json.loads((self.out / "stages" / f"{name}.outputs.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return []
+
+    def _publish_state(self):
+        write_manifest(self.out, self.profile, list(self.notebooks))
+        write_page(self.out)
+
+
+class _Engine(NBClientEngine):
+    """papermill's own, which also tells which cell it is at, and has a limit for all cells together."""
+
+    NAME = "hwdiff"
+
+    @classmethod
+    def execute_managed_notebook(cls, nb_man, kernel_name, minutes, progress, **options):
+        deadline = time.monotonic() + 60 * minutes
+        cell_start, progress.total = nb_man.cell_start, len(nb_man.nb.cells)
+        progress.bar.total = progress.total
+
+        def tell(cell, cell_index=None, **more):
+            progress.reach(cell_index + 1)
+            return cell_start(cell, cell_index, **more)
+
+        nb_man.cell_start = tell
+        return super().execute_managed_notebook(nb_man, kernel_name, timeout_func=lambda cell: max(1, int(deadline - time.monotonic())), **options)
+
+
+papermill_engines.register(_Engine.NAME, _Engine)
+
+
+class _Tee:
+    """What a notebook prints: into its log, and on to the person who waits."""
+
+    def __init__(self, file):
+        self.file = file
+
+    def write(self, text):
+        self.file.write(text)
+        if text.strip():
+            tqdm.write("    " + text.strip().replace("\n", "\n    "))
+
+    def flush(self):
+        self.file.flush()
+
+
+def code_digest():
+    """Fingerprint of the package: its modules, weights and other files."""
+    return tree_digest(PACKAGE)
+
+
+def tree_digest(path):
+    """SHA-256 of a file, or of the names and contents of all files in a folder but caches."""
+    path = Path(path)
+    if path.is_file():
+        return sha256_of(path)
+    files = sorted(file for file in path.rglob("*") if file.is_file() and "__pycache__" not in file.parts)
+    return _digest([[file.relative_to(path).as_posix(), sha256_of(file)] for file in files])
+
+
+def _digest(content):
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
