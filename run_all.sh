@@ -1,8 +1,11 @@
 #!/usr/bin/env bash
 # Sets hwdiff up and runs it.
-#   ./run_all.sh          set up; then prepare the built-in writers, train the smoke preset for a minute or two, write samples -> runs/smoke/
-#   ./run_all.sh test     set up; then run the tests
-# IAM=DIR   the folder with the IAM On-Line archives, to train on them instead of the built-in writers -> runs/smoke-iam/
+#   ./run_all.sh [options]   set up; then run the notebooks in order, in small, on a CPU -> results/runs/
+#       --profile paper      everything at the published size; takes IAM and a GPU
+#       --only 03, --from 04, --param NAME=VALUE, --out DIR; all are those of hwdiff reproduce --help
+#   ./run_all.sh lab         set up; then open JupyterLab on the notebooks
+#   ./run_all.sh test        set up; then run the tests
+# IAM=DIR   the folder with the IAM On-Line archives, to take them instead of the built-in writers
 # After the set-up nothing needs a network.
 # An active environment in which hwdiff is installed is used as it is; otherwise .venv is made here.
 set -euo pipefail
@@ -40,23 +43,10 @@ set_up() {
   export VIRTUAL_ENV=$PWD/.venv PATH=$PWD/.venv/bin:$PATH
 }
 
-main_job() {
-  local data=runs/writers.npz out=runs/smoke source=()
-  if [ -n "${IAM:-}" ]; then data=runs/iam.npz out=runs/smoke-iam source=(--source "$IAM"); fi
-
-  say "1/3 preparing ${IAM:-the built-in writers} -> $data"
-  hwdiff prepare ${source[@]+"${source[@]}"} --out $data
-  say "2/3 training the preset smoke -> $out"
-  hwdiff train --data $data --out $out --preset smoke --resume
-  say "3/3 writing -> $out/samples (after a hundred steps the ink is scribble: training has only begun)"
-  hwdiff write "the quick brown fox jumps" --model $out/model.safetensors -o $out/samples/fox.svg
-  hwdiff write "Samples from a diffusion model" --model $out/model.safetensors --sampler ddim --steps 20 -o $out/samples/samples.png
-  say "done: look at $out/samples"
-}
-
 case "${1:-}" in
-  "") set_up; main_job ;;
+  lab) set_up; exec jupyter lab notebooks "${@:2}" ;;
   test) set_up; say "running the tests"; python -m pytest "${@:2}" ;;
-  -h | --help) sed -n '2,7s/^# \{0,1\}//p' "$0" ;;
+  -h | --help) sed -n '2,10s/^# \{0,1\}//p' "$0" ;;
+  "" | -*) set_up; exec hwdiff reproduce ${IAM:+--param "source=$IAM"} "$@" ;;
   *) fail "no such command as '$1'; see ./run_all.sh --help" ;;
 esac

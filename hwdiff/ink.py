@@ -101,7 +101,7 @@ class Ink:
         """The strokes as a list of (n, 2) positions, y upwards; nothing is drawn between one and the next. One point is a dot."""
         return strokes.split_strokes(self.offsets, self.pen_up)
 
-    def _placed(self):
+    def placed(self):
         """Strokes with y downwards inside margins, and the (width, height) that they take."""
         placed = [stroke * (1, -1) for stroke in self.strokes()]
         points = np.concatenate(placed) if placed else np.zeros((1, 2))

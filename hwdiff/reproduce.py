@@ -303,7 +303,9 @@ class _Engine(NBClientEngine):
             return cell_start(cell, cell_index, **more)
 
         nb_man.cell_start = tell
-        return super().execute_managed_notebook(nb_man, kernel_name, timeout_func=lambda cell: max(1, int(deadline - time.monotonic())), **options)
+        options["timeout_func"] = lambda cell: max(1, int(deadline - time.monotonic()))
+        options["extra_arguments"] = ["--IPKernelApp.log_level=ERROR"]  # of what it says of itself nothing concerns a person
+        return super().execute_managed_notebook(nb_man, kernel_name, **options)
 
 
 papermill_engines.register(_Engine.NAME, _Engine)

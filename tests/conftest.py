@@ -175,3 +175,9 @@ def write_dataset(path, writers, forms=1):
         patch.setattr(synthetic, "FORMS_PER_WRITER", forms)
         prepare(None, path, workers=1)
     return Dataset(path)
+
+
+@pytest.fixture(scope="session")
+def written(tmp_path_factory):
+    """A dataset of eighty built-in writers, one form each: enough that the parts beside the training part have ten forms."""
+    return write_dataset(tmp_path_factory.mktemp("written") / "writers.npz", 80)

@@ -48,3 +48,12 @@ def test_what_is_no_file_of_styles_is_refused(tmp_path):
     save_file({"a": torch.zeros(1)}, tmp_path / "other.safetensors")
     with pytest.raises(HwdiffError, match="not a file of styles of this version"):
         styles.load_styles(tmp_path / "other.safetensors")
+
+
+def test_mixing_is_a_weighted_sum():
+    first, second = torch.zeros(14, 1280), torch.ones(14, 1280)
+    assert (styles.mixed([first, second], [0.25, 0.75]) == 0.75).all()
+    with pytest.raises(HwdiffError, match=r"weights \[0.5, 0.6\] for 2 styles"):
+        styles.mixed([first, second], [0.5, 0.6])
+    with pytest.raises(HwdiffError, match="for 2 styles"):
+        styles.mixed([first, second], [1.0])

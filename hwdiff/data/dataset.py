@@ -215,7 +215,8 @@ class Dataset:
         """Indices of the lines of a part: "train", "validation" or "test"."""
         return np.flatnonzero(self.parts == name)
 
-    def _recorded(self, index):
+    def recorded(self, index):
+        """The line before its points were merged: offsets (N, 2) int64, y upwards; pen_up (N,) bool; kept (N,) bool."""
         span = slice(self._starts[index], self._starts[index + 1])
         return self._offsets[span].astype(np.int64), self._pen_up[span], self._kept[span]
 

@@ -3,7 +3,6 @@ import pytest
 from hwdiff.data import strokes, synthetic
 from hwdiff.evaluation.reader import load_reader
 from hwdiff.ink import Ink
-from tests.conftest import write_dataset
 
 LEGIBLE_WRITERS = (13, 23, 42, 43)  # of the built-in ones, those that the reader, who has seen none of them, reads best
 
@@ -31,9 +30,3 @@ def lines(request):
         return request.getfixturevalue("made_up_lines")
     dataset = request.getfixturevalue("iam_dataset")
     return [dataset.ink(index).trimmed() for index in dataset.part("test")[::16]]
-
-
-@pytest.fixture(scope="session")
-def written(tmp_path_factory):
-    """A dataset of eighty built-in writers, one form each: enough that the parts beside the training part have ten forms."""
-    return write_dataset(tmp_path_factory.mktemp("written") / "writers.npz", 80)

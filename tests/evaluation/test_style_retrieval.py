@@ -3,7 +3,7 @@ import pytest
 
 from hwdiff import HwdiffError
 from hwdiff.data import images
-from hwdiff.evaluation.style import Hands, descriptors, line_features, retrieve
+from hwdiff.evaluation.style import Hands, descriptors, line_features, place_between, retrieve
 from hwdiff.ink import Ink
 
 GENERATOR = np.random.default_rng(0)
@@ -100,3 +100,14 @@ def test_bad_input_is_named(hands, queries, query_forms, known, known_forms, mes
 def test_hands_are_not_learnt_from_too_little(forms):
     with pytest.raises(HwdiffError, match=f"20 lines of {len(set(forms))} forms"):
         Hands.learn(np.ones((20, 14, 1280)), forms)
+
+
+def test_places_between_two_hands():
+    generator = np.random.default_rng(0)
+    first, second = (place + generator.normal(0, 0.01, (5, 14, 1280)) for place in (0.0, 2.0))
+    middle = 0.5 + generator.normal(0, 0.01, (3, 14, 1280))
+    assert place_between(middle, first, second) == pytest.approx([0.75] * 3, abs=0.01)
+    assert place_between(first, first, second).mean() == pytest.approx(1)
+    assert place_between(second, first, second).mean() == pytest.approx(0, abs=1e-9)
+    with pytest.raises(HwdiffError, match="both hands are the same"):
+        place_between(middle, first, first)

@@ -1,0 +1,122 @@
+"""The inspectors in JupyterLab, in a real browser: Debian's chromium, or another that is installed."""
+
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+
+import nbformat
+import pytest
+from playwright.sync_api import sync_playwright
+
+from hwdiff.reproduce import NOTEBOOKS
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: install it with apt-get install chromium")
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    """The address of a JupyterLab, and its folder, with what of the notebooks belongs to their inspectors."""
+    folder = tmp_path_factory.mktemp("lab")
+    for name in ("03_attention", "04_style_interpolation", "06_sampling"):
+        notebook = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
+        code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+        notebook.cells = [code[0], code[1], code[-1]]
+        code[0].source = code[0].source.replace("../results/runs/lab", "run")
+        nbformat.write(notebook, folder / f"{name}.ipynb")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    options = ["--no-browser", "--allow-root", f"--port={port}", "--IdentityProvider.token=", f"--ServerApp.root_dir={folder}"]
+    log = (folder / "lab.log").open("w")
+    server = subprocess.Popen([sys.executable, "-m", "jupyter", "lab", *options], stdout=log, stderr=log, cwd=folder)
+    try:
+        address, end = f"http://127.0.0.1:{port}", time.monotonic() + 120
+        while True:
+            try:
+                urllib.request.urlopen(f"{address}/api", timeout=5)
+                break
+            except OSError:
+                assert server.poll() is None, (folder / "lab.log").read_text()
+                assert time.monotonic() < end, (folder / "lab.log").read_text()
+                time.sleep(0.5)
+        yield address, folder
+    finally:
+        server.terminate()
+        server.wait(timeout=30)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def opened(lab, browser):
+    """Opens a notebook, runs it, and waits for its inspector; nothing may go wrong in the browser's console."""
+    page, errors = browser.new_page(viewport={"width": 1400, "height": 2400}), []
+    page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: errors.append(str(error)))
+
+    def run(name):
+        page.goto(f"{lab[0]}/lab/tree/{name}.ipynb?reset")
+        page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=120_000)
+        page.get_by_role("menuitem", name="Run", exact=True).click()
+        page.get_by_text("Run All Cells", exact=True).click()
+        page.wait_for_selector("img.widget-image", timeout=240_000)
+        return page
+
+    yield run
+    page.close()
+    assert not errors
+
+
+def changes(page, number, act):
+    """Whether picture `number` of the page becomes another one when `act` is done."""
+    image = page.locator("img.widget-image").nth(number)
+    before = image.get_attribute("src")
+    act()
+    page.wait_for_function(f"document.querySelectorAll('img.widget-image')[{number}].src != {before!r}", timeout=60_000)
+    assert image.evaluate("image => image.naturalWidth") > 100
+    return True
+
+
+def test_attention_is_looked_through(opened):
+    page = opened("03_attention")
+    slider = page.locator(".noUi-handle").first
+    slider.focus()
+    assert changes(page, 0, lambda: slider.press("ArrowRight"))
+    character = page.locator("select").last
+    assert changes(page, 1, lambda: character.select_option(index=3))
+    ink = page.locator("svg.hwdiff path.c1").first
+    before = ink.evaluate("path => getComputedStyle(path).stroke")
+    page.locator("svg.hwdiff text.c1").hover()
+    assert ink.evaluate("path => getComputedStyle(path).stroke") != before
+
+
+def test_styles_are_interpolated(opened):
+    page = opened("04_style_interpolation")
+    slider = page.locator(".noUi-handle").first
+    slider.focus()
+    assert changes(page, 0, lambda: slider.press("ArrowRight"))
+
+
+def test_the_desk_writes_and_saves(opened, lab):
+    page = opened("06_sampling")
+    text = page.locator("input[type=text]").first
+
+    def write():
+        text.fill("hello world")
+        text.press("Enter")
+
+    assert changes(page, 0, write)
+    page.get_by_role("button", name="save as SVG").click()
+    page.get_by_text("wrote ").wait_for(timeout=30_000)
+    [saved] = lab[1].glob("*.svg")
+    assert "hello world" in saved.read_text()

@@ -1,0 +1,137 @@
+"""Every notebook of the suite by papermill, in order, with smaller parameters; and what comes of it."""
+
+import json
+import shutil
+
+import nbformat
+import pytest
+from typer.testing import CliRunner
+
+from hwdiff import HwdiffError
+from hwdiff.cli import app
+from hwdiff.reproduce import find_notebooks
+from hwdiff.run_page import publish
+
+SMALL = ["steps=4", "sample_every=2", "seeds=2", "repetitions=20", "texts=3", "calls=[6, 3]", "lines=6", "repeats=2", "quiz=4", "text=a fox"]
+TRAINED = ["checkpoint=trained", *SMALL]
+EXPECTED = {
+    "figures": {
+        "00-written", "01-lines", "01-merging", "01-lengths", "01-style-image", "02-schedule", "02-forward", "02-loss", "02-held-out",
+        "02-held-out-by-noise", "03-attention", "03-every-head", "03-characters", "04-interpolation", "04-similarity", "04-four-hands",
+        "04-several-images", "05-spoilt", "05-table1", "06-hands", "06-eq12-eq9", "06-samplers", "06-quiz",
+    },
+    "tables": {
+        "01-parts", "01-dropped", "01-points", "02-loss", "03-characters", "03-alignment", "03-relations", "04-interpolation",
+        "04-several-images", "05-spoilt", "05-table1", "05-canvases", "06-samplers", "06-quiz-answers",
+    },
+    "timings": {"02-training", "05-table1", "06-samplers"},
+}  # fmt: skip
+
+
+def reproduce(out, parameters, *options):
+    given = [part for parameter in parameters for part in ("--param", parameter)]
+    return CliRunner().invoke(app, ["reproduce", "--out", str(out), *given, *options])
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    out = tmp_path_factory.mktemp("run")
+    result = reproduce(out, SMALL)
+    assert result.exit_code == 0, result.output
+    return out
+
+
+def test_all_files_come_out(run):
+    for folder, names in EXPECTED.items():
+        suffixes = (".png", ".svg") if folder == "figures" else (".csv", ".json")
+        assert {path.name for path in (run / folder).iterdir()} == {name + suffix for name in names for suffix in suffixes}
+    manifest = json.loads((run / "manifest.json").read_text())
+    assert [stage["status"] for stage in manifest["stages"].values()] == ["done"] * 7
+    assert manifest["environment"]["packages"]["torch"]
+    table = json.loads((run / "tables" / "05-table1.json").read_text())
+    assert "can't be compared with the paper's" in table["title"]
+    assert [row["row"] for row in table["rows"]] == ["ground truth", "model (Eq. 12)", "ablation (Eq. 9)", "fast", "real, spoilt"]
+    assert table["paper"]["ground truth"]["FID"] == 2.91
+    page = (run / "index.html").read_text()
+    assert all(f"figures/{name}.png" in page for name in EXPECTED["figures"])
+    for path in (run / "notebooks").iterdir():
+        notebook = nbformat.read(path, as_version=4)
+        outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+        assert any("image/png" in output.get("data", {}) for output in outputs), path.name
+        assert not any(output.output_type == "error" for output in outputs)
+
+
+def test_the_same_seed_gives_the_same_tables_and_figures(run, tmp_path):
+    # The data are the same file in any case, and are not prepared again.
+    for part in ("data", "stages", "figures", "tables", "notebooks"):
+        shutil.copytree(run / part, tmp_path / part)
+    for path in [*tmp_path.glob("stages/*"), *tmp_path.glob("figures/*"), *tmp_path.glob("tables/*")]:
+        if "01" not in path.name[:2]:
+            path.unlink()
+    result = reproduce(tmp_path, SMALL)
+    assert result.exit_code == 0, result.output
+    assert "01_preprocessing: up to date" in result.output
+    for folder in ("figures", "tables"):
+        for path in (run / folder).iterdir():
+            assert (tmp_path / folder / path.name).read_bytes() == path.read_bytes(), path.name
+
+
+def test_the_model_of_the_same_run_can_be_taken(run, tmp_path):
+    shutil.copytree(run, tmp_path / "run")
+    result = reproduce(tmp_path / "run", TRAINED, "--only", "03")
+    assert result.exit_code == 0, result.output
+    assert "02_training" not in result.output.replace("02_training: up to date", "")
+    changed = (tmp_path / "run" / "figures" / "03-attention.png").read_bytes()
+    assert changed != (run / "figures" / "03-attention.png").read_bytes()
+
+
+def test_sources_have_no_outputs():
+    for notebook in find_notebooks():
+        content = nbformat.read(notebook.path, as_version=4)
+        nbformat.validate(content)
+        for cell in content.cells:
+            if cell.cell_type == "code":
+                assert cell.outputs == []
+                assert cell.execution_count is None
+        assert content.cells[0].source.startswith("# ")
+        assert "Luhman" in content.cells[0].source
+        [parameters] = [cell for cell in content.cells if "parameters" in cell.metadata.get("tags", [])]
+        assert "import" not in parameters.source
+
+
+def test_what_is_published_shows_no_peoples_ink(run, tmp_path):
+    assert publish(run, tmp_path / "all") == []
+    assert (tmp_path / "all" / "figures" / "06-quiz.png").exists()
+    # As if the run had been made with people's lines.
+    marked = tmp_path / "run"
+    shutil.copytree(run, marked)
+    listing = marked / "stages" / "06_sampling.outputs.json"
+    outputs = json.loads(listing.read_text())
+    for output in outputs:
+        output["people's ink"] = "quiz." in output["file"]
+    listing.write_text(json.dumps(outputs))
+    out = tmp_path / "results"
+    (out / "figures").mkdir(parents=True)
+    (out / "figures" / "old.png").write_bytes(b"of an earlier run")
+    left_out = publish(marked, out)
+    assert set(left_out) == {"figures/06-quiz.png", "figures/06-quiz.svg", "notebooks/06_sampling.ipynb"}
+    assert not any((out / file).exists() for file in left_out)
+    assert not (out / "figures" / "old.png").exists()
+    assert (out / "notebooks" / "05_evaluation.ipynb").exists()
+    assert not list(out.rglob("*.safetensors"))
+    page = (out / "index.html").read_text()
+    assert "Real or generated? (Fig. 3 of the paper; answers apart): shows people" in page
+    assert "figures/06-quiz" not in page
+    assert str(tmp_path) not in page + (out / "manifest.json").read_text()
+    assert json.loads((out / "manifest.json").read_text())["left out, since they show people's ink"] == left_out
+
+
+def test_only_whole_runs_are_published(run, tmp_path):
+    with pytest.raises(HwdiffError, match="no folder of a run"):
+        publish(tmp_path, tmp_path / "out")
+    shutil.copytree(run, tmp_path / "run")
+    manifest = json.loads((run / "manifest.json").read_text())
+    manifest["stages"]["03_attention"]["status"] = "failed"
+    (tmp_path / "run" / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(HwdiffError, match="03_attention not done"):
+        publish(tmp_path / "run", tmp_path / "out")

@@ -1,0 +1,205 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from nbformat.v4 import new_code_cell, new_notebook
+from typer.testing import CliRunner
+
+from hwdiff import HwdiffError, reproduce
+from hwdiff.cli import app
+from hwdiff.reproduce import Reproduction, chosen_parameters, find_notebooks, selected
+
+HEAD = "from hwdiff.stage import Stage\nfrom pathlib import Path\nstage = Stage(run, {name!r})"
+
+
+def write_notebook(folder, name, *cells, needs=(), keeps=(), parameters="size = 1"):
+    first = new_code_cell(f'run = "."\nseed = 0\n{parameters}')
+    first.metadata["tags"] = ["parameters"]
+    sources = [new_code_cell(source) for source in (HEAD.format(name=name), *cells)]
+    metadata = {
+        "hwdiff": {"needs": list(needs), "keeps": list(keeps)},
+        "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"},
+        "language_info": {"name": "python"},
+    }
+    folder.mkdir(exist_ok=True)
+    (folder / f"{name}.ipynb").write_text(json.dumps(new_notebook(cells=[first, *sources], metadata=metadata)))
+
+
+@pytest.fixture
+def suite(tmp_path):
+    """Three notebooks: the second reads what the first writes, the third needs neither."""
+    folder = tmp_path / "notebooks"
+    write_notebook(folder, "01_first", 'Path(run, "first.txt").write_text(str(size))\nstage.file(Path(run, "first.txt"), "a number")')
+    write_notebook(
+        folder,
+        "02_second",
+        'rows = [{"number": int(Path(run, "first.txt").read_text()) + 1}]\nstage.table(rows, "second", "One more")',
+        needs=["01_first"],
+        parameters="",
+    )
+    write_notebook(folder, "03_third", 'stage.table([{"size": size, "seed": seed}], "third", "All by itself")', parameters="size = 1\nword = 'a'")
+    return folder
+
+
+def reproduction(suite, out, minutes=5, **given):
+    notebooks, said = find_notebooks(suite), []
+    run = Reproduction(out, "smoke", notebooks, chosen_parameters(notebooks, "smoke", given), minutes, said.append)
+    run.said = said
+    return run
+
+
+def run_all(suite, out, **given):
+    run = reproduction(suite, out, **given)
+    return run.run(run.notebooks.values()), run
+
+
+def test_notebooks_run_in_order_and_only_what_has_changed_again(suite, tmp_path):
+    out = tmp_path / "out"
+    bad, run = run_all(suite, out)
+    assert bad == [], run.said
+    assert json.loads((out / "tables" / "second.json").read_text())["rows"] == [{"number": 2}]
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert {name: stage["status"] for name, stage in manifest["stages"].items()} == dict.fromkeys(run.notebooks, "done")
+    assert manifest["stages"]["01_first"]["parameters"] == {"seed": 0, "size": 1}
+    assert set(manifest["stages"]["02_second"]["outputs"]) == {"tables/second.csv", "tables/second.json", "notebooks/02_second.ipynb"}
+    page = (out / "index.html").read_text()
+    assert "One more" in page
+    assert "All by itself" in page
+    assert str(tmp_path) not in (out / "notebooks" / "01_first.ipynb").read_text().split('"papermill"')[0]
+    # Nothing has changed.
+    _, run = run_all(suite, out)
+    assert run.said == [f"[{number}/3] {name}: up to date" for number, name in enumerate(run.notebooks, start=1)]
+    # A parameter that two have; and what is read by another.
+    _, run = run_all(suite, out, size=5)
+    assert [" up to date" in line for line in run.said if line.startswith("[")] == [False, False, False]
+    assert json.loads((out / "tables" / "second.json").read_text())["rows"] == [{"number": 6}]
+    _, run = run_all(suite, out, size=5, word="b")
+    assert [name for name in run.notebooks if f"{name}: up to date" not in " ".join(run.said)] == ["03_third"]
+    # A file that is gone, or was changed.
+    (out / "tables" / "third.csv").write_text("forged")
+    _, run = run_all(suite, out, size=5, word="b")
+    assert (out / "tables" / "third.csv").read_text().startswith("size")
+    assert "01_first: up to date" in run.said[0]
+
+
+def test_one_notebook_runs_with_what_it_needs(suite, tmp_path):
+    run = reproduction(suite, tmp_path / "out")
+    assert run.run(selected(find_notebooks(suite), only="02")) == []
+    assert [line for line in run.said if line.startswith("[")] == ["[1/2] 01_first", "[2/2] 02_second"]
+    assert json.loads((tmp_path / "out" / "manifest.json").read_text())["stages"]["03_third"] == {"status": "not run"}
+
+
+def test_a_failed_notebook_is_kept_and_what_does_not_need_it_runs(suite, tmp_path):
+    out = tmp_path / "out"
+    write_notebook(suite, "01_first", "1 / 0")
+    bad, run = run_all(suite, out)
+    assert bad == ["01_first", "02_second"]
+    assert "ZeroDivisionError: division by zero" in " ".join(run.said)
+    assert "ZeroDivisionError" in (out / "notebooks" / "01_first.ipynb").read_text()
+    assert (out / "tables" / "third.json").exists()
+    page = (out / "index.html").read_text()
+    assert "failed: cell" in page
+    assert "skipped: needs 01_first" in page
+    write_notebook(suite, "01_first", 'Path(run, "first.txt").write_text("1")\nstage.file(Path(run, "first.txt"), "a number")')
+    bad, run = run_all(suite, out)
+    assert bad == []
+    assert "03_third: up to date" in run.said[-1]
+
+
+def test_a_stage_has_a_limit_and_a_kernel_may_die(suite, tmp_path):
+    write_notebook(suite, "01_first", "import time; time.sleep(60)")
+    run = reproduction(suite, tmp_path / "out", minutes=0.03)
+    start = time.monotonic()
+    assert run.run(selected(find_notebooks(suite), only="01")) == ["01_first"]
+    assert time.monotonic() - start < 40
+    assert "ran past the limit of 0.03 minutes" in " ".join(run.said)
+    write_notebook(suite, "01_first", "import os; os._exit(1)")
+    run = reproduction(suite, tmp_path / "out")
+    assert run.run(selected(find_notebooks(suite), only="01")) == ["01_first"]
+    assert "its kernel died" in " ".join(run.said)
+
+
+def test_what_a_stage_goes_on_from_is_set_aside_for_other_parameters(suite, tmp_path):
+    out = tmp_path / "out"
+    keep = 'folder = Path(run, "state")\nfolder.mkdir(exist_ok=True)\n(folder / "count").open("a").write("x")\nassert size != 2 or 1 / 0'
+    write_notebook(suite, "03_third", keep, keeps=["state"])
+    third = selected(find_notebooks(suite), only="03")
+    for size, count in ((2, "x"), (2, "xx"), (3, "x")):  # what fails goes on from its state
+        run = reproduction(suite, out, size=size)
+        run.run(third)
+        assert (out / "state" / "count").read_text() == count, run.said
+    assert (out / "state.1" / "count").read_text() == "xx"
+
+
+def test_a_run_that_is_interrupted_leaves_no_half_and_goes_on(suite, tmp_path):
+    out, told = tmp_path / "out", tmp_path / "told"
+    write_notebook(suite, "02_second", f'Path({str(told)!r}).write_text("here")\nimport time; time.sleep(60)', needs=["01_first"])
+    program = (
+        "import sys; from hwdiff import reproduce as r; from pathlib import Path; n = r.find_notebooks(Path(sys.argv[1]));"
+        "r.Reproduction(Path(sys.argv[2]), 'smoke', n, r.chosen_parameters(n, 'smoke', {})).run(n)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program, suite, out], stderr=subprocess.PIPE, text=True)
+    while not told.exists():
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert not list(out.rglob(".*.ipynb"))
+    assert not (out / "notebooks" / "02_second.ipynb").exists()
+    write_notebook(suite, "02_second", "pass", needs=["01_first"])
+    bad, run = run_all(suite, out)
+    assert bad == []
+    assert "01_first: up to date" in run.said[0]
+
+
+def test_parameters_are_checked_before_anything_runs(suite):
+    notebooks = find_notebooks(suite)
+    with pytest.raises(HwdiffError, match="--param sise: no notebook has such a parameter; they have seed, size, word"):
+        chosen_parameters(notebooks, "smoke", {"sise": 2})
+    with pytest.raises(HwdiffError, match="--param size=two: int is needed, as in 1"):
+        chosen_parameters(notebooks, "smoke", {"size": "two"})
+    with pytest.raises(HwdiffError, match="no notebook has such a parameter"):
+        chosen_parameters(notebooks, "smoke", {"run": "elsewhere"})
+    with pytest.raises(HwdiffError, match="no such profile as 'huge'; choose one of smoke, paper"):
+        chosen_parameters(notebooks, "huge", {})
+    with pytest.raises(HwdiffError, match="no such notebook as '09'; choose one of 01_first"):
+        selected(notebooks, only="09")
+    assert [notebook.name for notebook in selected(notebooks, start="02")] == ["02_second", "03_third"]
+    with pytest.raises(HwdiffError, match="no notebooks; run this in a clone"):
+        find_notebooks(suite / "none")
+
+
+def test_the_newest_run_of_a_profile_is_gone_on_with(tmp_path):
+    new = reproduce.newest_run("smoke", tmp_path)
+    assert new.name.endswith("-smoke")
+    for name in ("20200101-000000-smoke", "20210101-000000-smoke", "20220101-000000-paper"):
+        (tmp_path / name).mkdir()
+    assert reproduce.newest_run("smoke", tmp_path).name == "20210101-000000-smoke"
+
+
+def test_the_profile_paper_says_what_is_missing(iam, monkeypatch):
+    def run(*arguments):
+        result = CliRunner().invoke(app, ["reproduce", "--profile", "paper", *map(str, arguments)])
+        assert result.exit_code == 1
+        return result.output
+
+    assert "it takes the IAM archives" in run()
+    assert "neither lineStrokes-all.tar.gz" in run("--param", f"source={Path(__file__).parent}")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert "it takes a GPU" in run("--param", f"source={iam}")
+    assert "--only and --from" in run("--only", "01", "--from", "02")
+    assert "NAME=VALUE" in run("--param", "source")
+
+
+def test_profiles_name_notebooks_and_parameters_that_exist():
+    known = {notebook.name: notebook.parameters for notebook in find_notebooks()}
+    for changes in reproduce.PROFILES.values():
+        for name, values in changes.items():
+            assert values.keys() <= known[name].keys()
+    assert all(values["seed"] == 0 for values in known.values())
+    assert os.path.basename(reproduce.NOTEBOOKS) == "notebooks"
