@@ -9,6 +9,7 @@
 # After the set-up nothing needs a network.
 # An active environment in which hwdiff is installed is used as it is; otherwise .venv is made here.
 set -euo pipefail
+here=$PWD
 cd "$(dirname "$0")"
 export PYTHONUNBUFFERED=1
 
@@ -22,8 +23,11 @@ find_python() {
   fail "Python 3.11 or later is needed; install one, or name it with PYTHON=..."
 }
 
+# An environment will do if this clone is installed in it, with all that the notebooks need.
+is_this_clone='import os, sys, hwdiff, jupyterlab, papermill, ipywidgets; sys.exit(not os.path.samefile(os.path.dirname(hwdiff.__file__), sys.argv[1] + "/hwdiff"))'
+
 set_up() {
-  if [ -n "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ] && (cd / && python -c 'import hwdiff') 2>/dev/null; then
+  if [ -n "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ] && (cd / && python -c "$is_this_clone" "$OLDPWD") 2>/dev/null; then
     say "using the active environment ${VIRTUAL_ENV:-$CONDA_PREFIX}"
     return
   fi
@@ -47,6 +51,6 @@ case "${1:-}" in
   lab) set_up; exec jupyter lab notebooks "${@:2}" ;;
   test) set_up; say "running the tests"; python -m pytest "${@:2}" ;;
   -h | --help) sed -n '2,10s/^# \{0,1\}//p' "$0" ;;
-  "" | -*) set_up; exec hwdiff reproduce ${IAM:+--param "source=$IAM"} "$@" ;;
+  "" | -*) set_up; cd "$here"; exec hwdiff reproduce ${IAM:+--param "source=$IAM"} "$@" ;;
   *) fail "no such command as '$1'; see ./run_all.sh --help" ;;
 esac

@@ -11,7 +11,6 @@ from safetensors.torch import save_file
 
 from hwdiff.errors import HwdiffError
 from hwdiff.files import replacing
-from hwdiff.model.reference import load_reference
 from hwdiff.model.writer import DiffusionWriter, ModelConfig
 
 FORMAT = "hwdiff checkpoint 1"
@@ -89,6 +88,8 @@ def load_model(path="pretrained", device=None):
     except OSError as error:
         raise HwdiffError(f"{path}: cannot be read ({error.strerror}); train one with hwdiff train, or give the path of another") from error
     if start == _HDF5:
+        from hwdiff.model.reference import load_reference  # h5py takes a while to load, and no other model needs it
+
         network = load_reference(path)
     elif start[:2] in (b"PK", b"\x80\x02", b"\x80\x04", b"\x80\x05"):
         raise HwdiffError(f"{path}: a pickle (as torch.save writes), which could run code and is not opened; give a .safetensors or .h5 file")

@@ -4,12 +4,14 @@ import ast
 import hashlib
 import json
 import os
+import shutil
 import time
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 import papermill
+import torch
 from nbclient.exceptions import DeadKernelError
 from papermill.engines import NBClientEngine, papermill_engines
 from papermill.exceptions import PapermillException, PapermillExecutionError
@@ -17,34 +19,44 @@ from tqdm import tqdm
 
 from hwdiff.errors import HwdiffError
 from hwdiff.files import replacing, sha256_of
-from hwdiff.run_page import write_manifest, write_page
+from hwdiff.manifest import environment
+from hwdiff.run_page import read_json, write_manifest, write_page
 from hwdiff.runs import Progress
 from hwdiff.widgets import HEADLESS
 
 PACKAGE = Path(__file__).parent
 NOTEBOOKS = PACKAGE.parent / "notebooks"
 RUNS = PACKAGE.parent / "results" / "runs"
+MOST_FILES = 50  # of a folder that are named one by one in the manifest
 START_SECONDS = 300  # for a kernel to start: it may be the first to load torch on a busy machine
 PROFILES = {
     "smoke": {},
     "paper": {
         "02_training": {"preset": "paper", "sample_every": 10_000},
-        "03_attention": {"checkpoint": "trained", "lines": 120},
+        "03_attention": {"checkpoint": "trained", "scored": 120},
         "04_style_interpolation": {"checkpoint": "trained", "repeats": 16},
-        "05_evaluation": {"checkpoint": "trained", "lines": 4500, "seeds": 5, "repetitions": 1000},
+        "05_evaluation": {"checkpoint": "trained", "lines": 4500, "seeds": 5, "repetitions": 1000, "inception_weights": "download"},
         "06_sampling": {"checkpoint": "trained", "texts": 240, "calls": [60, 30, 20, 12, 8, 5]},
     },
 }
 LIMIT_MINUTES = {"smoke": 30, "paper": 48 * 60}
 DONE, FAILED, STARTED, SKIPPED = "done", "failed", "started", "skipped"
+KINDS = {"int": int, "float": float, "str": str}
+PATHS = ("source", "inception_weights", "checkpoint")  # parameters that may name a file or folder
+# What a state that is gone on with, such as a half-trained network, depends on besides parameters and data.
+STATE_CODE = ("data", "model", "diffusion.py", "recipes.py", "run_folder.py", "training.py")
 
 
 @dataclass
 class Notebook:
-    """path.   parameters: {name: default}.   needs: names of those whose files it reads.   keeps: folders of its own from which it goes on."""
+    """path.   parameters: {name: default}.   kinds: {name: type}, None where it cannot be told.   needs: names of those whose files it reads.
+
+    keeps: folders of its own from which it goes on when it was stopped.
+    """
 
     path: Path
     parameters: dict
+    kinds: dict
     needs: list
     keeps: list
 
@@ -56,12 +68,14 @@ class Notebook:
     def read(cls, path):
         """Raises HwdiffError when it is no notebook of the suite."""
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            about = content["metadata"]["hwdiff"]
+            about = json.loads(path.read_text(encoding="utf-8"))["metadata"]["hwdiff"]
             found = papermill.inspect_notebook(str(path))
-            return cls(path, {name: ast.literal_eval(one["default"]) for name, one in found.items()}, about["needs"], about["keeps"])
+            defaults = {name: ast.literal_eval(one["default"]) for name, one in found.items()}
         except (OSError, ValueError, KeyError, SyntaxError) as error:
             raise HwdiffError(f"{path}: not a notebook of the suite ({error}); restore it") from error
+        stated = {name: KINDS.get(one["inferred_type_name"]) for name, one in found.items()}
+        kinds = {name: stated[name] if default is None else type(default) for name, default in defaults.items()}
+        return cls(path, defaults, kinds, about["needs"], about["keeps"])
 
     def digest(self):
         """Of its cells: what it does."""
@@ -84,8 +98,9 @@ def newest_run(profile, runs=RUNS):
 
 
 def chosen_parameters(notebooks, profile, given):
-    """{notebook: {parameter: value}}: the notebooks' own, changed by the profile, and then by those given, {name: value}, wherever they occur.
+    """{notebook: {parameter: value}}: the notebooks' own, changed by the profile, and then by those given, wherever they occur.
 
+    given: {name: text}, as on a command line; "null" is None. Paths may be relative to the working folder.
     Raises HwdiffError for a parameter that no notebook has, or a value of another kind than the default's.
     """
     if profile not in PROFILES:
@@ -97,14 +112,25 @@ def chosen_parameters(notebooks, profile, given):
     chosen = {}
     for notebook in notebooks:
         values = {**notebook.parameters, **PROFILES[profile].get(notebook.name, {})}
-        for name, value in given.items():
-            if name in values:
-                default = notebook.parameters[name]
-                if default is not None and type(value) is not type(default):
-                    raise HwdiffError(f"--param {name}={value}: {type(default).__name__} is needed, as in {default!r}")
-                values[name] = value
+        values |= {name: _value(name, text, notebook) for name, text in given.items() if name in values}
         chosen[notebook.name] = {name: value for name, value in values.items() if name != "run"}
     return chosen
+
+
+def _value(name, text, notebook):
+    kind = notebook.kinds[name]
+    if text == "null" and notebook.parameters[name] is None:
+        return None
+    if kind is str:
+        return str(Path(text).resolve()) if name in PATHS and Path(text).exists() else text
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = text
+    value = float(value) if kind is float and type(value) is int else value
+    if kind and type(value) is not kind:
+        raise HwdiffError(f"--param {name}={text}: {kind.__name__} is needed, as in {name} = {notebook.parameters[name]!r}")
+    return value
 
 
 def selected(notebooks, only=None, start=None):
@@ -135,7 +161,9 @@ class Reproduction:
         self.out, self.profile, self.parameters, self.say = Path(out), profile, parameters, say
         self.notebooks = {notebook.name: notebook for notebook in notebooks}
         self.minutes = LIMIT_MINUTES[profile] if minutes is None else minutes
-        self.code = code_digest()
+        self.code, self._digests = tree_digest(PACKAGE), {}
+        self.weights = {path.name: sha256_of(path) for path in sorted((PACKAGE / "weights").glob("*.safetensors"))}
+        self.environment = environment("cuda" if torch.cuda.is_available() else "cpu")
 
     def run(self, wanted):
         """Run the notebooks `wanted`, and first what they need. Returns the names of those that failed or were skipped."""
@@ -144,7 +172,7 @@ class Reproduction:
         for number, name in enumerate(order, start=1):
             missing = [need for need in self._needs(name) if need in bad]
             if missing:
-                self._record(name, {"status": SKIPPED, "error": f"needs {', '.join(missing)}"})
+                self._record(name, {**self.record(name), "status": SKIPPED, "error": f"needs {', '.join(missing)}", "listed": []})
                 self.say(f"[{number}/{len(order)}] {name}: skipped, it needs {', '.join(missing)}")
                 bad.append(name)
             elif self.is_up_to_date(name):
@@ -157,7 +185,7 @@ class Reproduction:
                     self.say(f"    failed: {record['error']}")
                 else:
                     self.say(f"    done in {tqdm.format_interval(record['seconds'])}")
-            self._publish_state()
+            self._show()
         return bad
 
     def _needs(self, name):
@@ -165,42 +193,53 @@ class Reproduction:
         return [*self.notebooks[name].needs, *trained]
 
     def _with_needs(self, names):
-        order = []
+        wanted = set()
 
         def add(name):
+            wanted.add(name)
             for need in self._needs(name):
-                if need not in names and not self.is_up_to_date(need):
-                    add(need)
-            if name not in order:
-                order.append(name)
+                add(need)
 
         for name in names:
             add(name)
-        return [name for name in self.notebooks if name in order]
+        return [name for name in self.notebooks if name in wanted]
 
     def key(self, name):
-        """Fingerprint of all that a stage depends on: its cells, parameters and files that they name, the package, and what it reads of others."""
-        inputs = {need: self.record(need).get("outputs") for need in self._needs(name)}
-        return _digest([self.notebooks[name].digest(), self.parameters[name], self.inputs(name), self.code, inputs])
+        """Fingerprint of all that a stage depends on: its cells and what `state_key` has, and the whole package."""
+        return _digest([self.notebooks[name].digest(), self.state_key(name), self.code])
+
+    def state_key(self, name):
+        """Fingerprint of what a half-done state depends on: parameters, files that they name or that other stages wrote, the code of training."""
+        code = [tree_digest(PACKAGE / part) for part in STATE_CODE]
+        return _digest([self.parameters[name], self.inputs(name), code])
 
     def inputs(self, name):
-        """{path: SHA-256} of the files and folders that the parameters of a stage name."""
-        paths = [Path(value) for value in self.parameters[name].values() if isinstance(value, str) and os.sep in value]
-        return {str(path): tree_digest(path) for path in paths if path.exists()}
+        """{what: SHA-256} of what a stage reads: files that its parameters name, and those of the stages that it needs."""
+        paths = [Path(value) for key, value in self.parameters[name].items() if key in PATHS and isinstance(value, str)]
+        named = {path: digest for top in paths if top.exists() for path, digest in self._files_of(top).items()}
+        return {**named, **{file: digest for need in self._needs(name) for file, digest in self._files(need).items()}}
+
+    def _files_of(self, top):
+        if top not in self._digests:
+            files = [top] if top.is_file() else sorted(path for path in top.rglob("*") if path.is_file())
+            few = len(files) <= MOST_FILES  # archives rather than what was unpacked from them
+            self._digests[top] = {str(path): sha256_of(path) for path in files} if few else {str(top): tree_digest(top)}
+        return self._digests[top]
+
+    def _files(self, name):
+        """{file: SHA-256} of what a stage wrote for others to read: neither figures nor tables."""
+        record = self.record(name)
+        files = [output["file"] for output in record.get("listed", []) if output["kind"] == "file"]
+        return {file: record["outputs"][file] for file in files if file in record.get("outputs", {})}
 
     def record(self, name):
-        """What is known of a stage: {"status", "key", "seconds", "outputs": {file: SHA-256}, "error"}, {} of one that was never run."""
-        try:
-            return json.loads(self._record_path(name).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}
+        """What is known of a stage: {"status", "key", "listed", "outputs": {file: SHA-256}, "error", ...}, {} of one that was never run."""
+        return read_json(self._record_path(name), {})
 
     def is_up_to_date(self, name):
         """Whether a stage was done with all that it depends on as it is now, and its files are still what it wrote."""
         record = self.record(name)
-        if record.get("status") != DONE or record.get("key") != self.key(name):
-            return False
-        return all((self.out / file).exists() and sha256_of(self.out / file) == digest for file, digest in record["outputs"].items())
+        return record.get("status") == DONE and record.get("key") == self.key(name) and not changed_files(self.out, record)
 
     def _record_path(self, name):
         return self.out / "stages" / f"{name}.json"
@@ -211,29 +250,37 @@ class Reproduction:
         return record
 
     def _execute(self, name):
-        key, before = self.key(name), self.record(name)
-        if before.get("key") != key:
-            self._set_aside(name)
-        self._record(name, {"status": STARTED, "key": key})
+        before, key, state = self.record(name), self.key(name), self.state_key(name)
+        self._set_aside(name, before, state)
+        begun = {"status": STARTED, "key": key, "state": state, "parameters": self.parameters[name], "inputs": self.inputs(name)}
+        self._record(name, begun)
+        with replacing(self.out / "stages" / f"{name}.outputs.json") as path:
+            path.write_text("[]")
+        self._show()
         start = time.perf_counter()
         error = self._run_notebook(name)
-        record = {"status": FAILED if error else DONE, "key": key, "started": f"{datetime.now().astimezone():%Y-%m-%d %H:%M:%S %z}"}
-        record |= {"seconds": round(time.perf_counter() - start, 1), "inputs": self.inputs(name), "parameters": self.parameters[name]}
-        files = [output["file"] for output in self.outputs(name)] + [f"notebooks/{name}.ipynb"]
+        record = {**begun, "status": FAILED if error else DONE, "started": f"{datetime.now().astimezone():%Y-%m-%d %H:%M:%S %z}"}
+        record |= {"seconds": round(time.perf_counter() - start, 1), "code": self.code, "environment": self.environment, "weights": self.weights}
+        record["listed"] = read_json(self.out / "stages" / f"{name}.outputs.json", [])
+        files = [*(output["file"] for output in record["listed"]), f"notebooks/{name}.ipynb"]
         record["outputs"] = {file: sha256_of(self.out / file) for file in dict.fromkeys(files) if (self.out / file).exists()}
-        if error:
-            record["error"] = error
-        return self._record(name, record)
+        return self._record(name, {**record, "error": error} if error else record)
 
-    def _set_aside(self, name):
-        """What a stage would go on from belongs to other parameters or code: it is kept under another name."""
+    def _set_aside(self, name, before, state):
+        """Keep what a stage would go on from under another name when it is of other parameters, data or code, or damaged; what fits comes back."""
+        damaged = before.get("status") == DONE and before.get("state") == state and changed_files(self.out, before)
+        if before.get("state") == state and not damaged:
+            return
         for folder in self.notebooks[name].keeps:
-            if (self.out / folder).exists():
-                number = 1
-                while (self.out / f"{folder}.{number}").exists():
-                    number += 1
-                os.rename(self.out / folder, self.out / f"{folder}.{number}")
-                self.say(f"    {folder} is of other parameters or code: it is kept as {folder}.{number}")
+            here, back = self.out / folder, self.out / f"{folder}.{state[:8]}"
+            if here.exists():
+                aside = self.out / f"{folder}.{'damaged' if damaged else str(before.get('state'))[:8]}"
+                shutil.rmtree(aside, ignore_errors=True)
+                os.rename(here, aside)
+                self.say(f"    {folder} is {'damaged' if damaged else 'of other parameters, data or code'}: it is kept as {aside.name}")
+            if back.exists() and not damaged:
+                os.rename(back, here)
+                self.say(f"    {back.name} fits again: the stage goes on from it")
 
     def _run_notebook(self, name):
         """Returns what went wrong, one line, or None. The notebook, whole or with its error, comes to lie in notebooks/, its output in logs/."""
@@ -275,14 +322,7 @@ class Reproduction:
             os.replace(partial, self.out / "notebooks" / f"{name}.ipynb")
         return error and f"{error}; see notebooks/{name}.ipynb and logs/{name}.log"
 
-    def outputs(self, name):
-        """What a stage listed, see `stage.Stage`."""
-        try:
-            return json.loads((self.out / "stages" / f"{name}.outputs.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return []
-
-    def _publish_state(self):
+    def _show(self):
         write_manifest(self.out, self.profile, list(self.notebooks))
         write_page(self.out)
 
@@ -326,9 +366,9 @@ class _Tee:
         self.file.flush()
 
 
-def code_digest():
-    """Fingerprint of the package: its modules, weights and other files."""
-    return tree_digest(PACKAGE)
+def changed_files(out, record):
+    """Those of a stage's files that are no longer what it wrote."""
+    return [file for file, digest in record["outputs"].items() if not (out / file).exists() or sha256_of(out / file) != digest]
 
 
 def tree_digest(path):

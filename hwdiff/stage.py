@@ -36,17 +36,25 @@ class Stage:
         self._list()
         return Image(path.read_bytes(), width=SHOWN_WIDTH)
 
-    def table(self, rows, name, title, ink_of=None, paper=None):
+    def picture(self, path, name, title):
+        """Take a PNG that was drawn before, as figures/NAME.png. Returns the picture, which a notebook shows."""
+        content = Path(path).read_bytes()
+        with replacing(self._add("figure", f"figures/{name}.png", title, None)) as copy:
+            copy.write_bytes(content)
+        self._list()
+        return Image(content, width=SHOWN_WIDTH)
+
+    def table(self, rows, name, title, ink_of=None, paper=None, notes=()):
         """Save rows, a list of dictionaries in JSON types with the same keys, as tables/NAME.csv and .json.
 
-        paper: the paper's numbers to be set beside them, {key of a row's first column: {column: number}}.
+        paper: the paper's numbers to be set beside them, {a row's first value: {what: number}}.   notes: sentences to stand below it.
         Returns something that a notebook shows as a table.
         """
-        return self._save_table("table", "tables", rows, name, title, ink_of, paper or {})
+        return self._save_table("table", "tables", rows, name, title, ink_of, paper or {}, notes)
 
     def timings(self, rows, name, title):
         """As `table`, for what depends on the machine and its mood: timings/NAME.csv and .json."""
-        return self._save_table("timings", "timings", rows, name, title, None, {})
+        return self._save_table("timings", "timings", rows, name, title)
 
     def file(self, path, title, ink_of=None):
         """List a file that the notebook wrote below the run's folder, such as a checkpoint. Returns its path."""
@@ -57,7 +65,7 @@ class Stage:
         self._list()
         return path
 
-    def _save_table(self, kind, folder, rows, name, title, ink_of, paper):
+    def _save_table(self, kind, folder, rows, name, title, ink_of=None, paper=None, notes=()):
         if not rows or any(row.keys() != rows[0].keys() for row in rows):
             raise HwdiffError(f"table {name}: {len(rows)} rows; at least one is needed, all with the same columns")
         rows = [{key: _plain(value) for key, value in row.items()} for row in rows]
@@ -66,7 +74,8 @@ class Stage:
             table.writerow(rows[0])
             table.writerows(row.values() for row in rows)
         with replacing(self._add(kind, f"{folder}/{name}.json", title, ink_of)) as path:
-            path.write_text(json.dumps({"title": title, "rows": rows, "paper": paper}, indent=1, ensure_ascii=False), encoding="utf-8")
+            content = {"title": title, "rows": rows, "paper": paper or {}, "notes": list(notes)}
+            path.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
         self._list()
         return Shown(rows)
 

@@ -1,5 +1,6 @@
 """The inspectors in JupyterLab, in a real browser: Debian's chromium, or another that is installed."""
 
+import os
 import shutil
 import socket
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 from playwright.sync_api import sync_playwright
 
 from hwdiff.reproduce import NOTEBOOKS
+from hwdiff.widgets import HEADLESS
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: install it with apt-get install chromium")
@@ -32,7 +34,8 @@ def lab(tmp_path_factory):
         port = free.getsockname()[1]
     options = ["--no-browser", "--allow-root", f"--port={port}", "--IdentityProvider.token=", f"--ServerApp.root_dir={folder}"]
     log = (folder / "lab.log").open("w")
-    server = subprocess.Popen([sys.executable, "-m", "jupyter", "lab", *options], stdout=log, stderr=log, cwd=folder)
+    environment = {name: value for name, value in os.environ.items() if name != HEADLESS}
+    server = subprocess.Popen([sys.executable, "-m", "jupyter", "lab", *options], stdout=log, stderr=log, cwd=folder, env=environment)
     try:
         address, end = f"http://127.0.0.1:{port}", time.monotonic() + 120
         while True:
@@ -67,9 +70,10 @@ def opened(lab, browser):
     def run(name):
         page.goto(f"{lab[0]}/lab/tree/{name}.ipynb?reset")
         page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=120_000)
+        page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status=idle]", timeout=120_000)  # cells run before that would be lost
         page.get_by_role("menuitem", name="Run", exact=True).click()
         page.get_by_text("Run All Cells", exact=True).click()
-        page.wait_for_selector("img.widget-image", timeout=240_000)
+        page.wait_for_selector("img.widget-image", timeout=120_000)
         return page
 
     yield run
@@ -109,7 +113,7 @@ def test_styles_are_interpolated(opened):
 
 def test_the_desk_writes_and_saves(opened, lab):
     page = opened("06_sampling")
-    text = page.locator("input[type=text]").first
+    text = page.locator(".widget-text input[type=text]").first
 
     def write():
         text.fill("hello world")

@@ -9,23 +9,33 @@ from typer.testing import CliRunner
 
 from hwdiff import HwdiffError
 from hwdiff.cli import app
+from hwdiff.files import sha256_of
 from hwdiff.reproduce import find_notebooks
 from hwdiff.run_page import publish
 
-SMALL = ["steps=4", "sample_every=2", "seeds=2", "repetitions=20", "texts=3", "calls=[6, 3]", "lines=6", "repeats=2", "quiz=4", "text=a fox"]
+SMALL = [
+    "steps=4",
+    "sample_every=2",
+    "seeds=2",
+    "repetitions=20",
+    "texts=3",
+    "calls=[6, 3]",
+    "lines=6",
+    "scored=6",
+    "repeats=2",
+    "quiz=4",
+    "text=a fox",
+]
 TRAINED = ["checkpoint=trained", *SMALL]
 EXPECTED = {
-    "figures": {
-        "00-written", "01-lines", "01-merging", "01-lengths", "01-style-image", "02-schedule", "02-forward", "02-loss", "02-held-out",
-        "02-held-out-by-noise", "03-attention", "03-every-head", "03-characters", "04-interpolation", "04-similarity", "04-four-hands",
-        "04-several-images", "05-spoilt", "05-table1", "06-hands", "06-eq12-eq9", "06-samplers", "06-quiz",
-    },
-    "tables": {
-        "01-parts", "01-dropped", "01-points", "02-loss", "03-characters", "03-alignment", "03-relations", "04-interpolation",
-        "04-several-images", "05-spoilt", "05-table1", "05-canvases", "06-samplers", "06-quiz-answers",
-    },
-    "timings": {"02-training", "05-table1", "06-samplers"},
-}  # fmt: skip
+    "figures": """00-written 01-lines 01-merging 01-lengths 01-style-image 02-schedule 02-forward 02-loss 02-held-out 02-held-out-by-noise
+        03-attention 03-every-head 03-characters 04-interpolation 04-similarity 04-four-hands 04-several-images 05-spoilt 05-table1
+        06-hands 06-writers 06-eq12-eq9 06-samplers 06-quiz""".split(),
+    "tables": """01-parts 01-dropped 01-points 02-loss 03-characters 03-alignment 03-relations 04-interpolation 04-several-images 05-spoilt
+        05-table1 05-canvases 06-samplers 06-quiz-answers""".split(),
+    "timings": ["02-training", "05-table1", "06-samplers"],
+}
+PICTURES = ["02-samples-step-000002.png", "02-samples-step-000004.png"]  # drawn in training
 
 
 def reproduce(out, parameters, *options):
@@ -44,10 +54,14 @@ def run(tmp_path_factory):
 def test_all_files_come_out(run):
     for folder, names in EXPECTED.items():
         suffixes = (".png", ".svg") if folder == "figures" else (".csv", ".json")
-        assert {path.name for path in (run / folder).iterdir()} == {name + suffix for name in names for suffix in suffixes}
+        expected = {name + suffix for name in names for suffix in suffixes} | set(PICTURES if folder == "figures" else ())
+        assert {path.name for path in (run / folder).iterdir()} == expected
     manifest = json.loads((run / "manifest.json").read_text())
     assert [stage["status"] for stage in manifest["stages"].values()] == ["done"] * 7
-    assert manifest["environment"]["packages"]["torch"]
+    for stage in manifest["stages"].values():
+        assert stage["environment"]["packages"]["torch"]
+        assert set(stage["weights"]) == {"reader.safetensors", "style-encoder.safetensors", "styles.safetensors", "writer.safetensors"}
+    assert set(manifest["stages"]["02_training"]["inputs"]) == {"data/lines.npz"}
     table = json.loads((run / "tables" / "05-table1.json").read_text())
     assert "can't be compared with the paper's" in table["title"]
     assert [row["row"] for row in table["rows"]] == ["ground truth", "model (Eq. 12)", "ablation (Eq. 9)", "fast", "real, spoilt"]
@@ -57,7 +71,9 @@ def test_all_files_come_out(run):
     for path in (run / "notebooks").iterdir():
         notebook = nbformat.read(path, as_version=4)
         outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
-        assert any("image/png" in output.get("data", {}) for output in outputs), path.name
+        shown = sum("image/png" in output.get("data", {}) for output in outputs)
+        listed = manifest["stages"][path.stem]["listed"]
+        assert shown >= sum(one["kind"] == "figure" and one["file"].endswith(".png") for one in listed) > 0, path.name
         assert not any(output.output_type == "error" for output in outputs)
 
 
@@ -105,15 +121,13 @@ def test_what_is_published_shows_no_peoples_ink(run, tmp_path):
     # As if the run had been made with people's lines.
     marked = tmp_path / "run"
     shutil.copytree(run, marked)
-    listing = marked / "stages" / "06_sampling.outputs.json"
-    outputs = json.loads(listing.read_text())
-    for output in outputs:
-        output["people's ink"] = "quiz." in output["file"]
-    listing.write_text(json.dumps(outputs))
+    change(marked, "06_sampling", lambda record: [one.update({"people's ink": "quiz." in one["file"]}) for one in record["listed"]])
     out = tmp_path / "results"
-    (out / "figures").mkdir(parents=True)
+    publish(run, out)
+    (out / "fox.gif").write_bytes(b"not of a run")
     (out / "figures" / "old.png").write_bytes(b"of an earlier run")
     left_out = publish(marked, out)
+    assert (out / "fox.gif").exists()
     assert set(left_out) == {"figures/06-quiz.png", "figures/06-quiz.svg", "notebooks/06_sampling.ipynb"}
     assert not any((out / file).exists() for file in left_out)
     assert not (out / "figures" / "old.png").exists()
@@ -123,15 +137,37 @@ def test_what_is_published_shows_no_peoples_ink(run, tmp_path):
     assert "Real or generated? (Fig. 3 of the paper; answers apart): shows people" in page
     assert "figures/06-quiz" not in page
     assert str(tmp_path) not in page + (out / "manifest.json").read_text()
-    assert json.loads((out / "manifest.json").read_text())["left out, since they show people's ink"] == left_out
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert manifest["left out, since they show people's ink"] == left_out
+    for stage in manifest["stages"].values():
+        assert all(sha256_of(out / file) == digest for file, digest in stage["outputs"].items())
 
 
 def test_only_whole_runs_are_published(run, tmp_path):
     with pytest.raises(HwdiffError, match="no folder of a run"):
         publish(tmp_path, tmp_path / "out")
     shutil.copytree(run, tmp_path / "run")
-    manifest = json.loads((run / "manifest.json").read_text())
-    manifest["stages"]["03_attention"]["status"] = "failed"
-    (tmp_path / "run" / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(HwdiffError, match="03_attention not done"):
+    # Begun again, and stopped: the manifest and the files are those of before.
+    change(tmp_path / "run", "03_attention", lambda record: record.update(status="started"))
+    with pytest.raises(HwdiffError, match=r"03_attention is not done \(started\)"):
         publish(tmp_path / "run", tmp_path / "out")
+    change(tmp_path / "run", "03_attention", lambda record: record.update(status="done"))
+    (tmp_path / "run" / "tables" / "05-table1.csv").write_text("better numbers")
+    with pytest.raises(HwdiffError, match="is not what 05_evaluation wrote"):
+        publish(tmp_path / "run", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_nothing_else_is_replaced_by_publishing(run, tmp_path):
+    (tmp_path / "clone" / "notebooks").mkdir(parents=True)
+    for out in (tmp_path / "clone", run, run / "figures"):
+        with pytest.raises(HwdiffError, match="choose a folder of its own"):
+            publish(run, out)
+    assert (run / "figures" / "03-attention.png").exists()
+
+
+def change(run, name, how):
+    path = run / "stages" / f"{name}.json"
+    record = json.loads(path.read_text())
+    how(record)
+    path.write_text(json.dumps(record))

@@ -48,7 +48,8 @@ def suite(tmp_path):
 
 def reproduction(suite, out, minutes=5, **given):
     notebooks, said = find_notebooks(suite), []
-    run = Reproduction(out, "smoke", notebooks, chosen_parameters(notebooks, "smoke", given), minutes, said.append)
+    parameters = chosen_parameters(notebooks, "smoke", {name: str(value) for name, value in given.items()})
+    run = Reproduction(out, "smoke", notebooks, parameters, minutes, said.append)
     run.said = said
     return run
 
@@ -91,6 +92,7 @@ def test_one_notebook_runs_with_what_it_needs(suite, tmp_path):
     run = reproduction(suite, tmp_path / "out")
     assert run.run(selected(find_notebooks(suite), only="02")) == []
     assert [line for line in run.said if line.startswith("[")] == ["[1/2] 01_first", "[2/2] 02_second"]
+    assert json.loads((tmp_path / "out" / "manifest.json").read_text())["stages"]["02_second"]["inputs"].keys() == {"first.txt"}
     assert json.loads((tmp_path / "out" / "manifest.json").read_text())["stages"]["03_third"] == {"status": "not run"}
 
 
@@ -133,7 +135,39 @@ def test_what_a_stage_goes_on_from_is_set_aside_for_other_parameters(suite, tmp_
         run = reproduction(suite, out, size=size)
         run.run(third)
         assert (out / "state" / "count").read_text() == count, run.said
-    assert (out / "state.1" / "count").read_text() == "xx"
+    [aside] = out.glob("state.*")
+    assert (aside / "count").read_text() == "xx"
+    run = reproduction(suite, out, size=2)  # what fits again is gone on with
+    run.run(third)
+    assert (out / "state" / "count").read_text() == "xxx", run.said
+
+
+def test_what_was_damaged_is_made_anew(suite, tmp_path):
+    out = tmp_path / "out"
+    keep = 'file = Path(run, "state", "file")\nfile.parent.mkdir(exist_ok=True)\nassert not file.exists()\nfile.write_text("whole")'
+    write_notebook(suite, "03_third", keep, 'stage.file(file, "kept")', keeps=["state"])
+    third = selected(find_notebooks(suite), only="03")
+    assert reproduction(suite, out).run(third) == []
+    (out / "state" / "file").write_text("half")
+    assert reproduction(suite, out).run(third) == []
+    assert (out / "state" / "file").read_text() == "whole"
+    assert (out / "state.damaged" / "file").read_text() == "half"
+
+
+def test_what_is_run_again_with_the_same_files_makes_nothing_else_stale(suite, tmp_path):
+    out = tmp_path / "out"
+    run_all(suite, out)
+    (out / "notebooks" / "01_first.ipynb").unlink()
+    _, run = run_all(suite, out)
+    assert [line for line in run.said if line.startswith("[")] == ["[1/3] 01_first", "[2/3] 02_second: up to date", "[3/3] 03_third: up to date"]
+
+
+def test_one_notebook_sees_that_what_it_needs_has_changed(suite, tmp_path):
+    out = tmp_path / "out"
+    run_all(suite, out)
+    run = reproduction(suite, out, size=7)
+    run.run(selected(find_notebooks(suite), only="02"))
+    assert json.loads((out / "tables" / "second.json").read_text())["rows"] == [{"number": 8}]
 
 
 def test_a_run_that_is_interrupted_leaves_no_half_and_goes_on(suite, tmp_path):
@@ -160,11 +194,12 @@ def test_a_run_that_is_interrupted_leaves_no_half_and_goes_on(suite, tmp_path):
 def test_parameters_are_checked_before_anything_runs(suite):
     notebooks = find_notebooks(suite)
     with pytest.raises(HwdiffError, match="--param sise: no notebook has such a parameter; they have seed, size, word"):
-        chosen_parameters(notebooks, "smoke", {"sise": 2})
-    with pytest.raises(HwdiffError, match="--param size=two: int is needed, as in 1"):
+        chosen_parameters(notebooks, "smoke", {"sise": "2"})
+    with pytest.raises(HwdiffError, match="--param size=two: int is needed, as in size = 1"):
         chosen_parameters(notebooks, "smoke", {"size": "two"})
     with pytest.raises(HwdiffError, match="no notebook has such a parameter"):
         chosen_parameters(notebooks, "smoke", {"run": "elsewhere"})
+    assert chosen_parameters(notebooks, "smoke", {"word": "1984"})["03_third"]["word"] == "1984"
     with pytest.raises(HwdiffError, match="no such profile as 'huge'; choose one of smoke, paper"):
         chosen_parameters(notebooks, "huge", {})
     with pytest.raises(HwdiffError, match="no such notebook as '09'; choose one of 01_first"):

@@ -1,6 +1,5 @@
 """Commands that run the notebooks, and publish what they made."""
 
-import json
 import signal
 from pathlib import Path
 from typing import Annotated
@@ -9,8 +8,6 @@ import typer
 
 from hwdiff.cli.options import command
 from hwdiff.errors import HwdiffError
-
-PATHS = ("source", "style_encoder", "inception_weights")  # parameters that may name a file or folder
 
 
 @command
@@ -51,17 +48,14 @@ def _parameter(text):
     name, equals, value = text.partition("=")
     if not equals:
         raise HwdiffError(f"--param {text}: NAME=VALUE is needed")
-    try:
-        return name, json.loads(value)
-    except ValueError:
-        # Notebooks run in a folder of their own.
-        return name, str(Path(value).resolve()) if name in PATHS and Path(value).exists() else value
+    return name, value
 
 
 def _require_paper(parameters):
     import torch
 
     from hwdiff.data.iam import Source
+    from hwdiff.evaluation.frechet import load_inception
 
     source = parameters["01_preprocessing"]["source"]
     if source is None:
@@ -69,6 +63,12 @@ def _require_paper(parameters):
     Source(source)
     if not torch.cuda.is_available():
         raise HwdiffError("profile paper: it takes a GPU, and PyTorch finds none; on a CPU take the profile smoke")
+    weights = parameters["05_evaluation"]["inception_weights"]
+    if weights:
+        try:
+            load_inception(None if weights == "download" else weights)
+        except HwdiffError as error:
+            raise HwdiffError(f"profile paper: {error} (--param inception_weights=FILE, or =null)") from error
 
 
 @command

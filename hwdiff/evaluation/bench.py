@@ -46,7 +46,7 @@ class Bench:
         Sets.draw(self.dataset, part, self.lines, seed=0)  # tells at once, not after minutes, when there are too few lines
         self.reader = load_reader(reader or BUNDLED, device)
         self.features = StyleFeatures(self.dataset, load_style_extractor(style_encoder, device))
-        self.inception_weights = inception_weights
+        self.inception_weights, self._measures = inception_weights, {}
         writing = writing_settings(self.network)
         self.guidance = writing["guidance"] if guidance is None else guidance
         self.settings = {
@@ -60,8 +60,11 @@ class Bench:
 
     def measures(self, repetitions=REPETITIONS):
         """The `Measures` of lines of the part. repetitions: of the Geometry Score."""
-        landmarks = min(LANDMARKS, self.lines // 2)
-        return Measures(self.dataset, self.part, self.features, self.reader, self.inception_weights, landmarks, repetitions)
+        if repetitions not in self._measures:
+            landmarks = min(LANDMARKS, self.lines // 2)
+            made = Measures(self.dataset, self.part, self.features, self.reader, self.inception_weights, landmarks, repetitions)
+            self._measures[repetitions] = made
+        return self._measures[repetitions]
 
     def table(self, rows=None, seeds=range(5), repetitions=REPETITIONS, canvases=True, folder=None, progress=None):
         """Measure what samplers write: a `Table`.

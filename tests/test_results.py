@@ -1,0 +1,39 @@
+"""What this repository publishes in results/."""
+
+import json
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from hwdiff.files import sha256_of
+from hwdiff.run_page import FOLDERS
+
+RESULTS = Path(__file__).parents[1] / "results"
+STAGES = json.loads((RESULTS / "manifest.json").read_text())["stages"]
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_nothing_published_shows_peoples_ink(name):
+    listed = STAGES[name]["listed"]
+    marked = [output["file"] for output in listed if output["people's ink"]]
+    assert not any((RESULTS / file).exists() for file in marked)
+    assert (RESULTS / "notebooks" / f"{name}.ipynb").exists() != bool(marked)
+    assert all((RESULTS / output["file"]).exists() for output in listed if output["kind"] != "file" and output["file"] not in marked)
+
+
+def test_every_published_file_is_that_of_the_run():
+    found = {path.relative_to(RESULTS).as_posix() for folder in FOLDERS for path in (RESULTS / folder).iterdir()}
+    assert found == {file for stage in STAGES.values() for file in stage["outputs"]}
+    for stage in STAGES.values():
+        assert stage["status"] == "done"
+        assert all(sha256_of(RESULTS / file) == digest for file, digest in stage["outputs"].items())
+
+
+def test_the_page_has_all_stages():
+    assert len(STAGES) == 7
+    page = (RESULTS / "index.html").read_text()
+    assert all(f'id="{name}"' in page for name in STAGES)
+    for path in RESULTS.glob("notebooks/*.ipynb"):
+        outputs = [output for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code" for output in cell.outputs]
+        assert not any(output.output_type == "error" for output in outputs)
