@@ -55,7 +55,7 @@ def inspect_attention(written):
     """Look through the attention of a `Trace`: by step, block and head; choosing a character, or pointing at it, lights up its ink."""
     aligned, steps = alignment_of_trace(written), written.steps
     if aligned is None:
-        raise HwdiffError("attention: nothing was written, so there is nothing to look at; choose another seed or text")
+        return ipywidgets.HTML("Nothing was written, so there is nothing to look at; choose another seed or text.")
 
     def heat(t, block, head):
         return plot_attention(written, (t,), block, None if head == ALL else head)
@@ -153,7 +153,7 @@ class _Picture(ipywidgets.VBox):
     """A figure that is drawn anew when one of its controls changes; what is wrong with a choice is said below it, the picture stays."""
 
     def __init__(self, render, **controls):
-        self.image, self.said = ipywidgets.Image(format="png", layout={"max_width": "100%"}), ipywidgets.HTML()
+        self.image, self.said = ipywidgets.Image(format="png", layout={"max_width": "100%", "align_self": "flex-start"}), ipywidgets.HTML()
         super().__init__([self.image, self.said])
         self._render, self._controls = render, controls
         for control in controls.values():

@@ -70,10 +70,16 @@ def opened(lab, browser):
     def run(name):
         page.goto(f"{lab[0]}/lab/tree/{name}.ipynb?reset")
         page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=120_000)
-        page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status=idle]", timeout=120_000)  # cells run before that would be lost
-        page.get_by_role("menuitem", name="Run", exact=True).click()
-        page.get_by_text("Run All Cells", exact=True).click()
-        page.wait_for_selector("img.widget-image", timeout=120_000)
+        first = page.locator(".jp-CodeCell").first
+        for _ in range(20):  # a notebook that has just been opened does not listen yet
+            first.locator(".cm-content").click()
+            page.keyboard.press("Shift+Enter")
+            page.wait_for_timeout(1500)
+            if first.locator(".jp-InputPrompt").inner_text() != "[ ]:":
+                break
+        for _ in range(2):
+            page.keyboard.press("Shift+Enter")
+        page.wait_for_selector("img.widget-image", timeout=60_000)
         return page
 
     yield run
@@ -96,7 +102,7 @@ def test_attention_is_looked_through(opened):
     slider = page.locator(".noUi-handle").first
     slider.focus()
     assert changes(page, 0, lambda: slider.press("ArrowRight"))
-    character = page.locator("select").last
+    character = page.locator(".widget-dropdown select").last
     assert changes(page, 1, lambda: character.select_option(index=3))
     ink = page.locator("svg.hwdiff path.c1").first
     before = ink.evaluate("path => getComputedStyle(path).stroke")
