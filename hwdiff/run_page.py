@@ -69,12 +69,7 @@ def publish(run, out):
             raise HwdiffError(f"{run}: {name} is not done ({stage['status']}); only whole runs are published")
         if changed := [file for file, digest in stage["outputs"].items() if not (run / file).exists() or sha256_of(run / file) != digest]:
             raise HwdiffError(f"{run / changed[0]}: is not what {name} wrote; run the suite again")
-    if (
-        out == run
-        or out in run.parents
-        or run in out.parents
-        or (any((out / folder).exists() for folder in FOLDERS) and not (out / MANIFEST).exists())
-    ):
+    if out == run or run in out.parents or (any((out / folder).exists() for folder in FOLDERS) and not (out / MANIFEST).exists()):
         raise HwdiffError(f"{out}: holds other things than what was published before; choose a folder of its own")
     with tempfile.TemporaryDirectory(prefix=".publishing-", dir=_existing(out.parent)) as temporary:
         fresh = Path(temporary)
