@@ -67,10 +67,10 @@ def plot_lines(dataset, rows=16, columns=3):
     return figure
 
 
-def plot_inks(inks, columns=1, title=None, titles=None):
-    """A page of lines, a list of `Ink`, each under its text or its own of `titles`."""
+def plot_inks(inks, columns=1, title=None, titles=None, width=7):
+    """A page of lines, a list of `Ink`, each under its text or its own of `titles`. width: of a column, in inches."""
     rows = -(-len(inks) // columns)
-    figure = Figure(figsize=(7 * columns, 1.1 * rows + (0.4 if title else 0)), layout="constrained")
+    figure = Figure(figsize=(width * columns, 1.1 * rows + (0.4 if title else 0)), layout="constrained")
     if title:
         figure.suptitle(title, fontsize=9)
     for number, (ink, caption) in enumerate(zip(inks, titles or [ink.text for ink in inks], strict=True), start=1):

@@ -48,8 +48,22 @@ def _shown(run, stage):
         if output["file"].endswith((".svg", ".csv")) or output["kind"] == "file":
             continue
         table = read_json(run / output["file"], None) if output["file"].endswith(".json") else None
+        if table:
+            table["rows"] = [_with_spreads(row) for row in table["rows"]]
         found.append({**output, "table": table, "left out": not (run / output["file"]).exists()})
     return found
+
+
+def _with_spreads(row):
+    """A table's row for a person: what has a column of means and one of standard deviations has one of both."""
+    merged = {}
+    for key, number in row.items():
+        name, part = key.rsplit(maxsplit=1) if key.endswith(("; mean", "; sd", ", mean", ", sd")) else (key, "")
+        if part == "sd":
+            merged[name[:-1]] += f" ± {shown(number)}" if number is not None else ""
+        else:
+            merged[name[:-1] if part else name] = shown(number)
+    return merged
 
 
 def publish(run, out):
