@@ -174,7 +174,8 @@ def test_a_run_that_is_interrupted_leaves_no_half_and_goes_on(suite, tmp_path):
     out, told = tmp_path / "out", tmp_path / "told"
     write_notebook(suite, "02_second", f'Path({str(told)!r}).write_text("here")\nimport time; time.sleep(60)', needs=["01_first"])
     program = (
-        "import sys; from hwdiff import reproduce as r; from pathlib import Path; n = r.find_notebooks(Path(sys.argv[1]));"
+        "import signal, sys; from hwdiff import reproduce as r; from pathlib import Path; n = r.find_notebooks(Path(sys.argv[1]));"
+        "signal.signal(signal.SIGINT, signal.default_int_handler);"  # a background job comes with it ignored
         "r.Reproduction(Path(sys.argv[2]), 'smoke', n, r.chosen_parameters(n, 'smoke', {})).run(n)"
     )
     process = subprocess.Popen([sys.executable, "-c", program, suite, out], stderr=subprocess.PIPE, text=True)
