@@ -37,6 +37,7 @@ set_up() {
   if [ "$(cat $stamp 2>/dev/null)" != "$wanted" ]; then
     say "setting up .venv with the versions of requirements.txt (about 6 GB, most of it PyTorch)"
     [ -x .venv/bin/python ] || "$(find_python)" -m venv .venv || fail "the environment .venv could not be made"
+    .venv/bin/python -m pip --version > /dev/null 2>&1 || .venv/bin/python -m ensurepip > /dev/null  # environments that uv makes have no pip
     .venv/bin/python -m pip install --quiet --disable-pip-version-check uv || fail "uv could not be installed from PyPI; is there a network?"
     .venv/bin/uv pip install --python .venv/bin/python --compile-bytecode --requirement requirements.txt --editable . ||
       fail "the packages could not be installed; see above"
