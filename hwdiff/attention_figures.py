@@ -1,11 +1,10 @@
 """Figures of the attention from ink to text: Fig. 4 of Luhman & Luhman (2020), every block and head, and ink coloured by character."""
 
-import matplotlib
 import numpy as np
-from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
-COLOURS = np.array(matplotlib.color_sequences["Dark2"][:7])
+from hwdiff.figures import COLOURS, draw_coloured
+
 PALE = (0.82, 0.82, 0.82)
 
 
@@ -68,12 +67,6 @@ def plot_characters(ink, aligned, chosen=None):
     for number, name in enumerate(_names(aligned.text, len(aligned.text))):
         above.text(number, 0, name, color=colours[number], ha="center", va="center", fontsize=11, parse_math=False)
     above.set(xlim=(-1, len(aligned.text)), ylim=(-1, 1))
-    positions = np.cumsum(ink.offsets, axis=0, dtype=np.float64)
-    drawn = np.flatnonzero(~ink.pen_up[1:]) + 1
-    segments = np.stack((positions[drawn - 1], positions[drawn]), axis=1)
-    axes.add_collection(LineCollection(segments, colors=colours[owners[drawn]], linewidths=1.6, capstyle="round"))
-    axes.autoscale()
-    axes.set_aspect("equal", adjustable="datalim")
-    for panel in (above, axes):
-        panel.set_axis_off()
+    above.set_axis_off()
+    draw_coloured(axes, ink, colours[owners])
     return figure

@@ -20,6 +20,9 @@ from hwdiff.files import replacing
 PORT_CURVE = {100: 2.02, 200: 1.23, 300: 0.93, 500: 0.68, 1000: 0.501, 5000: 0.347, 10_000: 0.315, 20_000: 0.284, 40_000: 0.261, 60_000: 0.246}
 
 
+COLOURS = np.array(matplotlib.color_sequences["Dark2"][:7])  # of neighbouring characters
+
+
 def save_figure(figure, path):
     """Write `figure` to `path` (.png or .svg), whole or not at all; the same figure gives the same bytes."""
     path = Path(path)
@@ -81,6 +84,18 @@ def plot_inks(inks, columns=1, title=None, titles=None, width=7):
     return figure
 
 
+def draw_coloured(axes, ink, colours):
+    """Draw an `Ink` into matplotlib axes, the line to each point, or its dot, in a colour of its own: colours (N, 3)."""
+    positions = np.cumsum(ink.offsets, axis=0, dtype=np.float64)
+    drawn = np.flatnonzero(~ink.pen_up[1:]) + 1
+    segments = np.stack((positions[drawn - 1], positions[drawn]), axis=1)
+    axes.add_collection(LineCollection(segments, colors=colours[drawn], linewidths=1.6, capstyle="round"))
+    dots = np.flatnonzero(ink.pen_up & np.append(ink.pen_up[1:], True))
+    axes.scatter(*positions[dots].T, s=3, c=colours[dots])
+    axes.set_aspect("equal", adjustable="datalim")
+    axes.set_axis_off()
+
+
 def plot_reading(ink, reading):
     """How a line was read: its ink coloured by the character that each part was read as, and below how probable each was, with its rival in grey.
 
@@ -89,20 +104,12 @@ def plot_reading(ink, reading):
     """
     figure = Figure(figsize=(max(5.0, 0.27 * len(reading.text)), 3), layout="constrained")
     above, below = figure.subplots(2, height_ratios=(2, 1))
-    positions = np.cumsum(ink.offsets, axis=0, dtype=np.float64)
     owner = np.searchsorted(letters(ink, reading)[1:-1], np.arange(len(ink)), side="right")
-    colours = np.array([*matplotlib.color_sequences["Dark2"][:7]])
-    drawn = np.flatnonzero(~ink.pen_up[1:]) + 1
-    segments = np.stack((positions[drawn - 1], positions[drawn]), axis=1)
-    above.add_collection(LineCollection(segments, colors=colours[owner[drawn] % len(colours)], linewidths=1.6, capstyle="round"))
-    dots = np.flatnonzero(ink.pen_up & np.append(ink.pen_up[1:], True))
-    above.scatter(*positions[dots].T, s=3, c=colours[owner[dots] % len(colours)])
-    above.set_aspect("equal", adjustable="datalim")
-    above.set_axis_off()
+    draw_coloured(above, ink, COLOURS[owner % len(COLOURS)])
     title = f"read as: {reading.text}" + (f"\nmeant: {ink.text}" if ink.text else "")
     above.set_title(title, fontsize=8, loc="left", parse_math=False)
     for number, (character, probability, row) in enumerate(zip(reading.text, reading.probabilities, reading.rows, strict=True)):
-        colour, rivals = colours[number % len(colours)], reading.classes[row].copy()
+        colour, rivals = COLOURS[number % len(COLOURS)], reading.classes[row].copy()
         rivals[[BLANK, ALPHABET.index(character) + 1]] = 0
         rival = int(rivals.argmax())
         below.bar(number, probability, width=0.6, color=colour)

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from hwdiff.errors import HwdiffError
 from hwdiff.files import replacing, sha256_of
 from hwdiff.manifest import environment
-from hwdiff.run_page import read_json, write_manifest, write_page
+from hwdiff.run_page import changed_files, read_json, write_manifest, write_page
 from hwdiff.runs import Progress
 from hwdiff.widgets import HEADLESS
 
@@ -364,11 +364,6 @@ class _Tee:
 
     def flush(self):
         self.file.flush()
-
-
-def changed_files(out, record):
-    """Those of a stage's files that are no longer what it wrote."""
-    return [file for file, digest in record["outputs"].items() if not (out / file).exists() or sha256_of(out / file) != digest]
 
 
 def tree_digest(path):

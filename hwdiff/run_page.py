@@ -54,6 +54,11 @@ def _shown(run, stage):
     return found
 
 
+def changed_files(run, stage):
+    """Those of the files that a stage's record lists which are no longer what it wrote."""
+    return [file for file, digest in stage["outputs"].items() if not (run / file).exists() or sha256_of(run / file) != digest]
+
+
 def _with_spreads(row):
     """A table's row for a person: what has a column of means and one of standard deviations has one of both."""
     merged = {}
@@ -81,7 +86,7 @@ def publish(run, out):
     for name, stage in stages.items():
         if stage["status"] != "done":
             raise HwdiffError(f"{run}: {name} is not done ({stage['status']}); only whole runs are published")
-        if changed := [file for file, digest in stage["outputs"].items() if not (run / file).exists() or sha256_of(run / file) != digest]:
+        if changed := changed_files(run, stage):
             raise HwdiffError(f"{run / changed[0]}: is not what {name} wrote; run the suite again")
     if out == run or run in out.parents or (any((out / folder).exists() for folder in FOLDERS) and not (out / MANIFEST).exists()):
         raise HwdiffError(f"{out}: holds other things than what was published before; choose a folder of its own")

@@ -1,4 +1,4 @@
-"""A line as it was written, step by step: what the network was shown and what it attended to."""
+"""A line as it was written, step by step: what the network attended to."""
 
 from dataclasses import dataclass, field
 
@@ -13,14 +13,12 @@ from hwdiff.writing import sample
 class Trace:
     """ink: the line, trimmed.   length: the points that were written, those of the padding too.
 
-    seen: {t: (length, 2) float32} what the network was shown at each step.
     attention: {t: a list of each block's attention to the text, (heads, M, L) float32}: M cells of length / M points, L tokens, the last the end.
     The last block is that of Fig. 4 of Luhman & Luhman (2020).
     """
 
     ink: Ink
     length: int = 0
-    seen: dict = field(default_factory=dict)
     attention: dict = field(default_factory=dict)
 
     @property
@@ -44,7 +42,6 @@ def trace(network, text, **options):
 
     def callback(t, y, pen_up, attention):
         kept.length = y.shape[1]
-        kept.seen[t] = y[0].cpu().numpy()
         kept.attention[t] = [block[0].cpu().numpy() for block in attention]
 
     [kept.ink] = sample(network, [text], callback=callback, **options)

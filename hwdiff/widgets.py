@@ -11,10 +11,10 @@ from pathlib import Path
 import ipywidgets
 from IPython.display import Image, display
 
-from hwdiff.attention_figures import COLOURS, plot_attention, plot_characters
+from hwdiff.attention_figures import plot_attention, plot_characters
 from hwdiff.errors import HwdiffError
 from hwdiff.evaluation.alignment import alignment_of_trace
-from hwdiff.figures import plot_inks
+from hwdiff.figures import COLOURS, plot_inks
 from hwdiff.samplers import SAMPLERS
 from hwdiff.styles import load_styles, mixed
 from hwdiff.writing import sample
@@ -39,8 +39,8 @@ def hover_svg(ink, aligned):
         name, x = escape(character.replace(" ", "␣")), (number + 0.5) * space
         names.append(f'<text class="c{number}" x="{x:.2f}" y="4" font-size="4" text-anchor="middle">{name}</text>')
     for stroke in placed:
-        for place in range(1, len(stroke)):
-            (x, y), (u, v) = stroke[place - 1 : place + 1]
+        for place in range(min(1, len(stroke) - 1), len(stroke)):  # a dot is a line of no length, which round caps make visible
+            (x, y), (u, v) = stroke[max(0, place - 1)], stroke[place]
             lines.append(f'<path class="c{owners[start + place]}" d="M{x:.2f} {y + 6:.2f}L{u:.2f} {v + 6:.2f}"/>')
         start += len(stroke)
     style = ".hwdiff path {stroke: #222; stroke-width: 0.5; fill: none; stroke-linecap: round} .hwdiff text {fill: #222; stroke: none !important}"

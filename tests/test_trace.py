@@ -16,7 +16,6 @@ def written(network):
 def test_all_steps_of_all_blocks_are_kept(network, written):
     assert written.steps == [6, 5, 4, 3, 2, 1]
     assert written.length == 96
-    assert written.seen[6].shape == (96, 2)
     assert [written.weights(6, block).shape for block in range(3)] == [(3, 48, 7), (4, 24, 7), (6, 12, 7)]
     np.testing.assert_array_equal(written.weights(2), written.weights(2, 2))
     [plain] = sample(network, ["a text"], steps=6, seed=3, sampler="ddim")
@@ -38,14 +37,15 @@ def test_the_heat_maps_show_the_attention(written):
 
 
 def test_ink_has_the_colour_of_its_character():
-    ink = Ink(np.ones((6, 2)), [True, False, False, False, True, False], "abc")
+    ink = Ink(np.ones((6, 2)), [True, False, False, True, True, False], "abc")
     aligned = Alignment("abc", 2, np.eye(3))
-    [lines] = plot_characters(ink, aligned).axes[1].collections
+    lines, dots = plot_characters(ink, aligned).axes[1].collections
     colours = lines.get_colors()
-    assert len(colours) == 4
-    assert (colours[1] == colours[2]).all()
+    assert len(colours) == 3
     assert len(np.unique(colours, axis=0)) == 3
-    [lines] = plot_characters(ink, aligned, chosen=1).axes[1].collections
+    np.testing.assert_array_equal(dots.get_offsets(), [[4, 4]])
+    assert (dots.get_facecolors() == colours[1]).all()  # both are of the second character
+    lines, _ = plot_characters(ink, aligned, chosen=1).axes[1].collections
     assert len(np.unique(lines.get_colors(), axis=0)) == 2
     assert aligned.owners(5).tolist() == [0, 0, 1, 1, 2]
 

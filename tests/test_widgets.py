@@ -55,7 +55,8 @@ def test_pointing_at_a_character_is_a_matter_of_its_class(written):
     svg = widgets.hover_svg(written.ink, aligned)
     assert "&lt;" in svg
     owners = aligned.owners(len(written.ink))
-    drawn = np.flatnonzero(~written.ink.pen_up[1:]) + 1
+    lines, dots = ~written.ink.pen_up, written.ink.pen_up & np.append(written.ink.pen_up[1:], True)
+    drawn = np.flatnonzero(np.append(False, lines[1:]) | dots)
     assert [int(number) for number in re.findall(r'<path class="c(\d+)"', svg)] == owners[drawn].tolist()
     assert all(f".c{number}:hover" in svg for number in range(4))
 
@@ -94,5 +95,5 @@ def test_headless_the_figure_is_shown_without_controls(written, network, monkeyp
 
 
 def test_of_a_line_without_ink_it_is_said():
-    empty = Trace(Ink(np.zeros((0, 2)), []), 8, {1: np.zeros((8, 2))}, {1: [np.ones((1, 1, 2))]})
+    empty = Trace(Ink(np.zeros((0, 2)), []), 8, {1: [np.ones((1, 1, 2))]})
     assert "Nothing was written" in widgets.inspect_attention(empty).value
