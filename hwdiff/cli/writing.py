@@ -1,5 +1,6 @@
 """Commands that write."""
 
+import gc
 from pathlib import Path
 from typing import Annotated
 
@@ -25,9 +26,12 @@ def write(
     device: Device = None,
 ):
     """Write a text by hand."""
+    gc.disable()  # what is imported here is never garbage: looking through it costs 0.4 s, at the start and at the end
     from hwdiff.checkpoint import load_model
     from hwdiff.writing import sample
 
+    gc.freeze()
+    gc.enable()
     if out.suffix.lower() not in (".svg", ".png", ".gif"):
         raise HwdiffError(f"{out}: ink is saved as .svg, .png or .gif; choose such a name")
     [ink] = sample(
