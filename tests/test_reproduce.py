@@ -1,5 +1,6 @@
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -124,6 +125,27 @@ def test_a_stage_has_a_limit_and_a_kernel_may_die(suite, tmp_path):
     run = reproduction(suite, tmp_path / "out")
     assert run.run(selected(find_notebooks(suite), only="01")) == ["01_first"]
     assert "its kernel died" in " ".join(run.said)
+
+
+def test_a_full_disk_is_told_in_one_line(suite, tmp_path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    first = selected(find_notebooks(suite), only="01")
+    for cell, reason in (
+        ('stage.table([{"word": "x" * 1_000_000}], "first", "Too much")', "first.csv: cannot be written (File too large); free some space"),
+        ('from IPython.display import HTML\nHTML("x" * 1_000_000)', "File too large"),  # the executed notebook itself
+    ):
+        write_notebook(suite, "01_first", cell)
+        run = reproduction(suite, tmp_path / "out")
+        resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, hard))  # a full disk fails in the same way, with another reason
+        try:
+            assert run.run(first) == ["01_first"]
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert reason in run.said[-1]
+        assert "\n" not in run.said[-1]
+        assert not list((tmp_path / "out").rglob(".*"))
+    write_notebook(suite, "01_first", "pass")
+    assert reproduction(suite, tmp_path / "out").run(first) == []
 
 
 def test_what_a_stage_goes_on_from_is_set_aside_for_other_parameters(suite, tmp_path):
