@@ -35,7 +35,14 @@ PROFILES = {
         "02_training": {"preset": "paper", "sample_every": 10_000},
         "03_attention": {"checkpoint": "trained", "scored": 120},
         "04_style_interpolation": {"checkpoint": "trained", "repeats": 16},
-        "05_evaluation": {"checkpoint": "trained", "lines": 4500, "seeds": 5, "repetitions": 1000, "inception_weights": "download"},
+        "05_evaluation": {
+            "checkpoint": "trained",
+            "lines": 4500,
+            "unseen_lines": 600,
+            "seeds": 5,
+            "repetitions": 1000,
+            "inception_weights": "download",
+        },
         "06_sampling": {"checkpoint": "trained", "texts": 240, "calls": [60, 30, 20, 12, 8, 5]},
     },
 }
@@ -76,6 +83,11 @@ class Notebook:
         stated = {name: KINDS.get(one["inferred_type_name"]) for name, one in found.items()}
         kinds = {name: stated[name] if default is None else type(default) for name, default in defaults.items()}
         return cls(path, defaults, kinds, about["needs"], about["keeps"])
+
+    def about(self):
+        """{"title", "about"}: the heading of its first cell and the paragraph below it."""
+        heading, _, text = "".join(json.loads(self.path.read_text(encoding="utf-8"))["cells"][0]["source"]).partition("\n")
+        return {"title": heading.strip("# "), "about": text.strip().split("\n\n")[0]}
 
     def digest(self):
         """Of its cells: what it does."""
@@ -257,9 +269,9 @@ class Reproduction:
         with replacing(self.out / "stages" / f"{name}.outputs.json") as path:
             path.write_text("[]")
         self._show()
-        start = time.perf_counter()
+        begun["started"], start = f"{datetime.now().astimezone():%Y-%m-%d %H:%M:%S %z}", time.perf_counter()
         error = self._run_notebook(name)
-        record = {**begun, "status": FAILED if error else DONE, "started": f"{datetime.now().astimezone():%Y-%m-%d %H:%M:%S %z}"}
+        record = {**begun, "status": FAILED if error else DONE, **self.notebooks[name].about()}
         record |= {"seconds": round(time.perf_counter() - start, 1), "code": self.code, "environment": self.environment, "weights": self.weights}
         record["listed"] = read_json(self.out / "stages" / f"{name}.outputs.json", [])
         files = [*(output["file"] for output in record["listed"]), f"notebooks/{name}.ipynb"]
@@ -310,7 +322,7 @@ class Reproduction:
         except PapermillExecutionError as failure:
             error = f"cell {failure.exec_count}: {failure.ename}: {failure.evalue.strip().splitlines()[0] if failure.evalue.strip() else ''}"
         except TimeoutError:
-            error = f"ran past the limit of {self.minutes:g} minutes for a stage"
+            error = f"ran past the limit of {self.minutes:g} minutes for a stage (--minutes)"
         except DeadKernelError:
             error = "its kernel died; often there was not enough memory"
         except (PapermillException, OSError, RuntimeError) as failure:

@@ -11,7 +11,6 @@ from hwdiff.errors import HwdiffError
 from hwdiff.figures import save_figure
 from hwdiff.files import replacing
 
-BUILT_IN = "built-in writers"
 SHOWN_WIDTH = 900  # of figures in a notebook, in pixels
 
 
@@ -109,7 +108,7 @@ def shown(value):
 
 def shows_people(dataset):
     """Whether a `Dataset` holds the ink of people: all but the built-in writers do. None holds none."""
-    return dataset is not None and BUILT_IN not in dataset.manifest["sources"]
+    return dataset is not None and dataset.of_people
 
 
 def _plain(value):

@@ -5,6 +5,7 @@ Where nobody can move a slider, in headless runs, each shows the same figure wit
 
 import io
 import os
+import re
 from html import escape
 from pathlib import Path
 
@@ -128,7 +129,8 @@ def desk(network, text, style=None, seed=0, sampler="fast", folder="."):
     save, said = ipywidgets.Button(description="save as SVG"), ipywidgets.HTML()
 
     def store(_):
-        path = Path(folder) / f"{controls['style'].value}-{controls['seed'].value}.svg"
+        written_with = "-".join(str(controls[name].value) for name in ("text", "style", "sampler", "seed"))
+        path = Path(folder) / (re.sub(r"[^\w.-]+", "-", written_with) + ".svg")
         try:
             written["ink"].save(path)
             said.value = f"wrote {escape(str(path))}"

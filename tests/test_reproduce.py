@@ -1,6 +1,7 @@
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -8,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from nbformat.v4 import new_code_cell, new_notebook
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from typer.testing import CliRunner
 
 from hwdiff import HwdiffError, reproduce
@@ -28,7 +29,8 @@ def write_notebook(folder, name, *cells, needs=(), keeps=(), parameters="size = 
         "language_info": {"name": "python"},
     }
     folder.mkdir(exist_ok=True)
-    (folder / f"{name}.ipynb").write_text(json.dumps(new_notebook(cells=[first, *sources], metadata=metadata)))
+    about = new_markdown_cell(f"# The {name[3:]} <one>\n\nWhat it reproduces.\n\nMore of it.")
+    (folder / f"{name}.ipynb").write_text(json.dumps(new_notebook(cells=[about, first, *sources], metadata=metadata)))
 
 
 @pytest.fixture
@@ -70,6 +72,9 @@ def test_notebooks_run_in_order_and_only_what_has_changed_again(suite, tmp_path)
     assert manifest["stages"]["01_first"]["parameters"] == {"seed": 0, "size": 1}
     assert set(manifest["stages"]["02_second"]["outputs"]) == {"tables/second.csv", "tables/second.json", "notebooks/02_second.ipynb"}
     page = (out / "index.html").read_text()
+    assert "The first &lt;one&gt;" in page
+    assert "What it reproduces." in page
+    assert "More of it." not in page
     assert "One more" in page
     assert "All by itself" in page
     assert str(tmp_path) not in (out / "notebooks" / "01_first.ipynb").read_text().split('"papermill"')[0]
@@ -240,7 +245,7 @@ def test_the_newest_run_of_a_profile_is_gone_on_with(tmp_path):
     assert reproduce.newest_run("smoke", tmp_path).name == "20210101-000000-smoke"
 
 
-def test_the_profile_paper_says_what_is_missing(iam, monkeypatch):
+def test_the_profile_paper_says_what_is_missing(iam, tmp_path, monkeypatch):
     def run(*arguments):
         result = CliRunner().invoke(app, ["reproduce", "--profile", "paper", *map(str, arguments)])
         assert result.exit_code == 1
@@ -248,6 +253,8 @@ def test_the_profile_paper_says_what_is_missing(iam, monkeypatch):
 
     assert "it takes the IAM archives" in run()
     assert "neither lineStrokes-all.tar.gz" in run("--param", f"source={Path(__file__).parent}")
+    unsplit = shutil.copytree(iam, tmp_path / "unsplit", ignore=shutil.ignore_patterns("trainset*", "testset*"))
+    assert "has no split lists" in run("--param", f"source={unsplit}")
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     assert "it takes a GPU" in run("--param", f"source={iam}")
     assert "--only and --from" in run("--only", "01", "--from", "02")

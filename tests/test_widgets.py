@@ -78,7 +78,7 @@ def test_the_desk_writes_and_saves(network, tmp_path):
     controls(widget, "seed").value = 5
     assert pictures(widget) != before
     controls(widget, "save as SVG").click()
-    ink = Ink.load(tmp_path / "clara-5.svg")
+    ink = Ink.load(tmp_path / "ab-clara-ddim-5.svg")
     assert ink.text == "ab"
 
 

@@ -60,7 +60,8 @@ def _require_paper(parameters):
     source = parameters["01_preprocessing"]["source"]
     if source is None:
         raise HwdiffError("profile paper: it takes the IAM archives; give their folder with --param source=DIR (or IAM=DIR ./run_all.sh)")
-    Source(source)
+    if Source(source).split_lists() is None:
+        raise HwdiffError(f"profile paper: {source}: has no split lists (trainset.txt and three more), which say what the paper trained on; add them")
     if not torch.cuda.is_available():
         raise HwdiffError("profile paper: it takes a GPU, and PyTorch finds none; on a CPU take the profile smoke")
     weights = parameters["05_evaluation"]["inception_weights"]

@@ -18,6 +18,7 @@ from hwdiff.files import replacing
 from hwdiff.ink import Ink
 
 FORMAT = "hwdiff dataset 1"
+BUILT_IN = "built-in writers"  # the source of datasets by them
 PARTS = ("train", "validation", "test")
 VALIDATION_SHARE, TEST_SHARE = 0.05, 0.10
 SPLITS = {
@@ -90,7 +91,7 @@ def prepare(source, out, split="authors", limits=None, seed=0, workers=-1, progr
     if not 0 <= seed < 2**32:
         raise HwdiffError(f"seed = {seed}: must be between 0 and 2^32 - 1")
     if source is None:
-        split, fingerprints = "writer", {"built-in writers": f"version {synthetic.VERSION}, seed {seed}"}
+        split, fingerprints = "writer", {BUILT_IN: f"version {synthetic.VERSION}, seed {seed}"}
     else:
         source = iam.Source(source)
         lists = source.split_lists()
@@ -210,6 +211,11 @@ class Dataset:
     def content(self):
         """Fingerprint of the lines (SHA-256): what caches and checkpoints remember of the dataset."""
         return self.manifest["content"]
+
+    @property
+    def of_people(self):
+        """Whether the lines were written by people, not by the built-in writers."""
+        return BUILT_IN not in self.manifest["sources"]
 
     def part(self, name):
         """Indices of the lines of a part: "train", "validation" or "test"."""

@@ -34,11 +34,15 @@ class Relative:
 
 @dataclass
 class Mean:
-    """Mean relative living times. values: (i_max,).   beyond: mean share with i_max holes or more.   repetitions: (n, i_max) of each complex."""
+    """Mean relative living times.
+
+    values: (i_max,).   beyond: mean share with i_max holes or more.   repetitions: (n, i_max) of each complex.   width: d of the points.
+    """
 
     values: np.ndarray
     beyond: float
     repetitions: np.ndarray
+    width: int
 
 
 def as_points(X, landmarks=1, name="X"):
@@ -113,13 +117,15 @@ def mrlt(X, n=REPETITIONS, seed=0, landmarks=LANDMARKS, gamma=None, i_max=I_MAX,
         if progress:
             progress(len(some))
     values = np.stack([one.values for one in found])
-    return Mean(values.mean(axis=0), float(np.mean([one.beyond for one in found])), values)
+    return Mean(values.mean(axis=0), float(np.mean([one.beyond for one in found])), values, X.shape[1])
 
 
 def geometry_score(first, second):
-    """The Geometry Score of two `Mean`s: the sum of squared differences. Raises HwdiffError when their i_max differ."""
+    """The Geometry Score of two `Mean`s: the sum of squared differences. Raises HwdiffError when their i_max or widths differ."""
     if first.values.shape != second.values.shape:
         raise HwdiffError(f"geometry score: i_max {len(first.values)} and {len(second.values)}; compute both with the same")
+    if first.width != second.width:
+        raise HwdiffError(f"geometry score: of points with {first.width} and with {second.width} dimensions; both must be of one space")
     return float(np.square(first.values - second.values).sum())
 
 

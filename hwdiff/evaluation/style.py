@@ -59,14 +59,24 @@ def descriptors(features):
 def place_between(features, first, second):
     """How far on the way from one hand to another lines lie: (n,), 1 where they are like the lines `first`, 0 where they are like `second`.
 
-    features, first, second: style features (n, S, 1280), (m, S, 1280), (k, S, 1280); measured along the line between the means of both.
+    features, first, second: style features (n, S, 1280), (m, S, 1280), (k, S, 1280), m and k at least 2; none of the lines in two of them.
+    Measured along the line between the means of both. The means of one half of the lines give its direction, those of the other where it
+    begins, and the other way about: with the same means for both, their noise would draw all places towards the middle.
     Raises HwdiffError when there is no way between them.
     """
-    found, start, end = descriptors(features), descriptors(second).mean(axis=0), descriptors(first).mean(axis=0)
-    way = end - start
-    if not way.any():
-        raise HwdiffError("style: both hands are the same, so nothing lies between them")
-    return (found - start) @ way / (way @ way)
+    found, start, end = descriptors(features), _halves(second), _halves(first)
+    ways = [one - other for one, other in zip(end, start, strict=True)]
+    length = ways[0] @ ways[1]
+    if not length > 0:
+        raise HwdiffError("style: both hands are the same, as far as these lines tell, so nothing lies between them; write more lines of each")
+    return ((found - start[0]) @ ways[1] + (found - start[1]) @ ways[0]) / (2 * length)
+
+
+def _halves(features):
+    known = descriptors(features)
+    if len(known) < 2:
+        raise HwdiffError("style: one line of a hand; two or more are needed")
+    return known[::2].mean(axis=0), known[1::2].mean(axis=0)
 
 
 @dataclass

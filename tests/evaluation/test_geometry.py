@@ -43,7 +43,7 @@ def test_the_score_is_that_of_the_authors_program(shared):
         values = np.stack(
             [rlt(found[f"{name}.X"], landmarks=some, gamma=float(found[f"{name}.gamma"])).values for some in found[f"{name}.landmarks"]]
         )
-        means.append(geometry.Mean(values.mean(axis=0), 0.0, values))
+        means.append(geometry.Mean(values.mean(axis=0), 0.0, values, 2))
     assert geometry_score(*means) == pytest.approx(float(found["score.circle_disk"]), abs=1e-9)
 
 
@@ -178,6 +178,9 @@ def test_landmarks_must_be_points():
         rlt(circle(), landmarks=[0, 200])
     with pytest.raises(HwdiffError, match="compute both with the same"):
         geometry_score(mrlt(circle(), n=1, landmarks=9, i_max=5, workers=1), mrlt(circle(), n=1, landmarks=9, workers=1))
+    flat, deep = (mrlt(X, n=1, landmarks=9, workers=1) for X in (circle(), np.pad(circle(), ((0, 0), (0, 1)))))
+    with pytest.raises(HwdiffError, match="points with 2 and with 3 dimensions"):
+        geometry_score(flat, deep)
     same = np.concatenate((np.zeros((3, 2)), np.zeros((1, 2)) + 1e-200))
     with pytest.raises(HwdiffError, match="no distance to compare"):
         rlt(same, landmarks=[0, 1])

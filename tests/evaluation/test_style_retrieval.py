@@ -107,7 +107,17 @@ def test_places_between_two_hands():
     first, second = (place + generator.normal(0, 0.01, (5, 14, 1280)) for place in (0.0, 2.0))
     middle = 0.5 + generator.normal(0, 0.01, (3, 14, 1280))
     assert place_between(middle, first, second) == pytest.approx([0.75] * 3, abs=0.01)
-    assert place_between(first, first, second).mean() == pytest.approx(1)
-    assert place_between(second, first, second).mean() == pytest.approx(0, abs=1e-9)
-    with pytest.raises(HwdiffError, match="both hands are the same"):
-        place_between(middle, first, first)
+    for same in (first, np.zeros((4, 14, 1280))):
+        with pytest.raises(HwdiffError, match="both hands are the same"):
+            place_between(middle, same, same)
+    with pytest.raises(HwdiffError, match="one line of a hand"):
+        place_between(middle, first[:1], second)
+
+
+def test_noise_does_not_draw_places_towards_the_middle():
+    generator = np.random.default_rng(0)
+    found = []
+    for _ in range(40):  # four lines of each hand, that differ more than the hands do
+        first, second, ends = (generator.normal(place, 2, (4, 2, 1280)) for place in (0.0, 1.0, 0.0))
+        found.append([place_between(ends, first, second).mean(), place_between(ends + 1, first, second).mean()])
+    assert np.mean(found, axis=0) == pytest.approx([1, 0], abs=0.1)
