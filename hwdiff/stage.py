@@ -36,10 +36,11 @@ class Stage:
         return Image(path.read_bytes(), width=SHOWN_WIDTH)
 
     def picture(self, path, name, title):
-        """Take a PNG that was drawn before, as figures/NAME.png. Returns the picture, which a notebook shows."""
-        content = Path(path).read_bytes()
-        with replacing(self._add("figure", f"figures/{name}.png", title, None)) as copy:
-            copy.write_bytes(content)
+        """Take a figure that was saved before as `path`, a PNG, with an SVG beside it. Returns the picture, which a notebook shows."""
+        for suffix in (".svg", ".png"):
+            content = Path(path).with_suffix(suffix).read_bytes()
+            with replacing(self._add("figure", f"figures/{name}{suffix}", title, None)) as copy:
+                copy.write_bytes(content)
         self._list()
         return Image(content, width=SHOWN_WIDTH)
 

@@ -306,7 +306,7 @@ def train(config, dataset, style_features, out, device, resume=False, stop=None,
                     if judging and len(held_out):
                         append_rows(folder.path / "held_out.jsonl", [{"step": step, **held_out_loss(for_writing, lines, held_out, config.precision)}])
                     if drawing:
-                        _write_samples(for_writing, folder.path / "samples" / f"step-{step:06d}.png", step)
+                        _write_samples(for_writing, folder.path / "samples" / f"step-{step:06d}", step)
                     if saving or stopping:
                         folder.save(step, modules, optimizer, generator, for_writing)
             if progress and processes.first:
@@ -324,4 +324,6 @@ def _extra_padding(seed, step):
 
 def _write_samples(network, path, step):
     inks = sample(network, PAPER_TEXTS, sampler="dpm", steps=20, seed=0)
-    save_figure(plot_inks(inks, columns=2, title=f"after {step} training steps, DPM-Solver++ in 20 steps"), path)
+    page = plot_inks(inks, columns=2, title=f"after {step} training steps, DPM-Solver++ in 20 steps")
+    for suffix in (".svg", ".png"):
+        save_figure(page, path.with_suffix(suffix))
