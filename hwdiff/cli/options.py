@@ -49,7 +49,7 @@ class Sampler(StrEnum):
     fast = "fast"
 
 
-SamplerName = Annotated[Sampler, typer.Option(help="eq12: the paper's; eq9: its ablation; ddim, dpm: noiseless; fast: Eq. 12 in 20 calls.")]
+SamplerName = Annotated[Sampler, typer.Option(help="eq12: the paper's; eq9: its ablation; ddim, dpm: noiseless; fast: Eq. 12 in 40 calls.")]
 Steps = Annotated[int | None, typer.Option(help="Network calls; by default 60, fewer for fast.")]
 Guidance = Annotated[
     float | None, typer.Option(help="1: the plain method; above: follow the text more closely, at twice the work. By default as the model says.")
