@@ -1,5 +1,6 @@
-"""`python -m hwdiff`, as torchrun calls it."""
+"""`python -m hwdiff`, the same as the command `hwdiff`."""
 
 from hwdiff.cli import app
 
-app()
+if __name__ == "__main__":
+    app()

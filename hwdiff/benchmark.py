@@ -75,7 +75,7 @@ def training_rate(dataset, config, device, steps=4):
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-4, betas=training.BETAS, fused=True)
     generator, alpha_bar = torch.Generator(device).manual_seed(0), diffusion.alpha_bars()
     train_lines, points, start, terms = dataset.part("train"), 0, 0.0, torch.zeros(2)
-    order = training.training_order(Excerpts(dataset, config.excerpts, config.seed), train_lines, config.batch_size, config.seed)
+    order = training.training_order(Excerpts(dataset, config.seed), train_lines, config.batch_size, config.seed)
     batches = [lines.batch(indices, spans=spans) for indices, spans in islice(order, steps)]
     # A CPU meets the lengths that come once before the clock starts; a GPU compiles them and then records CUDA graphs.
     for timed in (*[False] * (3 if torch.device(device).type == "cuda" else 1), True):
@@ -84,7 +84,7 @@ def training_rate(dataset, config, device, steps=4):
         for batch in batches:
             draws = training.draw(batch.strokes.shape, batch.style.shape, config, alpha_bar, generator)
             optimizer.zero_grad()
-            terms = training.accumulate_gradients(objective, batch, draws)
+            terms = training.accumulate_gradients(objective, batch, draws, config.precision)
             training.clip_gradients(network, config.clipping)
             optimizer.step()
             points += timed * int(batch.lengths.sum())

@@ -173,11 +173,11 @@ def distil(config, sources, teacher, out, resume=False, stop=None, progress=None
         done = header["step"]
         if done > config.steps:
             optimizer = _begin_second_part(student)
-        load_state(state, {"student": student}, optimizer, generator)
+        load_state(state, {"student": student}, {"optimizer": optimizer}, generator)
     stop, start = stop or Stop(), time.perf_counter()
 
     def save(step):
-        save_state(state, {"format": FORMAT, "step": step, "settings": settings}, {"student": student}, optimizer, generator)
+        save_state(state, {"format": FORMAT, "step": step, "settings": settings}, {"student": student}, {"optimizer": optimizer}, generator)
 
     with holding(out):
         last_row = cut_rows(out / "metrics.jsonl", done)

@@ -12,6 +12,7 @@ _CHOICES = {
     "noise_levels": ("paper", "released"),
     "pen_weight": ("paper", "released"),
     "clipping": ("all", "each"),
+    "optimizer": ("adam", "muon"),
 }
 
 
@@ -23,14 +24,17 @@ class TrainingConfig:
     `cooldown` steps; until those begin, `steps` may still be changed.   precision: of the network's arithmetic, "fp32" or "bf16".
     padding: "full" pads every line to 488 points as the authors do; "bucket" batches lines of like length and pads to the longest and up
     to half as much again, drawn for each step.
+    optimizer: "adam", or "muon" for the matrices and Adam for the rest, see `muon.Muon`; in bf16 where that is the precision.
     clipping: gradients to norm 100, of "all" weights together or of "each" on its own.
     own_style: a line's style image may be that of the line itself, as in the released program.
     excerpts: share of the lines of which only some consecutive words are trained on, drawn anew in each epoch: far cheaper, and with few
-    characters to choose from, which ink belongs to which is learnt far sooner.
+    characters to choose from, which ink belongs to which is learnt far sooner. excerpt_steps: over how many steps it falls to 0,
+    evenly; 0 for not at all.
     guided_attention: weight of a loss that draws each point's attention to the letters about where its word is, see
     `training.attention_off_place`; not in the paper, where that is left to be found out.
     drop_style, drop_text: share of the lines that are trained without style (zeros) or text (the end alone), for guidance.
     ema: decay of the moving average of the weights, which is what is saved for writing; 0 for the weights themselves.
+    init: a checkpoint whose weights it starts from, instead of random ones: a path, or "pretrained".
     save_every, held_out_every, sample_every: steps from one saved state, held-out loss or page of samples to the next; 0 for none of the
     latter two.
     """
@@ -45,13 +49,16 @@ class TrainingConfig:
     noise_levels: str = "paper"
     pen_weight: str = "paper"
     clipping: str = "all"
+    optimizer: str = "adam"
     own_style: bool = False
     excerpts: float = 0.0
+    excerpt_steps: int = 0
     guided_attention: float = 0.0
     drop_style: float = 0.0
     drop_text: float = 0.0
     ema: float = 0.0
     seed: int = 0
+    init: str = ""
     save_every: int = 1000
     held_out_every: int = 1000
     sample_every: int = 10_000
@@ -69,6 +76,7 @@ class TrainingConfig:
             "sample_every": 0,
             "warmup": 0,
             "cooldown": 0,
+            "excerpt_steps": 0,
         }.items():
             if getattr(self, name) < lowest:
                 raise HwdiffError(f"{name} = {getattr(self, name)}: must be at least {lowest}")
@@ -91,6 +99,10 @@ class TrainingConfig:
         if self.learning_rate is None:
             return diffusion.learning_rate(step)
         return self.learning_rate * min(1, step / max(1, self.warmup), (self.steps + 1 - step) / (self.cooldown + 1))
+
+    def excerpts_at(self, step):
+        """The share of excerpts at step 1, 2, ...."""
+        return self.excerpts * max(0.0, 1 - step / self.excerpt_steps) if self.excerpt_steps else self.excerpts
 
 
 PRESETS = {

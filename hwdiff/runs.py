@@ -23,8 +23,11 @@ QUIET_SECONDS = 60
 class Stop:
     """Watches, inside a `with` block, for what should end a run early: Ctrl-C, SIGTERM, or `minutes` having passed.
 
-    `reason` says which, or is None. The run looks at it between steps, saves its state and ends. A second Ctrl-C does not wait.
+    `reason` says which, or is None. The run looks at it between steps, saves its state and ends. A second Ctrl-C does not wait,
+    unless `patient`: so are processes that another one has started, which may hear of one Ctrl-C from it and from the terminal.
     """
+
+    patient = False
 
     def __init__(self, minutes=None):
         self.deadline = None if minutes is None else time.monotonic() + 60 * minutes
@@ -44,7 +47,7 @@ class Stop:
             signal.signal(number, handler)
 
     def _catch(self, number, frame):
-        if self.signal is not None:
+        if self.signal is not None and not self.patient:
             raise KeyboardInterrupt
         self.signal = signal.Signals(number).name
 
@@ -146,15 +149,16 @@ def holding(folder):
         os.close(handle)
 
 
-def save_state(path, header, modules, optimizer, generator):
+def save_state(path, header, modules, optimizers, generator):
     """Write the state of a run, whole or not at all: safetensors with `header`, in JSON, beside it.
 
-    modules: {name: Module}.   optimizer: its moments and step counts.   generator: a torch.Generator.
+    modules: {name: Module}.   optimizers: {name: Optimizer}, their moments and step counts.   generator: a torch.Generator.
     Raises HwdiffError when it cannot be written; what stood at `path` stays.
     """
     state = {f"{name}.{key}": tensor for name, module in modules.items() for key, tensor in module.state_dict().items()}
-    for number, moments in optimizer.state_dict()["state"].items():
-        state |= {f"optimizer.{number}.{key}": tensor for key, tensor in moments.items()}
+    for name, optimizer in optimizers.items():
+        for number, moments in optimizer.state_dict()["state"].items():
+            state |= {f"{name}.{number}.{key}": tensor for key, tensor in moments.items()}
     state["generator"] = generator.get_state()
     state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
     with replacing(path) as temporary:
@@ -173,23 +177,22 @@ def read_header(path, form):
     return header
 
 
-def load_state(path, modules, optimizer, generator):
-    """Put the state that `save_state` wrote back into modules, optimizer and generator. Raises HwdiffError when it does not fit them."""
+def load_state(path, modules, optimizers, generator):
+    """Put the state that `save_state` wrote back into modules, optimizers and generator. Raises HwdiffError when it does not fit them."""
     try:
         with safe_open(path, "pt") as file:
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
         for name, module in modules.items():
             module.load_state_dict({key: state[f"{name}.{key}"] for key in module.state_dict()})
-        weights = [weight for group in optimizer.param_groups for weight in group["params"]]
-        moments = {}
-        for name in state:
-            if name.startswith("optimizer."):
-                _, number, key = name.split(".")
+        for name, optimizer in optimizers.items():
+            weights, moments = [weight for group in optimizer.param_groups for weight in group["params"]], {}
+            for entry in [entry for entry in state if entry.startswith(f"{name}.")]:
+                _, number, key = entry.split(".")
                 weight = weights[int(number)]
                 # The fused Adam goes through memory in order: moments must lie there as their weights do (channels_last).
-                tensor = torch.empty_like(weight).copy_(state[name]) if state[name].shape == weight.shape else state[name]
+                tensor = torch.empty_like(weight).copy_(state[entry]) if state[entry].shape == weight.shape else state[entry]
                 moments.setdefault(int(number), {})[key] = tensor
-        optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
+            optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
         generator.set_state(state["generator"])
     except torch.OutOfMemoryError:
         raise

@@ -12,6 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
 from hwdiff import diffusion
+from hwdiff.checkpoint import load_model
 from hwdiff.data import tokenizer
 from hwdiff.data.batches import FULL_LENGTH, Lines, batch_order, bucket_length
 from hwdiff.data.dataset import style_lines
@@ -19,6 +20,7 @@ from hwdiff.data.excerpts import Excerpts
 from hwdiff.errors import HwdiffError
 from hwdiff.figures import plot_inks, save_figure
 from hwdiff.model.writer import DiffusionWriter
+from hwdiff.muon import Muon, matrices_and_rest
 from hwdiff.processes import Processes
 from hwdiff.recipes import TrainingConfig
 from hwdiff.run_folder import RunFolder
@@ -27,11 +29,12 @@ from hwdiff.writing import PAPER_TEXTS, sample
 
 CLIP_NORM = 100.0
 STYLE_DROPOUT = 0.3  # of single features, Fig. 10
-CPU_POINTS = 24 * 320  # activations of more points at a time cost a CPU a third of its speed
+CPU_POINTS = {"fp32": 24 * 320, "bf16": 48 * 320}  # activations of more points at a time are slower on a CPU
 GPU_LOG_STEPS = 50  # a GPU is asked for its losses this seldom: asking makes it wait
 BETAS = (0.9, 0.98)
 ATTENTION_WINDOW = 1.5  # standard deviation in characters: so much letters of one word differ in their number of points
 MOST_EXTRA_PADDING = 0.5  # of the longest line in a bucket: who writes must know where the text ends in more room than it needs
+LONGEST_STEP = 60.0  # seconds
 HELD_OUT_LINES = 48
 HELD_OUT_AT_ONCE = 24
 HELD_OUT_STEPS = (1, 5, 15, 30, 45, 60)  # t of the noise levels at which the held-out loss is taken
@@ -99,17 +102,18 @@ def draw(shape, style_shape, config, alpha_bar, generator):
     return Draws(noise_level, eps, diffusion.pen_weights(noise_level, config.pen_weight), kept_features, kept_style, kept_text)
 
 
-def accumulate_gradients(objective, batch, draws):
+def accumulate_gradients(objective, batch, draws, precision="fp32"):
     """Algorithm 1 for one batch: noise it, predict, and add the loss's gradients to those of the network.
 
     objective: an `Objective`, perhaps compiled or in DistributedDataParallel.   draws: the rows of `draw`'s that belong to the batch.
-    The batch goes through the network in pieces (on a CPU of 7680 points), which changes nothing but speed.
+    The batch goes through the network in pieces (on a CPU of at most `CPU_POINTS`), which changes nothing but speed.
     Returns the loss's terms of this batch, (2,): stroke and pen; with guided attention a third one.
     """
     noisy = diffusion.add_noise(batch.strokes, draws.noise_level, draws.eps)
     style = batch.style * draws.kept_features * draws.kept_style
     text = torch.where(draws.kept_text, batch.text, tokenizer.without_text(batch.text))
-    size = max(1, CPU_POINTS // noisy.shape[1]) if noisy.device.type == "cpu" else len(noisy)
+    count = -(-noisy.shape[0] * noisy.shape[1] // CPU_POINTS[precision]) if noisy.device.type == "cpu" else 1
+    size = -(-len(noisy) // count)
     places = noisy.new_full(noisy.shape[:2], torch.nan) if batch.places is None else batch.places.where(draws.kept_text, torch.nan)
     arguments = (noisy, text, draws.noise_level, style, draws.eps, batch.pen_up, draws.pen_weight, places)
     pieces = list(zip(*(tensor.split(size) for tensor in arguments), strict=True))
@@ -138,18 +142,52 @@ def clip_gradients(network, clipping):
     return norm
 
 
-def training_order(excerpts, lines, batch_size, seed, done=0, bucketed=True):
+def training_order(excerpts, lines, batch_size, seed, done=0, bucketed=True, share=lambda step: 0.0):
     """Endless batches, epoch after epoch, from that of step `done` + 1 on: a function of the arguments alone.
 
     excerpts: `Excerpts` of the dataset.   lines: (n,) numbers of the lines.   bucketed: see `batch_order`.
+    share: of the lines of which only an excerpt is trained on, by step; that of an epoch's beginning holds for all of it.
     Yields (lines (B,), spans (B, 4)). Raises HwdiffError when there are fewer lines than make one batch.
     """
-    epoch, at = divmod(done, max(1, len(lines) // batch_size))
+    epoch_steps = max(1, len(lines) // batch_size)
+    epoch, at = divmod(done, epoch_steps)
     while True:
-        spans = excerpts.of_epoch(epoch)[lines]
+        spans = excerpts.of_epoch(epoch, share(epoch * epoch_steps))[lines]
         for batch in batch_order(spans[:, 1] - spans[:, 0], batch_size, seed, epoch, bucketed)[at:]:
             yield lines[batch], spans[batch]
         epoch, at = epoch + 1, 0
+
+
+class Clock:
+    """Seconds of training over all the stretches of a run. A pause is none: a step counts for a minute at most."""
+
+    def __init__(self, seconds):
+        self.seconds, self._last, self._cpu = seconds, time.perf_counter(), time.process_time()
+
+    def tick(self):
+        """A step is done. Returns the CPU seconds of this process since the last one."""
+        last, self._last = self._last, time.perf_counter()
+        cpu, self._cpu = self._cpu, time.process_time()
+        self.seconds += min(self._last - last, LONGEST_STEP)
+        return self._cpu - cpu
+
+
+def start_from(network, path):
+    """Give `network` the weights of the checkpoint `path`. Raises HwdiffError when it is of another size."""
+    weights = load_model(path, "cpu")
+    if weights.config != network.config:
+        raise HwdiffError(f"init = {path}: its network is {weights.settings}, not {network.settings}; give one of that size")
+    network.load_state_dict(weights.state_dict())
+
+
+def make_optimizers(network, config, processes):
+    """The optimizers of a run by the name that its state keeps them under; their learning rate is set at each step."""
+    if config.optimizer == "adam":
+        return {"optimizer": torch.optim.Adam(network.parameters(), lr=0.0, betas=BETAS, fused=True)}
+    matrices, rest = matrices_and_rest(network)
+    dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
+    muon = Muon(matrices, lr=0.0, dtype=dtype, rank=processes.rank, count=processes.count)
+    return {"muon": muon, "optimizer": torch.optim.Adam(rest, lr=0.0, betas=BETAS, fused=True)}
 
 
 def moving_average(network, decay):
@@ -217,22 +255,21 @@ def train(config, dataset, style_features, out, device, resume=False, stop=None,
     dataset: a `Dataset`.   style_features: `StyleFeatures` of it.   resume: go on from the state in `out` where there is one; on
     a CPU the weights come out the same, bit for bit, as those of a run that was never stopped (a GPU adds in any order).
     stop: a `Stop`, looked at between steps.   compiled: compile the step; by default on a GPU.   progress: a `runs.Progress`.
-    Under torchrun several processes share each batch. Each line of `metrics.jsonl` is one step: step, loss, stroke, pen, gradient norm,
-    learning rate, seconds of training.
+    Several processes (`processes.launch`) share each batch. Each line of `metrics.jsonl` is one step: step, loss, stroke, pen, gradient
+    norm, learning rate, seconds of training until then and CPU seconds of all processes together.
     Returns (network for writing, step reached). Raises HwdiffError when `out` holds a run that cannot be gone on with, or the loss is no
     longer finite.
     """
     device, stop = torch.device(device), stop or Stop()
     folder = RunFolder(out, config, dataset, style_features.extractor.identity, device)
     train_lines, held_out = dataset.part("train"), dataset.part("validation")[:HELD_OUT_LINES]
-    with Processes(device) as processes, ExitStack() as held:
-        if config.batch_size % processes.count:
-            raise HwdiffError(f"batch_size = {config.batch_size}: cannot be divided among {processes.count} processes")
+    with ExitStack() as held:
+        processes = Processes(device)
         done = folder.step_to_resume(resume)
         if processes.mean(torch.tensor(float(done), device=device)).item() != done:
             raise HwdiffError(f"{folder.path}: the processes do not see the same state; let them share a disk")
-        excerpts = Excerpts(dataset, config.excerpts, config.seed)
-        order = training_order(excerpts, train_lines, config.batch_size, config.seed, done, bucketed=config.padding == "bucket")
+        excerpts = Excerpts(dataset, config.seed)
+        order = training_order(excerpts, train_lines, config.batch_size, config.seed, done, config.padding == "bucket", config.excerpts_at)
         order = chain([next(order)], order)  # whatever is wrong with the data shows before anything is written
         processes.wait()
         if processes.first:
@@ -242,36 +279,41 @@ def train(config, dataset, style_features, out, device, resume=False, stop=None,
         torch.manual_seed(config.seed)  # initial weights
         generator = torch.Generator(device).manual_seed(config.seed)
         network = DiffusionWriter(config.model).to(device).train()
+        if config.init and not done:
+            start_from(network, config.init)
         network.default_style = style_features[train_lines[:1]][0]
         average = moving_average(network, config.ema) if config.ema else None
         for_writing = average.module if average else network
-        optimizer = torch.optim.Adam(network.parameters(), lr=0.0, betas=BETAS, fused=True)
+        optimizers = make_optimizers(network, config, processes)
         modules = {"network": network, **({"average": average} if average else {})}
         if done:
-            load_state(folder.state, modules, optimizer, generator)
+            load_state(folder.state, modules, optimizers, generator)
         objective = Objective(network, config.precision, config.guided_attention)
         if compiled if compiled is not None else device.type == "cuda":
             objective = compiled_objective(objective, device, graphs=processes.count == 1)
         if processes.count > 1:
             objective = DistributedDataParallel(objective, gradient_as_bucket_view=True)
         alpha_bar = diffusion.alpha_bars().to(device)
-        before = folder.begin(done) if processes.first else 0.0
-        start, pending = time.perf_counter(), []
+        seconds, cpu_seconds = folder.begin(done) if processes.first else (0.0, 0.0)
+        clock, pending = Clock(seconds), []
         log_steps = GPU_LOG_STEPS if device.type == "cuda" else 1
 
         def flush():
             """Log the steps since the last call; a loss that is not finite ends the run before anything of it is saved. Returns the last loss."""
+            nonlocal cpu_seconds
             rows, failure = [], None
-            for (step, rate, seconds), values in zip([row for row, _ in pending], torch.stack([terms for _, terms in pending]).tolist(), strict=True):
+            losses = torch.stack([values for _, values in pending]).tolist()
+            for ((step, rate, seconds), _), (*values, cpu) in zip(pending, losses, strict=True):
                 stroke, pen, *attention, norm = values
                 if not np.isfinite(values).all():
                     found = f"the loss is {stroke + pen + sum(attention)} and the gradient {norm}"
                     failure = HwdiffError(f"{folder.path}: {found} at step {step}; the last saved state is kept; try a lower learning rate")
                     break
+                cpu_seconds += processes.count * cpu
                 metrics = {"step": step, "loss": stroke + pen, "stroke": stroke, "pen": pen, "gradient_norm": norm}
                 if attention:
                     metrics["attention"] = attention[0]
-                rows.append({**metrics, "learning_rate": rate, "seconds": round(before + seconds, 3)})
+                rows.append({**metrics, "learning_rate": rate, "seconds": round(seconds, 3), "cpu_seconds": round(cpu_seconds, 3)})
             pending.clear()
             if processes.first:
                 append_rows(folder.path / "metrics.jsonl", rows)
@@ -282,18 +324,20 @@ def train(config, dataset, style_features, out, device, resume=False, stop=None,
         for step in range(done + 1, config.steps + 1):
             indices, spans = next(order)
             length = FULL_LENGTH if config.padding == "full" else bucket_length(spans[:, 1] - spans[:, 0], _extra_padding(config.seed, step))
-            share = processes.share(len(indices))
+            share = processes.part(len(indices))
             batch = lines.batch(indices[share], length, spans[share])
             draws = draw((len(indices), length, 2), (len(indices), *batch.style.shape[1:]), config, alpha_bar, generator)
             rate = config.learning_rate_at(step)
-            optimizer.param_groups[0]["lr"] = rate
-            optimizer.zero_grad()
-            terms = accumulate_gradients(objective, batch, Draws(*(drawn[share] for drawn in draws)))
+            network.zero_grad()
+            terms = accumulate_gradients(objective, batch, Draws(*(drawn[share] for drawn in draws)), config.precision)
             norm = clip_gradients(network, config.clipping)
-            optimizer.step()
+            for optimizer in optimizers.values():
+                optimizer.param_groups[0]["lr"] = rate
+                optimizer.step()
             if average:
                 average.update_parameters(network)
-            pending.append(((step, rate, time.perf_counter() - start), torch.cat((processes.mean(terms), norm[None]))))
+            cpu = torch.tensor(clock.tick(), device=device)
+            pending.append(((step, rate, clock.seconds), processes.mean(torch.cat((terms, norm[None], cpu[None])))))
             saving, judging, drawing = (
                 every and (step % every == 0 or step == config.steps) for every in (config.save_every, config.held_out_every, config.sample_every)
             )
@@ -308,7 +352,7 @@ def train(config, dataset, style_features, out, device, resume=False, stop=None,
                     if drawing:
                         _write_samples(for_writing, folder.path / "samples" / f"step-{step:06d}", step)
                     if saving or stopping:
-                        folder.save(step, modules, optimizer, generator, for_writing)
+                        folder.save(step, modules, optimizers, generator, for_writing)
             if progress and processes.first:
                 progress.reach(step, note)
             done = step

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pytest
 
 from hwdiff.files import sha256_of
@@ -37,3 +38,23 @@ def test_the_page_has_all_stages():
     for path in RESULTS.glob("notebooks/*.ipynb"):
         outputs = [output for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code" for output in cell.outputs]
         assert not any(output.output_type == "error" for output in outputs)
+
+
+@pytest.mark.parametrize("name", ["evaluate-test", "evaluate-train"])
+def test_the_readmes_table_1_is_what_was_measured(name):
+    table = json.loads((RESULTS / "measurements" / name / "table1.json").read_text())
+    times = json.loads((RESULTS / "measurements" / name / "timings.json").read_text())["seconds a line"]
+    readme = (RESULTS.parent / "README.md").read_text().replace("`fast`", "fast")
+    for row, values in table["values"].items():
+        cells = [
+            f"{factor * np.mean(values[key]):.{digits}f} ± {factor * np.std(values[key], ddof=1):.{digits}f}{unit}"
+            for key, factor, digits, unit in (
+                ("distance", 1, 2, ""),
+                ("kernel distance", 1000, 2, ""),
+                ("Geometry Score", 1000, 0, ""),
+                ("error rate", 100, 1, " %"),
+                ("style", 100, 1, " %"),
+            )
+        ]
+        cells += [f"{np.mean(times[row]):.2f}"] if row in times else []
+        assert any(all(f"| {cell} " in line for cell in cells) for line in readme.splitlines() if line.startswith(f"| {row} |")), (row, cells)

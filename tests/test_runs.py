@@ -20,11 +20,11 @@ def pair(seed):
 def test_a_state_comes_back_as_it_was(tmp_path):
     network, optimizer, generator = pair(0)
     torch.rand(5, generator=generator)
-    runs.save_state(tmp_path / "state.safetensors", {"format": "x 1", "step": 3}, {"network": network}, optimizer, generator)
+    runs.save_state(tmp_path / "state.safetensors", {"format": "x 1", "step": 3}, {"network": network}, {"optimizer": optimizer}, generator)
     drawn = torch.rand(5, generator=generator)
     assert runs.read_header(tmp_path / "state.safetensors", "x 1")["step"] == 3
     other, other_optimizer, other_generator = pair(1)
-    runs.load_state(tmp_path / "state.safetensors", {"network": other}, other_optimizer, other_generator)
+    runs.load_state(tmp_path / "state.safetensors", {"network": other}, {"optimizer": other_optimizer}, other_generator)
     assert torch.equal(torch.rand(5, generator=other_generator), drawn)
     for one, its_optimizer in ((network, optimizer), (other, other_optimizer)):
         its_optimizer.zero_grad()
@@ -36,13 +36,13 @@ def test_a_state_comes_back_as_it_was(tmp_path):
 def test_a_state_that_does_not_fit_is_refused(tmp_path):
     network, optimizer, generator = pair(0)
     path = tmp_path / "state.safetensors"
-    runs.save_state(path, {"format": "x 1"}, {"network": network}, optimizer, generator)
+    runs.save_state(path, {"format": "x 1"}, {"network": network}, {"optimizer": optimizer}, generator)
     with pytest.raises(HwdiffError, match="format 'x 1', but this version reads 'x 2'"):
         runs.read_header(path, "x 2")
     with pytest.raises(HwdiffError, match="does not fit its header"):
-        runs.load_state(path, {"network": torch.nn.Linear(4, 2)}, optimizer, generator)
+        runs.load_state(path, {"network": torch.nn.Linear(4, 2)}, {"optimizer": optimizer}, generator)
     with pytest.raises(HwdiffError, match="does not fit its header"):
-        runs.load_state(path, {"other": network}, optimizer, generator)
+        runs.load_state(path, {"other": network}, {"optimizer": optimizer}, generator)
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(HwdiffError, match="not a whole state of a run"):
         runs.read_header(path, "x 1")

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from hwdiff import HwdiffError, diffusion, load_model, processes, recipes, run_folder, training
+from hwdiff import HwdiffError, diffusion, load_model, recipes, run_folder, training
 from hwdiff.checkpoint import read_info
 from hwdiff.data import tokenizer
 from hwdiff.data.batches import Lines, bucket_length
@@ -167,14 +167,6 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_state(dataset, featu
     assert all(weight.isfinite().all() for weight in kept.parameters())
 
 
-def test_a_batch_that_cannot_be_shared_is_refused(dataset, features, tmp_path, monkeypatch):
-    monkeypatch.setattr(processes.dist, "init_process_group", lambda backend: None)
-    monkeypatch.setattr(processes.dist, "destroy_process_group", lambda: None)
-    monkeypatch.setenv("WORLD_SIZE", "3")
-    with pytest.raises(HwdiffError, match="batch_size = 4: cannot be divided among 3 processes"):
-        training.train(CONFIG, dataset, features, tmp_path / "run", "cpu")
-
-
 def test_samples_are_drawn_at_chosen_steps(dataset, features, tmp_path):
     with_samples, _ = training.train(replace(CONFIG, steps=2, sample_every=2), dataset, features, tmp_path / "run", "cpu")
     assert Image.open(tmp_path / "run" / "samples" / "step-000002.png").width > 500
@@ -188,7 +180,7 @@ def lines_of(dataset, features, own_style=False):
 
 def gradients_of(network, dataset, features, config=CONFIG, shares=(slice(None),)):
     """Terms and gradients of the first batch, computed share by share as several processes would."""
-    excerpts = Excerpts(dataset, config.excerpts, config.seed)
+    excerpts = Excerpts(dataset, config.seed)
     indices, _ = next(training.training_order(excerpts, dataset.part("train"), config.batch_size, config.seed))
     lines, length = lines_of(dataset, features), bucket_length(dataset.lengths[indices])
     draws = training.draw((len(indices), length, 2), (len(indices), 14, 1280), config, diffusion.alpha_bars(), torch.Generator().manual_seed(0))
@@ -208,7 +200,7 @@ def test_pieces_of_a_batch_add_up(dataset, features, monkeypatch, pen_weight, sh
     network = fill(DiffusionWriter(TINY))
     config = replace(CONFIG, pen_weight=pen_weight, drop_style=0.3, drop_text=0.3)
     whole_terms, whole = gradients_of(network, dataset, features, config)
-    monkeypatch.setattr(training, "CPU_POINTS", 1 if len(shares) > 1 else 3 * 488)
+    monkeypatch.setitem(training.CPU_POINTS, "fp32", 1 if len(shares) > 1 else 3 * 488)
     terms, pieces = gradients_of(network, dataset, features, config, shares)
     assert terms == pytest.approx(whole_terms, rel=1e-5)
     for a, b in zip(whole, pieces, strict=True):
@@ -311,18 +303,21 @@ def test_clipping_all_keeps_the_direction_and_clipping_each_does_not():
 def test_the_order_goes_on_from_any_step():
     lengths = np.random.default_rng(0).integers(50, 488, 40)
     spans = np.array([(0, length, 0, 5) for length in lengths])
-    excerpts = Namespace(of_epoch=lambda epoch: np.maximum(spans - [0, epoch, 0, 0], 1))
+    excerpts = Namespace(of_epoch=lambda epoch, share: np.maximum(spans - [0, epoch + int(10 * share), 0, 0], 1))
     some = np.arange(10, 40)
 
+    def share(step):
+        return 1 - step / 20
+
     def batches(done, count):
-        order = training.training_order(excerpts, some, CONFIG.batch_size, CONFIG.seed, done)
+        order = training.training_order(excerpts, some, CONFIG.batch_size, CONFIG.seed, done, share=share)
         return [(lines.tolist(), found.tolist()) for lines, found in islice(order, count)]
 
     whole = batches(0, 20)
     assert len({line for lines, _ in whole[:7] for line in lines}) == 28  # an epoch repeats none
     assert {line for lines, _ in whole for line in lines} <= set(some.tolist())
     for number, (lines, found) in enumerate(whole):
-        assert found == excerpts.of_epoch(number // 7)[lines].tolist()
+        assert found == excerpts.of_epoch(number // 7, share(number // 7 * 7))[lines].tolist()
     for done in (1, 7, 13):
         assert batches(done, 20 - done) == whole[done:]
 
@@ -428,3 +423,93 @@ def test_the_padded_loss_counts_padding(dataset, features):
         for weight in (network.eps_out.weight, network.eps_out.bias):
             weight.zero_()
     assert training.padded_loss(network, lines, indices)[0] == pytest.approx(2, rel=0.1)  # of noise alone, padding included
+
+
+def test_excerpts_become_fewer():
+    config = recipes.TrainingConfig(excerpts=0.8, excerpt_steps=100)
+    assert [config.excerpts_at(step) for step in (0, 50, 100, 200)] == pytest.approx([0.8, 0.4, 0, 0])
+    assert recipes.TrainingConfig(excerpts=0.8).excerpts_at(10_000) == 0.8
+
+
+@pytest.fixture
+def until(dataset, features, tmp_path):
+    """until(name, config, step): train in the folder `name` until `step`. Returns the network."""
+
+    def go_on(name, config, step):
+        stop, log = Stop(), tmp_path / name / "metrics.jsonl"
+
+        def reached_one_less(done):
+            stop.signal = "SIGINT" if done == step - 1 else None
+
+        reached_one_less(len(rows(log)) if log.exists() else 0)
+        seen = Seen(reached_one_less)
+        network, reached = training.train(config, dataset, features, tmp_path / name, "cpu", resume=True, stop=stop, progress=seen)
+        assert reached == step
+        return network
+
+    return go_on
+
+
+MUON = replace(CONFIG, optimizer="muon", ema=0.0)
+
+
+def test_a_run_with_muon_goes_on_bit_for_bit(until, tmp_path):
+    whole = until("whole", MUON, 6)
+    until("run", MUON, 3)
+    assert same_weights(until("run", MUON, 6), whole)
+    ours, theirs = (load_file(tmp_path / name / "state.safetensors") for name in ("run", "whole"))
+    assert any(name.startswith("muon.") for name in ours)
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_settings_may_be_changed_and_that_is_kept(until, tmp_path):
+    """Guided attention is switched on for two steps; the run says so, and is the same when it is stopped again in between."""
+    until("run", CONFIG, 2)
+    shutil.copytree(tmp_path / "run", tmp_path / "whole")
+    guided = replace(CONFIG, guided_attention=1.0, excerpts=0.5)
+    until("run", guided, 3)
+    until("run", guided, 4)
+    until("whole", guided, 4)
+    assert same_weights(until("run", CONFIG, 6), until("whole", CONFIG, 6))
+    changes = [
+        {"after": 2, "guided_attention": [0.0, 1.0], "excerpts": [0.0, 0.5]},
+        {"after": 4, "guided_attention": [1.0, 0.0], "excerpts": [0.5, 0.0]},
+    ]
+    assert run_folder.read_config(tmp_path / "run")["changes"] == changes
+    assert read_header(tmp_path / "run" / "state.safetensors", run_folder.FORMAT)["settings"]["changes"] == changes
+    assert run_folder.config_of_run(tmp_path / "run") == CONFIG
+    assert ["attention" in row for row in rows(tmp_path / "run" / "metrics.jsonl")] == [False] * 2 + [True] * 2 + [False] * 2
+
+
+def test_a_branch_cools_down_and_leaves_the_run_alone(until, tmp_path):
+    config = replace(CONFIG, steps=20)
+    whole = until("whole", config, 6)
+    until("run", config, 4)
+    run_folder.branch(tmp_path / "run", tmp_path / "branch")
+    until("branch", replace(config, steps=6, cooldown=2), 6)
+    rates = [row["learning_rate"] for row in rows(tmp_path / "branch" / "metrics.jsonl")]
+    assert rates == pytest.approx([1e-3] * 4 + [2e-3 / 3, 1e-3 / 3])
+    assert same_weights(until("run", config, 6), whole)
+    with pytest.raises(HwdiffError, match="no configuration of a training run"):
+        run_folder.branch(tmp_path / "none", tmp_path / "other")
+
+
+def test_training_starts_from_given_weights(run, dataset, features, tmp_path):
+    out, network, _ = run
+    config = replace(CONFIG, steps=1, learning_rate=1e-9, init=str(out / "model.safetensors"))
+    started, _ = training.train(config, dataset, features, tmp_path / "run", "cpu")
+    for ours, theirs in zip(started.parameters(), network.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=0)
+    with pytest.raises(HwdiffError, match=r"init = .*model\.safetensors: its network is .*; give one of that size"):
+        training.train(replace(config, model=replace(TINY, num_layers=2)), dataset, features, tmp_path / "other", "cpu")
+
+
+def test_a_pause_is_no_training(monkeypatch):
+    times = iter([0.0, 1.0, 3601.0, 3602.5])
+    monkeypatch.setattr(training.time, "perf_counter", lambda: next(times))
+    clock = training.Clock(10.0)
+    seen = []
+    for _ in range(3):
+        clock.tick()
+        seen.append(clock.seconds)
+    assert seen == [11.0, 71.0, 72.5]

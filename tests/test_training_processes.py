@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -21,7 +22,20 @@ def command(dataset, style_weights):
     """(launcher, out, options) -> the command of a small training run."""
 
     def build(out, *options, launcher=(sys.executable, "-m", "hwdiff")):
-        common = ("--data", dataset.path, "--style-encoder", style_weights, "--preset", "smoke", "--batch-size", 4, "--steps", STEPS)
+        common = (
+            "--data",
+            dataset.path,
+            "--style-encoder",
+            style_weights,
+            "--preset",
+            "smoke",
+            "--batch-size",
+            4,
+            "--steps",
+            STEPS,
+            "--processes",
+            1,
+        )
         every = ("--save-every", 5, "--held-out-every", 10)
         return [str(part) for part in (*launcher, "train", "--out", out, *common, *every, *options)]
 
@@ -107,10 +121,98 @@ def test_a_full_disk_loses_nothing_that_was_saved(whole, command, tmp_path):
     assert not list(out.glob(".*")), "temporary files were left"
 
 
-def test_two_processes_train_as_one(whole, command, tmp_path):
-    out = tmp_path / "run"
-    launcher = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "hwdiff")
-    result = execute(command(out, launcher=launcher))
+@pytest.fixture(scope="module")
+def two(command, tmp_path_factory):
+    """The folder of the run of two processes that nothing ever stopped."""
+    out = tmp_path_factory.mktemp("two") / "run"
+    result = execute(command(out, "--processes", 2, "--optimizer", "muon"))
     assert result.returncode == 0, result.stderr
-    assert losses(out) == pytest.approx(losses(whole), rel=1e-3)
-    assert losses(out)[:5] == pytest.approx(losses(whole)[:5], rel=1e-5)
+    return out
+
+
+def test_two_processes_train_as_one(two, command, tmp_path):
+    out = tmp_path / "run"
+    assert execute(command(out, "--optimizer", "muon", "--processes", 1)).returncode == 0
+    assert losses(two) == pytest.approx(losses(out), rel=1e-3)
+    assert losses(two)[:5] == pytest.approx(losses(out)[:5], rel=1e-5)
+
+
+def children(process):
+    found = subprocess.run(["pgrep", "-P", str(process.pid), "-f", "spawn_main"], capture_output=True, text=True, check=False).stdout
+    return [int(pid) for pid in found.split()]
+
+
+def start_two(command, out, step=3):
+    arguments = command(out, "--processes", 2, "--optimizer", "muon", "--resume")
+    process = subprocess.Popen(
+        arguments, env=ENVIRONMENT, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    wait_for_step(out, step, process)
+    return process
+
+
+@pytest.mark.parametrize(("number", "whom"), [(signal.SIGTERM, "one"), (signal.SIGINT, "all")])
+def test_a_signal_to_several_processes_saves(two, command, tmp_path, number, whom):
+    """SIGTERM as a service manager sends it, to the first process alone; Ctrl-C as a terminal does, to all."""
+    out = tmp_path / "run"
+    process = start_two(command, out)
+    (os.kill if whom == "one" else os.killpg)(process.pid, number)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    reached = len(losses(out))
+    assert 0 < reached < STEPS
+    assert f"saved at step {reached} of {STEPS}; go on with the same command and --resume" in output
+    assert execute(command(out, "--processes", 2, "--optimizer", "muon", "--resume")).returncode == 0
+    assert losses(out) == losses(two)
+    ours, theirs = load_file(out / "model.safetensors"), load_file(two / "model.safetensors")
+    assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+
+
+def test_a_process_that_dies_ends_the_others_with_one_line(two, command, tmp_path):
+    out = tmp_path / "run"
+    for victim in (0, 1):
+        process = start_two(command, out, 7)  # after the first saved state
+        os.kill(children(process)[victim], signal.SIGKILL)
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == 1
+        [line] = [line for line in errors.splitlines() if line.startswith("error: ")]
+        assert "one of 2 processes was ended by SIGKILL" in line
+        assert "go on with --resume" in line
+        assert "Traceback" not in errors
+    assert execute(command(out, "--processes", 2, "--optimizer", "muon", "--resume")).returncode == 0
+    assert losses(out) == losses(two)
+
+
+def test_no_process_outlives_the_first(command, tmp_path):
+    out = tmp_path / "run"
+    process = start_two(command, out)
+    pids = children(process)
+    assert len(pids) == 2
+    process.kill()
+    process.communicate()
+    deadline = time.monotonic() + 60
+    while any(Path(f"/proc/{pid}").exists() for pid in pids) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+    assert len(losses(out)) < STEPS
+
+
+def test_a_pause_breaks_nothing(two, command, tmp_path):
+    out = tmp_path / "run"
+    process = start_two(command, out)
+    os.killpg(process.pid, signal.SIGSTOP)
+    time.sleep(3)
+    os.killpg(process.pid, signal.SIGCONT)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert losses(out) == losses(two)
+
+
+@pytest.mark.parametrize(("count", "message"), [(3, "cannot be divided among|give no more"), (0, "give a divisor"), (1000, "give no more")])
+def test_processes_that_make_no_sense_are_refused(command, tmp_path, count, message):
+    result = execute(command(tmp_path / "run", "--processes", count))
+    assert result.returncode == 1
+    [line] = result.stderr.splitlines()
+    assert line.startswith("error: --processes")
+    assert re.search(message, line)
+    assert not (tmp_path / "run").exists()

@@ -20,6 +20,9 @@ def train(
     style_encoder: StyleEncoder = "bundled",
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder; without one there, begin it.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the whole configuration and do nothing.")] = False,
+    branch: Annotated[Path | None, typer.Option(help="Go on with the run in this folder, but in that of --out.")] = None,
+    init: Annotated[str | None, typer.Option(help="Start from the weights of this checkpoint instead of random ones.")] = None,
+    processes: Annotated[int | None, typer.Option(help="Processes that share each batch; by default one a core that divides it, or one GPU.")] = None,
     minutes: Minutes = None,
     steps: Annotated[int | None, typer.Option(help="Steps instead of the preset's.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Lines a batch instead of the preset's.")] = None,
@@ -28,6 +31,7 @@ def train(
     cooldown: Annotated[int | None, typer.Option(help="Last steps, in which it falls to 0.")] = None,
     ema: Annotated[float | None, typer.Option(help="Decay of the moving average of the weights; 0 for none.")] = None,
     excerpts: Annotated[float | None, typer.Option(help="Share of lines of which only some words are trained on.")] = None,
+    excerpt_steps: Annotated[int | None, typer.Option(help="Steps over which that share falls to 0; 0: it stays.")] = None,
     guided_attention: Annotated[float | None, typer.Option(help="Weight of a loss that draws attention to the right words.")] = None,
     drop_style: Annotated[float | None, typer.Option(help="Share of lines trained without style.")] = None,
     drop_text: Annotated[float | None, typer.Option(help="Share of lines trained without text.")] = None,
@@ -35,6 +39,7 @@ def train(
     padding: Annotated[str | None, typer.Option(help="full (488 points) or bucket (lines of like length) instead of the preset's.")] = None,
     noise_levels: Annotated[str | None, typer.Option(help="paper or released (the authors' code): how noise levels are drawn.")] = None,
     pen_weight: Annotated[str | None, typer.Option(help="paper or released: how the pen's loss is weighted.")] = None,
+    optimizer: Annotated[str | None, typer.Option(help="adam, or muon for the matrices.")] = None,
     clipping: Annotated[str | None, typer.Option(help="all or each (released): what gradients are clipped together.")] = None,
     position_form: Annotated[str | None, typer.Option(help="strokes (released) or text (paper): which positions are multiplied.")] = None,
     own_style: Annotated[bool | None, typer.Option(help="A line's style image may be its own (released).")] = None,
@@ -47,17 +52,16 @@ def train(
 ):
     """Train a model; Ctrl-C saves it.
 
-    Several processes: torchrun --nproc-per-node N -m hwdiff train ...
+    The same command with --resume goes on.
     """
-    from hwdiff import processes, recipes, run_folder, training
+    from hwdiff import recipes, run_folder
     from hwdiff.benchmark import bf16_is_emulated
-    from hwdiff.chain import compute_features
     from hwdiff.checkpoint import find_device
-    from hwdiff.data.batches import StyleFeatures
-    from hwdiff.data.dataset import Dataset
-    from hwdiff.model.style import load_style_extractor
-    from hwdiff.runs import Progress, Stop
+    from hwdiff.processes import check_count, default_count, launch
 
+    if branch and not (out / "config.json").exists():
+        run_folder.branch(branch, out)
+        resume = True
     begun = resume and (out / "config.json").exists()
     # A run that is gone on with keeps its own configuration where nothing else is asked for.
     config = run_folder.config_of_run(out) if begun and preset is None else recipes.preset(preset or "smoke")
@@ -70,6 +74,8 @@ def train(
         cooldown=cooldown,
         ema=ema,
         excerpts=excerpts,
+        excerpt_steps=excerpt_steps,
+        optimizer=optimizer,
         guided_attention=guided_attention,
         drop_style=drop_style,
         drop_text=drop_text,
@@ -80,6 +86,7 @@ def train(
         clipping=clipping,
         position_form=position_form,
         own_style=own_style,
+        init=init,
         seed=seed,
         save_every=save_every,
         held_out_every=held_out_every,
@@ -90,10 +97,26 @@ def train(
         return
     if data is None:
         raise HwdiffError("--data: give the dataset file; hwdiff prepare --out FILE.npz makes one")
-    dataset = Dataset(data)
     device = find_device(device)
     if config.precision == "bf16" and bf16_is_emulated(device):
         warnings.warn(f"{device} has no bf16: it is emulated, many times slower than --precision fp32", stacklevel=1)
+    arguments = (config, data, style_encoder, out, device.type, resume, minutes, compiled)
+    count = default_count(config.batch_size, device) if processes is None else processes
+    check_count(count, config.batch_size, device)
+    if code := _train(*arguments) if count == 1 else launch(_train, arguments, count, device):
+        raise typer.Exit(code)
+
+
+def _train(config, data, style_encoder, out, device, resume, minutes, compiled):
+    from hwdiff import processes, training
+    from hwdiff.chain import compute_features
+    from hwdiff.checkpoint import find_device
+    from hwdiff.data.batches import StyleFeatures
+    from hwdiff.data.dataset import Dataset
+    from hwdiff.model.style import load_style_extractor
+    from hwdiff.runs import Progress, Stop
+
+    dataset, device = Dataset(data), find_device(device)
     features = StyleFeatures(dataset, load_style_extractor(style_encoder, device))
     if processes.first_process():
         split = dataset.manifest["parameters"]["split"]
@@ -103,22 +126,17 @@ def train(
             compute_features(features, stop)  # a GPU keeps all of them in its memory
             if stop.reason:
                 print(f"{stop.reason} while style features were computed; go on with the same command")
-                raise typer.Exit(130 if stop.signal else UNFINISHED)
+                return 130 if stop.signal else UNFINISHED
         with Progress("training", config.steps) as progress:
             _, reached = training.train(config, dataset, features, out, device, resume, stop, compiled, progress)
-    _end_of_training(out, reached, config, stop)
-
-
-def _end_of_training(out, reached, config, stop):
-    from hwdiff import processes
-
-    if not processes.first_process():
-        return
-    if reached < config.steps:
+    if reached < config.steps and processes.first_process():
         print(f"{stop.reason or 'another process was stopped'}: saved at step {reached} of {config.steps}; go on with the same command and --resume")
-        raise typer.Exit(130 if stop.signal else UNFINISHED)
+    if reached < config.steps:
+        return 130 if stop.signal else UNFINISHED
     model = out / "model.safetensors"
-    print(f'wrote {model}; try: hwdiff write "hello world" --model {model} -o hello.svg')
+    if processes.first_process():
+        print(f'wrote {model}; try: hwdiff write "hello world" --model {model} -o hello.svg')
+    return 0
 
 
 @command

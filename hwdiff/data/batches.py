@@ -129,7 +129,8 @@ class Lines:
             torch.from_numpy(column).to(self.device, non_blocking=True)[:, None] for column in (indices, *np.ascontiguousarray(spans.T))
         )
         # On a GPU the same width of text for all batches: what is compiled for one batch is good for another. A CPU gains by less.
-        width = self.text.shape[1] if self.device.type == "cuda" else int((spans[:, 3] - spans[:, 2]).max()) + 1
+        width = int((spans[:, 3] - spans[:, 2]).max()) + 1
+        width = self.text.shape[1] if self.device.type == "cuda" else min(-(-width // 8) * 8, self.text.shape[1])
         points, characters = (torch.arange(size, device=self.device) for size in (length, width))
         at = (first + points).clamp(max=FULL_LENGTH - 1)
         at[:, 0] = 0

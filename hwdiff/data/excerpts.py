@@ -63,12 +63,12 @@ def word_starts(offsets, pen_up, text):
 class Excerpts:
     """Which part of each line is trained on in an epoch.
 
-    dataset: a `Dataset`.   share: of the lines of which only an excerpt is; the others, and those that cannot be cut with certainty, stay whole.
+    dataset: a `Dataset`. Lines that cannot be cut with certainty stay whole.
     An excerpt is a number of consecutive words, from one to all of them, of which each doubling is equally likely.
     """
 
-    def __init__(self, dataset, share, seed):
-        self.share, self.seed, self._dataset = share, seed, dataset
+    def __init__(self, dataset, seed):
+        self.seed, self._dataset = seed, dataset
         self._whole = whole_lines(dataset)
 
     @cached_property
@@ -92,15 +92,18 @@ class Excerpts:
                 places[index, first:after] = start + (np.arange(after - first) + 0.5) / (after - first) * (stop - start) - 0.5
         return places
 
-    def of_epoch(self, epoch):
-        """The spans of all lines in this epoch: (n, 4) as `whole_lines`, a function of seed and epoch alone."""
-        if not self.share:
+    def of_epoch(self, epoch, share):
+        """The spans of all lines in this epoch: (n, 4) as `whole_lines`, a function of seed, epoch and share alone.
+
+        share: of the lines of which only an excerpt is trained on.
+        """
+        if not share:
             return self._whole
         generator, spans = np.random.default_rng((self.seed, epoch)), self._whole.copy()
         draws = generator.random((len(spans), 3))
         for index, (points, characters) in self._starts.items():
             chosen, doublings, place = draws[index]
-            if chosen < self.share:
+            if chosen < share:
                 count = min(int(2 ** (doublings * np.log2(len(points) + 1))), len(points))
                 first = int(place * (len(points) - count + 1))
                 after = first + count

@@ -145,7 +145,7 @@ def train_reader(config, dataset, out, device, resume=False, stop=None, progress
         header = read_header(state, FORMAT)
         check_same(out, header["settings"], settings)
         done = header["step"]
-    order = training_order(Excerpts(dataset, 0, config.seed), train_lines, config.batch_size, config.seed, done)
+    order = training_order(Excerpts(dataset, config.seed), train_lines, config.batch_size, config.seed, done)
     order = chain([next(order)], order)  # whatever is wrong with the data shows before anything is written
     with holding(out), torch.random.fork_rng():
         torch.manual_seed(config.seed)
@@ -155,7 +155,7 @@ def train_reader(config, dataset, out, device, resume=False, stop=None, progress
         generator = torch.Generator().manual_seed(config.seed)
         modules = {"reader": reader, "average": average}
         if done:
-            load_state(state, modules, optimizer, generator)
+            load_state(state, modules, {"optimizer": optimizer}, generator)
         cut_rows(out / "held_out.jsonl", done)
         last_row = cut_rows(out / "metrics.jsonl", done)
         before, start = last_row["seconds"] if last_row else 0, time.perf_counter()
@@ -184,7 +184,7 @@ def train_reader(config, dataset, out, device, resume=False, stop=None, progress
                 append_rows(out / "held_out.jsonl", [{"step": step, **_legibility_of(dataset, "validation", average.module)}])
             if saving:
                 save_reader(average.module, out / "reader.safetensors", **information, step=step)
-                save_state(state, {"format": FORMAT, "step": step, "settings": settings}, modules, optimizer, generator)
+                save_state(state, {"format": FORMAT, "step": step, "settings": settings}, modules, {"optimizer": optimizer}, generator)
             if progress:
                 progress(step, note)
             done = step

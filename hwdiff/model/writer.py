@@ -89,9 +89,10 @@ class DiffusionWriter(nn.Module):
         if strokes.shape[1] % LENGTH_UNIT:
             raise HwdiffError(f"strokes: {strokes.shape[1]} points; their number must divide by {LENGTH_UNIT}")
         mask = (text != PADDING)[:, None, None, :]
-        emb = self.noise_embedding(noise_level)
+        with _full_precision(strokes):  # a bf16 number is too coarse to tell the lowest noise levels apart, or their noise from the ink
+            emb, strokes = self.noise_embedding(noise_level), self.input(strokes)
         text = self.encoder(text, style, emb)
-        h1 = self.down1(self.input(strokes), emb)
+        h1 = self.down1(strokes, emb)
         every, seen = attention == "all", []
 
         def attend(block, x, wanted):
@@ -107,7 +108,13 @@ class DiffusionWriter(nn.Module):
         x = self.up3(_double(x) + self.skip3(h3), emb)
         x = self.up2(_double(x) + self.skip2(h2), emb)
         x = self.up1(_double(x) + self.skip1(h1), emb)
-        return self.eps_out(x), self.pen_out(x), seen if every else seen[-1]
+        with _full_precision(x):
+            eps, pen_logit = self.eps_out(x.float()), self.pen_out(x.float())
+        return eps, pen_logit, seen if every else seen[-1]
+
+
+def _full_precision(tensor):
+    return torch.autocast(tensor.device.type, enabled=False)
 
 
 def _halve(x):

@@ -57,11 +57,11 @@ def test_cuts_of_the_built_in_writers_are_at_their_blanks(written):
 
 
 def test_excerpts_hold_the_words_that_they_say(written):
-    excerpts = Excerpts(written, 1.0, seed=0)
+    excerpts = Excerpts(written, seed=0)
     assert len(excerpts) > 0.5 * len(written)
-    spans, whole = excerpts.of_epoch(3), whole_lines(written)
-    assert np.array_equal(spans, excerpts.of_epoch(3))
-    assert not np.array_equal(spans, excerpts.of_epoch(4))
+    spans, whole = excerpts.of_epoch(3, 1.0), whole_lines(written)
+    assert np.array_equal(spans, excerpts.of_epoch(3, 1.0))
+    assert not np.array_equal(spans, excerpts.of_epoch(4, 1.0))
     counts = []
     for index in range(len(written)):
         first, end, first_character, end_character = spans[index]
@@ -77,11 +77,11 @@ def test_excerpts_hold_the_words_that_they_say(written):
             assert text.split()[number : number + len(said.split())] == said.split()
             counts.append(len(said.split()))
     assert counts.count(1) > counts.count(3) > 0
-    assert np.array_equal(Excerpts(written, 0.0, seed=0).of_epoch(0), whole)
+    assert np.array_equal(excerpts.of_epoch(0, 0.0), whole)
 
 
 def test_points_have_the_places_of_their_words(written):
-    excerpts = Excerpts(written, 0.0, seed=0)
+    excerpts = Excerpts(written, seed=0)
     places = excerpts.places(488)
     known = np.isfinite(places[:, 0])
     assert known.mean() > 0.5
@@ -100,7 +100,7 @@ def test_points_have_the_places_of_their_words(written):
 def test_a_batch_has_places_of_its_excerpts(dataset, features, monkeypatch):
     monkeypatch.setattr("hwdiff.data.excerpts.word_starts", lambda offsets, pen_up, text: np.array([0, 20]) if text == dataset.texts[2] else None)
     monkeypatch.setattr("hwdiff.data.excerpts._character_starts", lambda text: np.array([0, 4]))
-    lines = Lines(dataset, features, style_lines(dataset.forms), "cpu", Excerpts(dataset, 0.0, seed=0))
+    lines = Lines(dataset, features, style_lines(dataset.forms), "cpu", Excerpts(dataset, seed=0))
     batch = lines.batch(np.array([2, 0]), spans=np.array([[20, 30, 4, 9], [0, dataset.lengths[0], 0, len(dataset.texts[0])]]))
     length, characters = dataset.lengths[2] - 20, len(dataset.texts[2]) - 4
     assert batch.places[0, :10].tolist() == pytest.approx([(point + 0.5) * characters / length - 0.5 for point in range(10)], abs=1e-4)
@@ -126,4 +126,4 @@ def test_a_batch_of_excerpts_is_made_of_their_points_and_characters(dataset, fea
     assert torch.equal(batch.strokes[1], whole.strokes[0])
     short = lines.batch(indices[:1], spans=spans[:1])
     assert short.strokes.shape[1] == 32
-    assert short.text.shape[1] == 6
+    assert short.text.shape[1] == 8
