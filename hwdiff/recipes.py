@@ -133,6 +133,21 @@ PRESETS = {
         model=ModelConfig(c1=64, c2=96, c3=128),
     ),
     "paper": TrainingConfig(),
+    "paper-cpu": TrainingConfig(
+        steps=96_000,
+        batch_size=64,
+        learning_rate=1.5e-3,
+        warmup=500,
+        cooldown=19_200,
+        padding="bucket",
+        optimizer="muon",
+        excerpts=0.9,
+        excerpt_steps=64_000,
+        drop_style=0.1,
+        drop_text=0.1,
+        ema=0.9995,
+        save_every=250,
+    ),
 }
 
 

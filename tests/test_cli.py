@@ -158,7 +158,7 @@ def test_preparing_twice_says_so(trained, source):
         (("train", "--data", "none.npz", "--out", "x"), "none.npz: no such file; make it with hwdiff prepare"),
         (("train", "--data", "{data}", "--out", "{run}", "--style-encoder", "{weights}"), "holds a training run already"),
         (("train", "--data", "{data}", "--out", "x", "--precision", "fp8"), "precision = 'fp8': choose one of fp32, bf16"),
-        (("train", "--data", "{data}", "--out", "x", "--preset", "huge"), "no such preset as 'huge'; choose one of smoke, small, paper"),
+        (("train", "--data", "{data}", "--out", "x", "--preset", "huge"), "no such preset as 'huge'; choose one of smoke, small, paper, paper-cpu"),
         (("train", "--out", "x"), "--data: give the dataset file"),
         (("train", "--data", "{data}", "--out", "{run}", "--style-encoder", "{weights}", "--resume", "--seed", "3"), "it has seed = 0, not 3"),
         (("chain", "--data", "{data}", "--out", "x", "--preset", "huge"), "no such preset as 'huge'"),

@@ -170,8 +170,8 @@ def test_a_signal_to_several_processes_saves(two, command, tmp_path, number, who
 
 def test_a_process_that_dies_ends_the_others_with_one_line(two, command, tmp_path):
     out = tmp_path / "run"
-    for victim in (0, 1):
-        process = start_two(command, out, 7)  # after the first saved state
+    for victim, step in ((0, 7), (1, 14)):  # after the first saved state, after the second
+        process = start_two(command, out, step)
         os.kill(children(process)[victim], signal.SIGKILL)
         _, errors = process.communicate(timeout=60)
         assert process.returncode == 1

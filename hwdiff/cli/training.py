@@ -16,7 +16,10 @@ from hwdiff.errors import HwdiffError
 def train(
     out: Annotated[Path, typer.Option(help="The folder of the run: config.json, metrics.jsonl, state.safetensors, model.safetensors.")],
     data: Annotated[Path | None, typer.Option(help="The dataset file that hwdiff prepare wrote.")] = None,
-    preset: Annotated[str | None, typer.Option(help="smoke (the default), small (for a CPU) or paper (the published recipe).")] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(help="smoke (the default), small (for a CPU), paper (the published recipe) or paper-cpu (its network, on a CPU)."),
+    ] = None,
     style_encoder: StyleEncoder = "bundled",
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder; without one there, begin it.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the whole configuration and do nothing.")] = False,
@@ -238,7 +241,7 @@ def train_reader(
 def chain(
     data: Annotated[Path, typer.Option(help="The dataset file that hwdiff prepare wrote.")],
     out: Annotated[Path, typer.Option(help="The folder of the whole; the same command again goes on where it was stopped.")],
-    preset: Annotated[str, typer.Option(help="smoke, small or paper.")] = "paper",
+    preset: Annotated[str, typer.Option(help="smoke, small, paper or paper-cpu.")] = "paper",
     teacher: Annotated[
         str | None, typer.Option(help="imagenet, or MobileNetV2 weights: distil a style encoder; else the bundled one is used.")
     ] = None,
