@@ -109,7 +109,8 @@ class DiffusionWriter(nn.Module):
         x = self.up2(_double(x) + self.skip2(h2), emb)
         x = self.up1(_double(x) + self.skip1(h1), emb)
         with _full_precision(x):
-            eps, pen_logit = self.eps_out(x.float()), self.pen_out(x.float())
+            x = x.to(self.eps_out.weight.dtype)
+            eps, pen_logit = self.eps_out(x), self.pen_out(x)
         return eps, pen_logit, seen if every else seen[-1]
 
 
