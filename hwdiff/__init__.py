@@ -5,15 +5,9 @@ network = hwdiff.load_model("model.safetensors")
 ink.save("fox.svg")
 """
 
-from importlib import import_module
+from hwdiff.utils.lazy import lazy_names
 
-_HOME = {"load_model": "checkpoint", "sample": "writing", "Ink": "ink", "HwdiffError": "errors"}
-
-__all__ = ["HwdiffError", "Ink", "load_model", "sample"]
-
-
-def __getattr__(name):
-    # Loaded when first asked for, so that `import hwdiff` and `hwdiff --help` do not wait for torch.
-    if name in _HOME:
-        return getattr(import_module(f"hwdiff.{_HOME[name]}"), name)
-    raise AttributeError(f"module 'hwdiff' has no attribute {name!r}")
+__getattr__, __dir__, __all__ = lazy_names(
+    __name__,
+    {"model.checkpoint": ["load_model"], "diffusion.generate": ["sample"], "ink.ink": ["Ink"], "utils.errors": ["HwdiffError"]},
+)

@@ -12,10 +12,12 @@ from safetensors.torch import save_file
 from torchvision.models import mobilenet_v2
 
 from hwdiff.data import synthetic
-from hwdiff.data.batches import StyleFeatures
-from hwdiff.data.dataset import Dataset, prepare
-from hwdiff.model.style import load_style_extractor
-from hwdiff.model.writer import DiffusionWriter, ModelConfig
+from hwdiff.data.dataset import Dataset
+from hwdiff.data.preparation import prepare
+from hwdiff.data.style_features import StyleFeatures
+from hwdiff.model.config import ModelConfig
+from hwdiff.model.style_encoder import load_style_extractor
+from hwdiff.model.unet import DiffusionWriter
 
 SHARED = Path(os.environ.get("HWDIFF_SHARED", Path(__file__).parents[2] / "shared"))
 TEXTS = ["a quick sketch", "Of 3 lines, or so", "written by nobody", "to be read by none."]

@@ -12,8 +12,8 @@ import nbformat
 import pytest
 from playwright.sync_api import sync_playwright
 
-from hwdiff.reproduce import NOTEBOOKS
-from hwdiff.widgets import HEADLESS
+from hwdiff.suite.outputs import HEADLESS
+from hwdiff.suite.runner import NOTEBOOKS
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: install it with apt-get install chromium")

@@ -1,10 +1,10 @@
-from hwdiff import recipes
-from hwdiff.chain import run_chain
-from hwdiff.checkpoint import load_model
-from hwdiff.runs import Stop
+from hwdiff.model.checkpoint import load_model
+from hwdiff.training import config as presets
+from hwdiff.training.pipeline import run_chain
+from hwdiff.utils.interrupt import Stop
 from tests.conftest import TINY
 
-CONFIG = recipes.TrainingConfig(steps=6, batch_size=4, learning_rate=1e-3, padding="bucket", sample_every=0, model=TINY)
+CONFIG = presets.TrainingConfig(steps=6, batch_size=4, learning_rate=1e-3, padding="bucket", sample_every=0, model=TINY)
 
 
 class StopAfter(Stop):

@@ -7,7 +7,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from hwdiff import HwdiffError, load_model
-from hwdiff.checkpoint import read_info, save_model
+from hwdiff.model.checkpoint import read_info, save_model
 from tests.model.test_writer import inputs
 
 
@@ -79,7 +79,7 @@ def test_a_failed_save_keeps_what_was_there(network, path, monkeypatch, error):
         filename.write_bytes(b"half")
         raise error
 
-    monkeypatch.setattr("hwdiff.checkpoint.save_file", full_disk)
+    monkeypatch.setattr("hwdiff.model.checkpoint.save_file", full_disk)
     with pytest.raises(HwdiffError, match="No space left on device"):
         save_model(network, path)
     assert path.read_bytes() == before

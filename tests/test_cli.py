@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from hwdiff import Ink
 from hwdiff.cli import app
 from hwdiff.data.dataset import Dataset
-from hwdiff.evaluation.legibility import read
+from hwdiff.evaluation.error_rates import read
 
 
 def hwdiff(*arguments):
@@ -75,7 +75,7 @@ def test_measuring_and_releasing_a_model(trained, style_weights, monkeypatch):
     assert written["ceiling"]["value"] != written["cer"]["value"]
     result = hwdiff("legibility", "--model", model, "--data", data, "--lines", 2)
     assert "the model was trained with" in result.output
-    monkeypatch.setattr("hwdiff.release.NAMES", ("one", "two"))
+    monkeypatch.setattr("hwdiff.suite.release.NAMES", ("one", "two"))
     result = hwdiff("release", trained / "run", "--data", data, "--style-encoder", style_weights, "-o", trained / "released")
     assert result.exit_code == 0, result.output
     assert "styles.safetensors: one, two" in result.output
@@ -229,12 +229,12 @@ def test_help_reads_well_and_does_not_wait_for_torch():
 
 
 def test_benchmark_reports_shares(trained, monkeypatch):
-    from hwdiff import benchmark
     from hwdiff.data.dataset import Dataset
+    from hwdiff.evaluation import speed
 
-    monkeypatch.setattr(benchmark, "rate_of", lambda function, flop, device, seconds=3.0: function() is None or 1e9)
-    monkeypatch.setattr(benchmark, "training_rate", lambda dataset, config, device: (2.0, 5e8))
-    monkeypatch.setattr(benchmark.geometry, "REPETITIONS", 8)
-    rows = list(benchmark.benchmark(Dataset(trained / "data" / "lines.npz"), "cpu"))
+    monkeypatch.setattr(speed, "rate_of", lambda function, flop, device, seconds=3.0: function() is None or 1e9)
+    monkeypatch.setattr(speed, "training_rate", lambda dataset, config, device: (2.0, 5e8))
+    monkeypatch.setattr(speed.geometry, "REPETITIONS", 8)
+    rows = list(speed.benchmark(Dataset(trained / "data" / "lines.npz"), "cpu"))
     assert [row[3] for row in rows] == [None, None, 1.0, 0.5, None, None]
     assert all(row[1] > 0 for row in rows[-2:])

@@ -3,12 +3,13 @@ import math
 import pytest
 import torch
 
-from hwdiff import diffusion
+from hwdiff.diffusion import process
+from hwdiff.training import config as presets
 from tests.conftest import golden
 
 
 def test_the_schedule_is_the_published_one():
-    alpha_bar = diffusion.alpha_bars()
+    alpha_bar = process.alpha_bars()
     assert alpha_bar.shape == (61,)
     assert alpha_bar[0] == 1
     beta = 1 - alpha_bar[1:] / alpha_bar[:-1]
@@ -21,13 +22,13 @@ def test_the_schedule_is_the_published_one():
 
 def test_the_schedule_equals_the_authors(shared):
     expected = torch.from_numpy(golden(shared, "reference-tiny.npz")["schedule.alpha_bar"])
-    torch.testing.assert_close(diffusion.alpha_bars()[1:].float(), expected, atol=1e-6, rtol=0)
+    torch.testing.assert_close(process.alpha_bars()[1:].float(), expected, atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("form", ["paper", "released"])
 def test_noise_levels_are_uniform_within_equally_likely_intervals(form):
-    alpha_bar = diffusion.alpha_bars()
-    levels = diffusion.draw_noise_levels(200_000, alpha_bar, torch.Generator().manual_seed(0), form)
+    alpha_bar = process.alpha_bars()
+    levels = process.draw_noise_levels(200_000, alpha_bar, torch.Generator().manual_seed(0), form)
     assert levels.shape == (200_000, 1, 1)
     values = levels.flatten().double()
     ladder = alpha_bar.sqrt() if form == "paper" else alpha_bar[1:]
@@ -45,7 +46,7 @@ def test_noise_levels_are_uniform_within_equally_likely_intervals(form):
 
 def test_noising_keeps_variance():
     clean, eps = torch.randn(2, 5000, 2).unbind()
-    noisy = diffusion.add_noise(clean[None], torch.tensor(0.6).view(1, 1, 1), eps[None])
+    noisy = process.add_noise(clean[None], torch.tensor(0.6).view(1, 1, 1), eps[None])
     torch.testing.assert_close(noisy[0], 0.6 * clean + 0.8 * eps)
 
 
@@ -55,26 +56,26 @@ def test_the_loss_sums_over_x_and_y_and_weighs_each_example():
     pen_up = torch.ones(2, 4, 1)
     logit = torch.stack((torch.zeros(4, 1), torch.full((4, 1), math.log(3))))  # probabilities 1/2 and 3/4
     noise_level = torch.tensor([1.0, 0.5]).view(2, 1, 1)
-    stroke, pen = diffusion.loss_terms(eps, predicted, pen_up, logit, diffusion.pen_weights(noise_level))
+    stroke, pen = process.loss_terms(eps, predicted, pen_up, logit, process.pen_weights(noise_level))
     assert stroke.item() == 8
     assert pen.item() == pytest.approx((math.log(2) + 0.25 * math.log(4 / 3)) / 2)
-    _, released = diffusion.loss_terms(eps, predicted, pen_up, logit, diffusion.pen_weights(noise_level, "released"))
+    _, released = process.loss_terms(eps, predicted, pen_up, logit, process.pen_weights(noise_level, "released"))
     assert released.item() == pytest.approx(0.625 * (math.log(2) + math.log(4 / 3)) / 2)
 
 
 def test_the_loss_equals_the_authors(shared):
     arrays = {name: torch.from_numpy(array) for name, array in golden(shared, "reference-tiny.npz").items() if name.startswith("loss.")}
-    weights = diffusion.pen_weights(arrays["loss.alpha_bar"].sqrt(), "released")
-    terms = diffusion.loss_terms(arrays["loss.eps"], arrays["loss.score"], arrays["loss.pen_true"], arrays["loss.pen_pred"].logit(), weights)
+    weights = process.pen_weights(arrays["loss.alpha_bar"].sqrt(), "released")
+    terms = process.loss_terms(arrays["loss.eps"], arrays["loss.score"], arrays["loss.pen_true"], arrays["loss.pen_pred"].logit(), weights)
     assert sum(terms).item() == pytest.approx(arrays["loss.value"].item(), rel=1e-5)
 
 
 def test_the_learning_rate_is_the_published_one():
-    assert diffusion.learning_rate(10_000) == pytest.approx(6.25e-4)
-    assert diffusion.learning_rate(5_000) == pytest.approx(3.125e-4)
-    assert diffusion.learning_rate(40_000) == pytest.approx(3.125e-4)
+    assert presets.learning_rate(10_000) == pytest.approx(6.25e-4)
+    assert presets.learning_rate(5_000) == pytest.approx(3.125e-4)
+    assert presets.learning_rate(40_000) == pytest.approx(3.125e-4)
 
 
 def test_the_learning_rate_equals_the_authors(shared):
     arrays = golden(shared, "reference-tiny.npz")
-    assert [diffusion.learning_rate(float(step)) for step in arrays["lr.step"]] == pytest.approx(arrays["lr.value"].tolist(), rel=1e-6)
+    assert [presets.learning_rate(float(step)) for step in arrays["lr.step"]] == pytest.approx(arrays["lr.value"].tolist(), rel=1e-6)

@@ -5,11 +5,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from hwdiff import distillation
 from hwdiff.data.line_images import LineImages
-from hwdiff.errors import HwdiffError
-from hwdiff.model.style import load_style_extractor
-from hwdiff.runs import Stop
+from hwdiff.model.style_encoder import load_style_extractor
+from hwdiff.training import distillation
+from hwdiff.utils.errors import HwdiffError
+from hwdiff.utils.interrupt import Stop
 
 CONFIG = replace(distillation.preset("smoke"), steps=8, fine_steps=4, save_every=4)
 

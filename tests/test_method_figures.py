@@ -1,16 +1,18 @@
 import numpy as np
 import pytest
 
-from hwdiff import diffusion
-from hwdiff.ink import Ink
-from hwdiff.method_figures import plot_curve, plot_forward, plot_held_out, plot_schedule
+from hwdiff.diffusion import process
+from hwdiff.diffusion.figures import plot_forward, plot_schedule
+from hwdiff.ink.ink import Ink
+from hwdiff.ink.plot import plot_curve
+from hwdiff.training.figures import plot_held_out
 
 
 def test_the_schedule_is_the_published_one():
-    signal, noise = plot_schedule(diffusion.alpha_bars()).axes[0].lines
+    signal, noise = plot_schedule(process.alpha_bars()).axes[0].lines
     assert signal.get_ydata()[0] == 1
     np.testing.assert_allclose(np.square(signal.get_ydata()) + np.square(noise.get_ydata()), 1)
-    beta = plot_schedule(diffusion.alpha_bars()).axes[1].lines[0].get_ydata()
+    beta = plot_schedule(process.alpha_bars()).axes[1].lines[0].get_ydata()
     assert beta[0] == pytest.approx(0.02001)
     assert beta[-1] == pytest.approx(0.42)
 

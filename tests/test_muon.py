@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from hwdiff import muon
-from hwdiff.model.writer import DiffusionWriter
+from hwdiff.model.unet import DiffusionWriter
+from hwdiff.training import muon
 from tests.conftest import TINY
 
 

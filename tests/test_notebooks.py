@@ -9,9 +9,9 @@ from typer.testing import CliRunner
 
 from hwdiff import HwdiffError
 from hwdiff.cli import app
-from hwdiff.files import sha256_of
-from hwdiff.reproduce import find_notebooks
-from hwdiff.run_page import publish
+from hwdiff.suite.page import publish
+from hwdiff.suite.runner import find_notebooks
+from hwdiff.utils.files import sha256_of
 
 SMALL = [
     "steps=4",

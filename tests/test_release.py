@@ -2,11 +2,13 @@ import numpy as np
 import pytest
 import torch
 
-from hwdiff import HwdiffError, Ink, load_model, release
-from hwdiff.checkpoint import save_model
+from hwdiff import HwdiffError, Ink, load_model
+from hwdiff.diffusion import texts
+from hwdiff.diffusion.generate import sample
+from hwdiff.diffusion.style_gallery import load_styles
 from hwdiff.evaluation.generation import some_lines, written_anew
-from hwdiff.styles import load_styles
-from hwdiff.writing import sample
+from hwdiff.model.checkpoint import save_model
+from hwdiff.suite import release
 
 FEW = {"sampler": "dpm", "steps": 3}
 
@@ -48,19 +50,19 @@ def test_styles_are_chosen_that_are_legible_and_differ(network, monkeypatch):
     hands[7] = hands[5] - 0.01
     writing = []
 
-    def write(network, texts, style, seed=0, **options):
-        if isinstance(texts, str):
-            texts, style = [texts], style[None]
-        writing.append(len(texts))
-        return [Ink(np.zeros((2, 2)), [True, False], f"{text}|{int(hand.sum() * 100)}") for text, hand in zip(texts, style, strict=True)]
+    def write(network, some, style, seed=0, **options):
+        if isinstance(some, str):
+            some, style = [some], style[None]
+        writing.append(len(some))
+        return [Ink(np.zeros((2, 2)), [True, False], f"{text}|{int(hand.sum() * 100)}") for text, hand in zip(some, style, strict=True)]
 
     class Judged:
         def __init__(self, inks, *arguments, **options):
             assert len({ink.text.split("|")[1] for ink in inks}) == 1
-            texts = [ink.text.split("|")[0] for ink in inks]
-            assert texts in ([release.STYLE_TEXT], list(release.TRIAL_TEXTS))
+            meant = [ink.text.split("|")[0] for ink in inks]
+            assert meant in ([texts.STYLE_TEXT], list(texts.TRIAL_TEXTS))
             number = [int(hand.sum() * 100) for hand in hands].index(int(inks[0].text.split("|")[1]))
-            best = 7 if len(texts) == 1 else 5
+            best = 7 if len(meant) == 1 else 5
             self.cer = type("Rate", (), {"value": 0.1 * abs(number - best) + (1 if number < 5 else 0)})
 
     # Sums tell the hands apart.
@@ -68,7 +70,7 @@ def test_styles_are_chosen_that_are_legible_and_differ(network, monkeypatch):
     monkeypatch.setattr(release, "sample", write)
     monkeypatch.setattr(release, "legibility", Judged)
     chosen = release.choose_styles(network, hands, names=("a", "b", "c", "d"))
-    assert writing == [10 * len(release.TRIAL_TEXTS), 1, 1, 1, 1]
+    assert writing == [10 * len(texts.TRIAL_TEXTS), 1, 1, 1, 1]
     found = [next(number for number in range(10) if torch.equal(hands[number], style)) for style in chosen.values()]
     assert list(chosen) == ["a", "b", "c", "d"]
     assert found[0] == 7
@@ -116,6 +118,6 @@ def test_pages_of_samples_say_what_was_read(network, monkeypatch):
     pages = dict(release.sample_pages(network, steps=1))
     assert list(pages) == ["texts", "seeds", "sampler-eq12", "sampler-eq9"]
     captions = [axes.get_title(loc="left") for axes in pages["texts"].axes]
-    assert len(captions) == len(release.PAGE_TEXTS)
+    assert len(captions) == len(texts.PAGE_TEXTS)
     assert captions[0].startswith("the quick brown fox jumps   [a; read: ")
     assert "character error rate of the reader" in pages["texts"].get_suptitle()

@@ -12,9 +12,10 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from typer.testing import CliRunner
 
-from hwdiff import HwdiffError, reproduce
+from hwdiff import HwdiffError
 from hwdiff.cli import app
-from hwdiff.reproduce import Reproduction, chosen_parameters, find_notebooks, selected
+from hwdiff.suite import runner
+from hwdiff.suite.runner import Reproduction, chosen_parameters, find_notebooks, selected
 
 HEAD = "from hwdiff.stage import Stage\nfrom pathlib import Path\nstage = Stage(run, {name!r})"
 
@@ -201,7 +202,7 @@ def test_a_run_that_is_interrupted_leaves_no_half_and_goes_on(suite, tmp_path):
     out, told = tmp_path / "out", tmp_path / "told"
     write_notebook(suite, "02_second", f'Path({str(told)!r}).write_text("here")\nimport time; time.sleep(60)', needs=["01_first"])
     program = (
-        "import signal, sys; from hwdiff import reproduce as r; from pathlib import Path; n = r.find_notebooks(Path(sys.argv[1]));"
+        "import signal, sys; from hwdiff.suite import runner as r; from pathlib import Path; n = r.find_notebooks(Path(sys.argv[1]));"
         "signal.signal(signal.SIGINT, signal.default_int_handler);"  # a background job comes with it ignored
         "r.Reproduction(Path(sys.argv[2]), 'smoke', n, r.chosen_parameters(n, 'smoke', {})).run(n)"
     )
@@ -238,11 +239,11 @@ def test_parameters_are_checked_before_anything_runs(suite):
 
 
 def test_the_newest_run_of_a_profile_is_gone_on_with(tmp_path):
-    new = reproduce.newest_run("smoke", tmp_path)
+    new = runner.newest_run("smoke", tmp_path)
     assert new.name.endswith("-smoke")
     for name in ("20200101-000000-smoke", "20210101-000000-smoke", "20220101-000000-paper"):
         (tmp_path / name).mkdir()
-    assert reproduce.newest_run("smoke", tmp_path).name == "20210101-000000-smoke"
+    assert runner.newest_run("smoke", tmp_path).name == "20210101-000000-smoke"
 
 
 def test_the_profile_paper_says_what_is_missing(iam, tmp_path, monkeypatch):
@@ -263,8 +264,8 @@ def test_the_profile_paper_says_what_is_missing(iam, tmp_path, monkeypatch):
 
 def test_profiles_name_notebooks_and_parameters_that_exist():
     known = {notebook.name: notebook.parameters for notebook in find_notebooks()}
-    for changes in reproduce.PROFILES.values():
+    for changes in runner.PROFILES.values():
         for name, values in changes.items():
             assert values.keys() <= known[name].keys()
     assert all(values["seed"] == 0 for values in known.values())
-    assert os.path.basename(reproduce.NOTEBOOKS) == "notebooks"
+    assert os.path.basename(runner.NOTEBOOKS) == "notebooks"

@@ -7,8 +7,8 @@ import nbformat
 import numpy as np
 import pytest
 
-from hwdiff.files import sha256_of
-from hwdiff.run_page import FOLDERS
+from hwdiff.suite.page import FOLDERS
+from hwdiff.utils.files import sha256_of
 
 RESULTS = Path(__file__).parents[1] / "results"
 STAGES = json.loads((RESULTS / "manifest.json").read_text())["stages"]

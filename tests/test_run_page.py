@@ -3,7 +3,7 @@ import json
 import pytest
 
 from hwdiff import HwdiffError
-from hwdiff.run_page import write_manifest, write_page
+from hwdiff.suite.page import write_manifest, write_page
 
 
 @pytest.fixture

@@ -4,8 +4,9 @@ import signal
 import pytest
 import torch
 
-from hwdiff import runs
-from hwdiff.errors import HwdiffError
+from hwdiff.training import run_dir
+from hwdiff.utils import files, interrupt, progress
+from hwdiff.utils.errors import HwdiffError
 
 
 def pair(seed):
@@ -20,11 +21,11 @@ def pair(seed):
 def test_a_state_comes_back_as_it_was(tmp_path):
     network, optimizer, generator = pair(0)
     torch.rand(5, generator=generator)
-    runs.save_state(tmp_path / "state.safetensors", {"format": "x 1", "step": 3}, {"network": network}, {"optimizer": optimizer}, generator)
+    run_dir.save_state(tmp_path / "state.safetensors", {"format": "x 1", "step": 3}, {"network": network}, {"optimizer": optimizer}, generator)
     drawn = torch.rand(5, generator=generator)
-    assert runs.read_header(tmp_path / "state.safetensors", "x 1")["step"] == 3
+    assert run_dir.read_header(tmp_path / "state.safetensors", "x 1")["step"] == 3
     other, other_optimizer, other_generator = pair(1)
-    runs.load_state(tmp_path / "state.safetensors", {"network": other}, {"optimizer": other_optimizer}, other_generator)
+    run_dir.load_state(tmp_path / "state.safetensors", {"network": other}, {"optimizer": other_optimizer}, other_generator)
     assert torch.equal(torch.rand(5, generator=other_generator), drawn)
     for one, its_optimizer in ((network, optimizer), (other, other_optimizer)):
         its_optimizer.zero_grad()
@@ -36,73 +37,73 @@ def test_a_state_comes_back_as_it_was(tmp_path):
 def test_a_state_that_does_not_fit_is_refused(tmp_path):
     network, optimizer, generator = pair(0)
     path = tmp_path / "state.safetensors"
-    runs.save_state(path, {"format": "x 1"}, {"network": network}, {"optimizer": optimizer}, generator)
+    run_dir.save_state(path, {"format": "x 1"}, {"network": network}, {"optimizer": optimizer}, generator)
     with pytest.raises(HwdiffError, match="format 'x 1', but this version reads 'x 2'"):
-        runs.read_header(path, "x 2")
+        run_dir.read_header(path, "x 2")
     with pytest.raises(HwdiffError, match="does not fit its header"):
-        runs.load_state(path, {"network": torch.nn.Linear(4, 2)}, {"optimizer": optimizer}, generator)
+        run_dir.load_state(path, {"network": torch.nn.Linear(4, 2)}, {"optimizer": optimizer}, generator)
     with pytest.raises(HwdiffError, match="does not fit its header"):
-        runs.load_state(path, {"other": network}, {"optimizer": optimizer}, generator)
+        run_dir.load_state(path, {"other": network}, {"optimizer": optimizer}, generator)
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(HwdiffError, match="not a whole state of a run"):
-        runs.read_header(path, "x 1")
+        run_dir.read_header(path, "x 1")
     with pytest.raises(HwdiffError, match="not a whole state of a run"):
-        runs.read_header(tmp_path / "none", "x 1")
+        run_dir.read_header(tmp_path / "none", "x 1")
 
 
 def test_settings_that_differ_are_named(tmp_path):
-    runs.check_same("run", {"a": 1, "b": 2}, {"a": 1, "b": 2})
+    run_dir.check_same("run", {"a": 1, "b": 2}, {"a": 1, "b": 2})
     with pytest.raises(HwdiffError, match="run: cannot be resumed with other settings: it has b = 2, not 3, c = None, not 4"):
-        runs.check_same("run", {"a": 1, "b": 2}, {"a": 1, "b": 3, "c": 4})
+        run_dir.check_same("run", {"a": 1, "b": 2}, {"a": 1, "b": 3, "c": 4})
 
 
 def test_logs_are_cut_back_to_a_step(tmp_path):
     log = tmp_path / "metrics.jsonl"
-    assert runs.cut_rows(log, 3) is None
-    runs.append_rows(log, [{"step": 1}, {"step": 2}, {"step": 3}])
+    assert files.cut_rows(log, 3) is None
+    files.append_rows(log, [{"step": 1}, {"step": 2}, {"step": 3}])
     with log.open("a") as file:
         file.write('{"step": 4')  # what a killed run leaves
-    assert runs.cut_rows(log, 2) == {"step": 2}
+    assert files.cut_rows(log, 2) == {"step": 2}
     assert log.read_text() == '{"step": 1}\n{"step": 2}\n'
     with pytest.raises(HwdiffError, match="cannot be written"):
-        runs.append_rows(tmp_path, [{"step": 1}])
+        files.append_rows(tmp_path, [{"step": 1}])
 
 
 def test_a_folder_is_held_by_one_and_cleared_of_what_a_killed_one_left(tmp_path):
     (tmp_path / ".state-abcd_123.safetensors").write_text("half")
     (tmp_path / ".my-own").write_text("whole")
-    with runs.holding(tmp_path):
+    with files.holding(tmp_path):
         assert [path.name for path in tmp_path.iterdir()] == [".my-own"]
-        with pytest.raises(HwdiffError, match="another process is at work in it"), runs.holding(tmp_path):
+        with pytest.raises(HwdiffError, match="another process is at work in it"), files.holding(tmp_path):
             pass
-    with runs.holding(tmp_path / "new"):
+    with files.holding(tmp_path / "new"):
         assert (tmp_path / "new").is_dir()
 
 
 def test_a_signal_is_noted_and_a_second_one_does_not_wait():
     before = signal.getsignal(signal.SIGINT)
-    with runs.Stop() as stop:
+    with interrupt.Stop() as stop:
         assert stop.reason is None
         os.kill(os.getpid(), signal.SIGINT)
         assert stop.reason == "interrupted"
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is before
-    assert runs.Stop(minutes=0).reason == "time is up"
-    assert runs.Stop(minutes=1).reason is None
+    assert interrupt.Stop(minutes=0).reason == "time is up"
+    assert interrupt.Stop(minutes=1).reason is None
 
 
 def test_progress_without_a_terminal_is_a_line_a_minute(capsys, monkeypatch):
     now = [0.0]
-    monkeypatch.setattr(runs.time, "monotonic", lambda: now[0])
-    with runs.Progress("training", 100) as progress:
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    with progress.Progress("training", 100) as shown:
         for step in range(11, 71):  # a run that goes on after step 10
             now[0] += 3
-            progress.reach(step, "loss 0.5" if step % 50 == 0 or step == 11 else None)
+            shown.reach(step, "loss 0.5" if step % 50 == 0 or step == 11 else None)
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == "training: 31 of 100 steps in 01:03, 0.333 a second, 03:27 left, loss 0.5"
     assert len(lines) == 3
     assert len(set(lines)) == 3
-    with runs.Progress("drawing", 5, unit="lines"):
+    with progress.Progress("drawing", 5, unit="lines"):
         pass
     assert not capsys.readouterr().err

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from hwdiff import HwdiffError, diffusion, samplers
+from hwdiff import HwdiffError
 from hwdiff.data import tokenizer
-from hwdiff.model.reference import load_reference
-from hwdiff.writing import seeded_noise
+from hwdiff.diffusion import process, samplers
+from hwdiff.diffusion.generate import seeded_noise
+from hwdiff.model.keras_import import load_reference
 from tests.conftest import golden
 
 
@@ -35,7 +36,7 @@ def test_the_recorded_loops_come_out(shared, case):
     network = load_reference(shared / "golden" / "reference-tiny.h5")
     draws = iter(arrays[f"sample.{name}.noise"])
     text, style = arrays["sample.text"].long(), arrays["sample.style"]
-    offsets, pen_up = sampler(network, next(draws), text, style, diffusion.alpha_bars().float(), lambda t: next(draws), **options)
+    offsets, pen_up = sampler(network, next(draws), text, style, process.alpha_bars().float(), lambda t: next(draws), **options)
     expected = arrays[f"sample.{name}.output"]
     assert (offsets - expected[..., :2]).abs().max() / expected[..., :2].abs().max() < 1e-5
     assert (pen_up[..., 0] - expected[..., 2]).abs().max() < 1e-5
@@ -71,7 +72,7 @@ def test_the_samplers_reach_a_known_distribution(name, steps):
 
 def test_deterministic_samplers_follow_the_ode_with_few_steps():
     """For normal ink the flow is known: y_0 = mean + deviation (y_T - l_T mean) / s_T. Halving the steps shows the order."""
-    alpha = diffusion.alpha_bars()[-1]
+    alpha = process.alpha_bars()[-1]
     start = seeded_noise([0, 1], 4000, "cpu")(None).double()
     exact = 0.7 + 0.4 * (start - alpha.sqrt() * 0.7) / (alpha * 0.16 + 1 - alpha).sqrt()
     errors = {
@@ -83,7 +84,7 @@ def test_deterministic_samplers_follow_the_ode_with_few_steps():
 
 
 def test_schedules_keep_the_published_ends():
-    published = diffusion.alpha_bars()
+    published = process.alpha_bars()
     for steps, spacing in product((2, 5, 20, 100), samplers.SPACINGS):
         levels = samplers.schedule(steps, spacing)
         assert len(levels) == steps + 1
@@ -97,7 +98,7 @@ def test_schedules_keep_the_published_ends():
 
 
 def test_schedules_are_even_in_what_they_say():
-    published, levels = diffusion.alpha_bars(), {spacing: samplers.schedule(30, spacing)[1:] for spacing in samplers.SPACINGS}
+    published, levels = process.alpha_bars(), {spacing: samplers.schedule(30, spacing)[1:] for spacing in samplers.SPACINGS}
     for even in (torch.logit(levels["log-snr"]), ((1 - levels["karras"]) / levels["karras"]) ** (1 / 14)):
         torch.testing.assert_close(even.diff(), even.diff().mean().expand(29))
     # Evenly in t: 30 of 60 levels lie 59 / 29 apart.

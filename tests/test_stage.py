@@ -6,7 +6,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from hwdiff import HwdiffError
-from hwdiff.stage import Shown, Stage, shows_people
+from hwdiff.suite.outputs import Shown, Stage, shows_people
 
 
 def a_figure():

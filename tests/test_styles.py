@@ -3,8 +3,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from hwdiff import HwdiffError, styles, writing
-from hwdiff.writing import sample
+from hwdiff import HwdiffError
+from hwdiff.diffusion import generate, style_gallery
+from hwdiff.diffusion.generate import sample
 
 FOUND = {name: torch.rand(14, 1280, generator=torch.Generator().manual_seed(seed)) for seed, name in enumerate(("cleo", "ben", "ada"))}
 
@@ -15,8 +16,8 @@ def identity(fingerprint):
 
 @pytest.fixture
 def gallery(tmp_path):
-    styles.save_styles(tmp_path / "new" / "styles.safetensors", FOUND, style_weights=identity("1" * 64))
-    return styles.load_styles(tmp_path / "new" / "styles.safetensors")
+    style_gallery.save_styles(tmp_path / "new" / "styles.safetensors", FOUND, style_weights=identity("1" * 64))
+    return style_gallery.load_styles(tmp_path / "new" / "styles.safetensors")
 
 
 def test_styles_come_back_in_their_order(gallery):
@@ -29,7 +30,7 @@ def test_styles_come_back_in_their_order(gallery):
 
 
 def test_a_text_is_written_in_a_named_style(gallery, network, monkeypatch):
-    monkeypatch.setattr(writing, "load_styles", lambda: gallery)
+    monkeypatch.setattr(generate, "load_styles", lambda: gallery)
     few = {"sampler": "dpm", "steps": 3}
     monkeypatch.setattr(network, "info", {"style_weights": identity("1" * 64)})
     [ink] = sample(network, ["abc"], style="ben", **few)
@@ -44,16 +45,16 @@ def test_a_text_is_written_in_a_named_style(gallery, network, monkeypatch):
 
 def test_what_is_no_file_of_styles_is_refused(tmp_path):
     with pytest.raises(HwdiffError, match="not a whole file of styles"):
-        styles.load_styles(tmp_path / "none.safetensors")
+        style_gallery.load_styles(tmp_path / "none.safetensors")
     save_file({"a": torch.zeros(1)}, tmp_path / "other.safetensors")
     with pytest.raises(HwdiffError, match="not a file of styles of this version"):
-        styles.load_styles(tmp_path / "other.safetensors")
+        style_gallery.load_styles(tmp_path / "other.safetensors")
 
 
 def test_mixing_is_a_weighted_sum():
     first, second = torch.zeros(14, 1280), torch.ones(14, 1280)
-    assert (styles.mixed([first, second], [0.25, 0.75]) == 0.75).all()
+    assert (style_gallery.mixed([first, second], [0.25, 0.75]) == 0.75).all()
     with pytest.raises(HwdiffError, match=r"weights \[0.5, 0.6\] for 2 styles"):
-        styles.mixed([first, second], [0.5, 0.6])
+        style_gallery.mixed([first, second], [0.5, 0.6])
     with pytest.raises(HwdiffError, match="for 2 styles"):
-        styles.mixed([first, second], [1.0])
+        style_gallery.mixed([first, second], [1.0])

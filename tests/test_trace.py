@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 
 from hwdiff import HwdiffError, sample
-from hwdiff.attention_figures import plot_attention, plot_characters, plot_every_head
+from hwdiff.diffusion.attention_figures import plot_attention, plot_characters, plot_every_head
+from hwdiff.diffusion.tracing import trace
 from hwdiff.evaluation.alignment import Alignment, alignment_of_trace
-from hwdiff.ink import Ink
-from hwdiff.trace import trace
+from hwdiff.ink.ink import Ink
 
 
 @pytest.fixture(scope="module")

@@ -11,17 +11,22 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from hwdiff import HwdiffError, diffusion, load_model, recipes, run_folder, training
-from hwdiff.checkpoint import read_info
+from hwdiff import HwdiffError, load_model
 from hwdiff.data import tokenizer
 from hwdiff.data.batches import Lines, bucket_length
 from hwdiff.data.dataset import style_lines
 from hwdiff.data.excerpts import Excerpts
-from hwdiff.model.writer import DiffusionWriter
-from hwdiff.runs import Stop, holding, read_header
+from hwdiff.diffusion import process
+from hwdiff.model.checkpoint import read_info
+from hwdiff.model.unet import DiffusionWriter
+from hwdiff.training import config as presets
+from hwdiff.training import loop, objective, optimizers, run_dir, validation
+from hwdiff.training.run_dir import read_header
+from hwdiff.utils.files import holding
+from hwdiff.utils.interrupt import Stop
 from tests.conftest import TINY, fill
 
-CONFIG = recipes.TrainingConfig(
+CONFIG = presets.TrainingConfig(
     steps=6, batch_size=4, learning_rate=1e-3, padding="bucket", ema=0.9, save_every=4, held_out_every=2, sample_every=0, model=TINY
 )
 
@@ -49,15 +54,15 @@ def rows(path):
 def run(dataset, features, tmp_path_factory):
     """A short run: its folder, the network, and what the callback saw."""
     out, seen = tmp_path_factory.mktemp("run") / "new", Seen()
-    network, reached = training.train(CONFIG, dataset, features, out, "cpu", progress=seen)
+    network, reached = loop.train(CONFIG, dataset, features, out, "cpu", progress=seen)
     assert reached == 6
     return out, network, seen.steps
 
 
 def test_a_run_leaves_configuration_metrics_and_weights(run, dataset, features):
     out, network, seen = run
-    assert run_folder.config_of_run(out) == CONFIG
-    assert run_folder.read_config(out)["dataset"] == dataset.content
+    assert run_dir.config_of_run(out) == CONFIG
+    assert run_dir.read_config(out)["dataset"] == dataset.content
     lines = rows(out / "metrics.jsonl")
     assert [(line["step"], f"loss {line['loss']:.3f}") for line in lines] == seen
     assert all(line["loss"] == pytest.approx(line["stroke"] + line["pen"]) for line in lines)
@@ -71,15 +76,15 @@ def test_a_run_leaves_configuration_metrics_and_weights(run, dataset, features):
 
 def test_the_same_seed_trains_the_same_bits(run, dataset, features, tmp_path):
     _, network, _ = run
-    again, _ = training.train(CONFIG, dataset, features, tmp_path / "again", "cpu")
+    again, _ = loop.train(CONFIG, dataset, features, tmp_path / "again", "cpu")
     assert same_weights(again, network)
-    other, _ = training.train(replace(CONFIG, seed=1, steps=1), dataset, features, tmp_path / "other", "cpu")
+    other, _ = loop.train(replace(CONFIG, seed=1, steps=1), dataset, features, tmp_path / "other", "cpu")
     assert not torch.equal(other.input.weight, again.input.weight)
 
 
 def test_training_learns(dataset, features, tmp_path):
     config = replace(CONFIG, steps=60, batch_size=8, held_out_every=20)
-    training.train(config, dataset, features, tmp_path / "run", "cpu")
+    loop.train(config, dataset, features, tmp_path / "run", "cpu")
     losses = [row["loss"] for row in rows(tmp_path / "run" / "metrics.jsonl")]
     assert np.mean(losses[-10:]) < 0.6 * np.mean(losses[:10])
     held_out = [row["held_out"] for row in rows(tmp_path / "run" / "held_out.jsonl")]
@@ -96,9 +101,9 @@ def test_a_stopped_run_goes_on_bit_for_bit(run, dataset, features, tmp_path, at)
             stop.signal = "SIGINT"
 
     interrupt(0)
-    _, reached = training.train(CONFIG, dataset, features, tmp_path / "run", "cpu", stop=stop, progress=Seen(interrupt))
+    _, reached = loop.train(CONFIG, dataset, features, tmp_path / "run", "cpu", stop=stop, progress=Seen(interrupt))
     assert reached == at
-    resumed, reached = training.train(CONFIG, dataset, features, tmp_path / "run", "cpu", resume=True)
+    resumed, reached = loop.train(CONFIG, dataset, features, tmp_path / "run", "cpu", resume=True)
     assert reached == 6
     assert same_weights(resumed, network)
     for name in ("state.safetensors", "model.safetensors"):
@@ -111,19 +116,19 @@ def test_a_stopped_run_goes_on_bit_for_bit(run, dataset, features, tmp_path, at)
 
 def test_resuming_what_is_finished_changes_nothing(run, dataset, features, tmp_path):
     shutil.copytree(run[0], tmp_path / "run")
-    again, reached = training.train(CONFIG, dataset, features, tmp_path / "run", "cpu", resume=True)
+    again, reached = loop.train(CONFIG, dataset, features, tmp_path / "run", "cpu", resume=True)
     assert reached == 6
     assert same_weights(again, run[1])
-    longer, reached = training.train(replace(CONFIG, steps=7), dataset, features, tmp_path / "run", "cpu", resume=True)
+    longer, reached = loop.train(replace(CONFIG, steps=7), dataset, features, tmp_path / "run", "cpu", resume=True)
     assert reached == 7
     assert not same_weights(longer, run[1])
 
 
 def test_a_run_of_time_stops_in_good_order(dataset, features, tmp_path):
     with Stop(minutes=0) as stop:
-        _, reached = training.train(CONFIG, dataset, features, tmp_path / "run", "cpu", stop=stop)
+        _, reached = loop.train(CONFIG, dataset, features, tmp_path / "run", "cpu", stop=stop)
     assert (reached, stop.reason) == (1, "time is up")
-    assert read_header(tmp_path / "run" / "state.safetensors", run_folder.FORMAT)["step"] == 1
+    assert read_header(tmp_path / "run" / "state.safetensors", run_dir.FORMAT)["step"] == 1
 
 
 def test_what_cannot_be_resumed_is_refused_in_one_line(run, dataset, features, tmp_path):
@@ -132,7 +137,7 @@ def test_what_cannot_be_resumed_is_refused_in_one_line(run, dataset, features, t
 
     def refused(message, config=CONFIG, out=out, data=dataset, resume=True):
         with pytest.raises(HwdiffError, match=message) as error:
-            training.train(config, data, features, out, "cpu", resume=resume)
+            loop.train(config, data, features, out, "cpu", resume=resume)
         assert "\n" not in str(error.value)
 
     refused("holds a training run already; go on with --resume", resume=False)
@@ -161,16 +166,16 @@ def test_what_cannot_be_resumed_is_refused_in_one_line(run, dataset, features, t
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_state(dataset, features, tmp_path):
     config = replace(CONFIG, save_every=1, learning_rate=0.99, steps=400, ema=0.0, held_out_every=0)
     with pytest.raises(HwdiffError, match=r"the loss is .* and the gradient (nan|inf) at step \d+; the last saved state is kept"):
-        training.train(config, dataset, features, tmp_path / "run", "cpu")
+        loop.train(config, dataset, features, tmp_path / "run", "cpu")
     kept = load_model(tmp_path / "run" / "model.safetensors", device="cpu")
     assert kept.info["step"] == rows(tmp_path / "run" / "metrics.jsonl")[-1]["step"] >= 1
     assert all(weight.isfinite().all() for weight in kept.parameters())
 
 
 def test_samples_are_drawn_at_chosen_steps(dataset, features, tmp_path):
-    with_samples, _ = training.train(replace(CONFIG, steps=2, sample_every=2), dataset, features, tmp_path / "run", "cpu")
+    with_samples, _ = loop.train(replace(CONFIG, steps=2, sample_every=2), dataset, features, tmp_path / "run", "cpu")
     assert Image.open(tmp_path / "run" / "samples" / "step-000002.png").width > 500
-    without, _ = training.train(replace(CONFIG, steps=2), dataset, features, tmp_path / "other", "cpu")
+    without, _ = loop.train(replace(CONFIG, steps=2), dataset, features, tmp_path / "other", "cpu")
     assert same_weights(with_samples, without)
 
 
@@ -181,15 +186,15 @@ def lines_of(dataset, features, own_style=False):
 def gradients_of(network, dataset, features, config=CONFIG, shares=(slice(None),)):
     """Terms and gradients of the first batch, computed share by share as several processes would."""
     excerpts = Excerpts(dataset, config.seed)
-    indices, _ = next(training.training_order(excerpts, dataset.part("train"), config.batch_size, config.seed))
+    indices, _ = next(loop.training_order(excerpts, dataset.part("train"), config.batch_size, config.seed))
     lines, length = lines_of(dataset, features), bucket_length(dataset.lengths[indices])
-    draws = training.draw((len(indices), length, 2), (len(indices), 14, 1280), config, diffusion.alpha_bars(), torch.Generator().manual_seed(0))
+    draws = objective.draw((len(indices), length, 2), (len(indices), 14, 1280), config, process.alpha_bars(), torch.Generator().manual_seed(0))
     network.zero_grad()
     terms = 0
     for share in shares:
         batch = lines.batch(indices[share], length)
-        terms = terms + training.accumulate_gradients(
-            training.Objective(network, config.precision), batch, training.Draws(*(drawn[share] for drawn in draws))
+        terms = terms + objective.accumulate_gradients(
+            objective.Objective(network, config.precision), batch, objective.Draws(*(drawn[share] for drawn in draws))
         ) / len(shares)
     return terms.tolist(), [weight.grad / len(shares) for weight in network.parameters()]
 
@@ -200,7 +205,7 @@ def test_pieces_of_a_batch_add_up(dataset, features, monkeypatch, pen_weight, sh
     network = fill(DiffusionWriter(TINY))
     config = replace(CONFIG, pen_weight=pen_weight, drop_style=0.3, drop_text=0.3)
     whole_terms, whole = gradients_of(network, dataset, features, config)
-    monkeypatch.setitem(training.CPU_POINTS, "fp32", 1 if len(shares) > 1 else 3 * 488)
+    monkeypatch.setitem(objective.CPU_POINTS, "fp32", 1 if len(shares) > 1 else 3 * 488)
     terms, pieces = gradients_of(network, dataset, features, config, shares)
     assert terms == pytest.approx(whole_terms, rel=1e-5)
     for a, b in zip(whole, pieces, strict=True):
@@ -209,15 +214,15 @@ def test_pieces_of_a_batch_add_up(dataset, features, monkeypatch, pen_weight, sh
 
 def test_a_compiled_step_is_the_same_step(dataset, features):
     network = fill(DiffusionWriter(TINY))
-    plain = training.Objective(network, "fp32")
+    plain = objective.Objective(network, "fp32")
     batch = lines_of(dataset, features).batch(np.array([0, 1, 2]))
-    draws = training.draw(batch.strokes.shape, batch.style.shape, CONFIG, diffusion.alpha_bars(), torch.Generator().manual_seed(0))
+    draws = objective.draw(batch.strokes.shape, batch.style.shape, CONFIG, process.alpha_bars(), torch.Generator().manual_seed(0))
     # The eager backend traces the step as the compiler would, and needs no C++ compiler.
     compiled = torch.compile(plain, dynamic=False, backend="aot_eager", fullgraph=True)
-    expected = training.accumulate_gradients(plain, batch, draws)
+    expected = objective.accumulate_gradients(plain, batch, draws)
     gradients = [weight.grad.clone() for weight in network.parameters()]
     network.zero_grad()
-    torch.testing.assert_close(training.accumulate_gradients(compiled, batch, draws), expected)
+    torch.testing.assert_close(objective.accumulate_gradients(compiled, batch, draws), expected)
     for weight, gradient in zip(network.parameters(), gradients, strict=True):
         torch.testing.assert_close(weight.grad, gradient, atol=1e-5, rtol=1e-4)
 
@@ -226,21 +231,21 @@ def test_dropped_lines_are_trained_without_text_or_style(dataset, features):
     seen = []
     batch = lines_of(dataset, features).batch(np.array([0, 1, 2]))
     config = replace(CONFIG, drop_style=0.5, drop_text=0.5)
-    draws = training.draw(batch.strokes.shape, batch.style.shape, config, diffusion.alpha_bars(), torch.Generator().manual_seed(0))
+    draws = objective.draw(batch.strokes.shape, batch.style.shape, config, process.alpha_bars(), torch.Generator().manual_seed(0))
     draws = draws._replace(kept_style=torch.tensor([1, 0, 1]).view(3, 1, 1), kept_text=torch.tensor([[True], [True], [False]]))
 
-    def objective(noisy, text, noise_level, style, *_):
+    def watched(noisy, text, noise_level, style, *_):
         seen.append((text, style))
         return torch.zeros(2, requires_grad=True)
 
-    training.accumulate_gradients(objective, batch, draws)
+    objective.accumulate_gradients(watched, batch, draws)
     [(text, style)] = seen
     assert torch.equal(text[:2], batch.text[:2])
     assert text[2].tolist() == [tokenizer.END] + [0] * (text.shape[1] - 1)
     assert (style[1] == 0).all()
     torch.testing.assert_close(style[0], batch.style[0] * draws.kept_features[0])
     assert (draws.kept_features == 0).float().mean().item() == pytest.approx(0.3, abs=0.01)
-    many = training.draw((4000, 8, 2), (4000, 1, 1), replace(CONFIG, drop_style=0.2, drop_text=0.1), diffusion.alpha_bars(), torch.Generator())
+    many = objective.draw((4000, 8, 2), (4000, 1, 1), replace(CONFIG, drop_style=0.2, drop_text=0.1), process.alpha_bars(), torch.Generator())
     assert many.kept_style.float().mean().item() == pytest.approx(0.8, abs=0.03)
     assert many.kept_text.float().mean().item() == pytest.approx(0.9, abs=0.03)
 
@@ -255,7 +260,7 @@ def test_bf16_is_close_to_fp32(dataset, features):
 
 def test_the_moving_average_follows_the_weights():
     network = torch.nn.Linear(1, 1, bias=False)
-    average = training.moving_average(network, 0.5)
+    average = optimizers.moving_average(network, 0.5)
     expected = None
     for count, value in enumerate((1.0, 2.0, 4.0, 8.0)):
         torch.nn.init.constant_(network.weight, value)
@@ -267,18 +272,18 @@ def test_the_moving_average_follows_the_weights():
 
 def test_the_held_out_loss_is_the_loss_at_fixed_noise(dataset, features, monkeypatch):
     network, lines, indices = fill(DiffusionWriter(TINY)), lines_of(dataset, features), dataset.part("validation")
-    first = training.held_out_loss(network, lines, indices)
-    assert first == training.held_out_loss(network, lines, indices)
-    monkeypatch.setattr(training, "HELD_OUT_AT_ONCE", len(indices))
-    alone = [training.held_out_loss(network, lines, indices[i : i + 1]) for i in range(len(indices))]
+    first = validation.held_out_loss(network, lines, indices)
+    assert first == validation.held_out_loss(network, lines, indices)
+    monkeypatch.setattr(validation, "HELD_OUT_AT_ONCE", len(indices))
+    alone = [validation.held_out_loss(network, lines, indices[i : i + 1]) for i in range(len(indices))]
     points = dataset.lengths[indices]
-    for t in training.HELD_OUT_STEPS:
+    for t in validation.HELD_OUT_STEPS:
         # Real points alone count, so that a line's share is its length; padding reaches it through self-attention only.
         assert first["stroke"][t] == pytest.approx(np.average([one["stroke"][t] for one in alone], weights=points), rel=0.05)
     with torch.no_grad():
         for weight in (network.eps_out.weight, network.eps_out.bias):
             weight.zero_()
-    silent = training.held_out_loss(network, lines, indices)
+    silent = validation.held_out_loss(network, lines, indices)
     assert silent["stroke"][60] == pytest.approx(2, rel=0.1)  # of noise alone: the squared length of a standard normal pair
 
 
@@ -290,12 +295,12 @@ def test_clipping_all_keeps_the_direction_and_clipping_each_does_not():
         return pair
 
     together = network()
-    norm = training.clip_gradients(together, "all")
+    norm = optimizers.clip_gradients(together, "all")
     assert norm.item() == pytest.approx((500**2 + 50**2 + 600**2) ** 0.5)
     clipped = torch.cat([weight.grad for weight in together.parameters()])
     assert clipped.norm().item() == pytest.approx(100, rel=1e-4)
     each = network()
-    training.clip_gradients(each, "each")
+    optimizers.clip_gradients(each, "each")
     assert each["dense"].weight.grad.flatten().tolist() == pytest.approx([60, 80], rel=1e-4)
     assert each["scale_shift"].weight.grad.flatten().tolist() == pytest.approx([0, 50, 100, 0], rel=1e-4)  # two weights of the authors
 
@@ -310,7 +315,7 @@ def test_the_order_goes_on_from_any_step():
         return 1 - step / 20
 
     def batches(done, count):
-        order = training.training_order(excerpts, some, CONFIG.batch_size, CONFIG.seed, done, share=share)
+        order = loop.training_order(excerpts, some, CONFIG.batch_size, CONFIG.seed, done, share=share)
         return [(lines.tolist(), found.tolist()) for lines, found in islice(order, count)]
 
     whole = batches(0, 20)
@@ -328,7 +333,7 @@ def test_steps_may_be_changed_until_the_cooldown_begins(dataset, features, tmp_p
     def go_on(name, steps, until=None):
         stop = Stop()
         seen = Seen(lambda step: setattr(stop, "signal", "SIGINT" if step == until else None))
-        return training.train(replace(config, steps=steps), dataset, features, tmp_path / name, "cpu", resume=True, stop=stop, progress=seen)
+        return loop.train(replace(config, steps=steps), dataset, features, tmp_path / name, "cpu", resume=True, stop=stop, progress=seen)
 
     assert go_on("changed", 6, until=2)[1] == 3
     changed, reached = go_on("changed", 8)
@@ -345,7 +350,7 @@ def test_excerpts_are_trained_on(dataset, features, tmp_path, monkeypatch):
     batch = Lines.batch
     monkeypatch.setattr(Lines, "batch", lambda self, *arguments: lengths.append(batch(self, *arguments).lengths) or batch(self, *arguments))
     monkeypatch.setattr("hwdiff.data.excerpts.word_starts", lambda offsets, pen_up, text: np.arange(len(text.split())) * 5)
-    training.train(replace(CONFIG, excerpts=1.0, steps=4, held_out_every=0), dataset, features, tmp_path / "run", "cpu")
+    loop.train(replace(CONFIG, excerpts=1.0, steps=4, held_out_every=0), dataset, features, tmp_path / "run", "cpu")
     found = torch.cat(lengths)
     assert len(found) == 16
     assert found.min() < 20 < dataset.lengths.min()
@@ -353,23 +358,23 @@ def test_excerpts_are_trained_on(dataset, features, tmp_path, monkeypatch):
 
 def test_a_start_that_fails_leaves_the_folder_free(dataset, features, tmp_path):
     with pytest.raises(HwdiffError, match="only 16 lines"):
-        training.train(replace(CONFIG, batch_size=17), dataset, features, tmp_path / "run", "cpu")
+        loop.train(replace(CONFIG, batch_size=17), dataset, features, tmp_path / "run", "cpu")
     assert not (tmp_path / "run").exists()
 
 
 def test_presets_and_their_settings():
-    paper = recipes.preset("paper")
+    paper = presets.preset("paper")
     assert (paper.steps, paper.batch_size, paper.learning_rate, paper.model.c1) == (60_000, 96, None, 128)
-    assert recipes.preset("paper", steps=10, seed=None).steps == 10
-    assert recipes.preset("small", position_form="text").model.position_form == "text"
+    assert presets.preset("paper", steps=10, seed=None).steps == 10
+    assert presets.preset("small", position_form="text").model.position_form == "text"
     assert [paper.learning_rate_at(step) for step in (1, 10_000)] == pytest.approx([6.25e-8, 6.25e-4])
-    small = recipes.preset("small", steps=1000, warmup=10, cooldown=100)
+    small = presets.preset("small", steps=1000, warmup=10, cooldown=100)
     expected = [1e-4, 1e-3, 1e-3, 5e-4, 1 / 101 * 1e-3]
     assert [small.learning_rate_at(step) for step in (1, 10, 900, 951, 1000)] == pytest.approx(expected, rel=0.02)
     with pytest.raises(HwdiffError, match="no such preset as 'huge'"):
-        recipes.preset("huge")
+        presets.preset("huge")
     with pytest.raises(HwdiffError, match="no such setting as colour"):
-        recipes.preset("smoke", colour="red")
+        presets.preset("smoke", colour="red")
     for wrong in (
         {"precision": "fp8"},
         {"steps": 0},
@@ -383,7 +388,7 @@ def test_presets_and_their_settings():
         {"save_every": 0},
     ):
         with pytest.raises(HwdiffError, match=next(iter(wrong))):
-            recipes.preset("smoke", **wrong)
+            presets.preset("smoke", **wrong)
 
 
 def test_guided_attention_asks_for_the_place_of_the_word():
@@ -392,12 +397,12 @@ def test_guided_attention_asks_for_the_place_of_the_word():
     right[0, :, 0, 0] = right[0, :, 1, 3] = 1
     for head in range(2):
         right[0, head, 2] = torch.rand(6).softmax(0)  # where nothing is known anything goes
-    assert training.attention_off_place(right, places).item() == pytest.approx(0, abs=2e-3)
+    assert objective.attention_off_place(right, places).item() == pytest.approx(0, abs=2e-3)
     off = torch.zeros(1, 2, 3, 6)
     off[0, :, :, 5] = 1
     window = [np.exp(-(distance**2) / 4.5) + 1e-3 for distance in (5, 2)]
-    assert training.attention_off_place(off, places).item() == pytest.approx(-np.log(window).mean(), rel=1e-4)
-    assert training.attention_off_place(off, torch.full((1, 12), torch.nan)).item() == 0
+    assert objective.attention_off_place(off, places).item() == pytest.approx(-np.log(window).mean(), rel=1e-4)
+    assert objective.attention_off_place(off, torch.full((1, 12), torch.nan)).item() == 0
 
 
 def test_guided_attention_learns_places(dataset, features, tmp_path, monkeypatch):
@@ -406,29 +411,29 @@ def test_guided_attention_learns_places(dataset, features, tmp_path, monkeypatch
         "hwdiff.data.excerpts.word_starts", lambda offsets, pen_up, text: np.linspace(0, len(pen_up), len(text.split()) + 1).astype(int)[:-1]
     )
     config = replace(CONFIG, steps=30, guided_attention=1.0, learning_rate=3e-3, held_out_every=0)
-    training.train(config, dataset, features, tmp_path / "run", "cpu")
+    loop.train(config, dataset, features, tmp_path / "run", "cpu")
     seen = rows(tmp_path / "run" / "metrics.jsonl")
     assert np.mean([row["attention"] for row in seen[-5:]]) < 0.7 * np.mean([row["attention"] for row in seen[:3]])
     assert all(row["loss"] == pytest.approx(row["stroke"] + row["pen"]) for row in seen)
-    training.train(replace(config, guided_attention=0.0, steps=1), dataset, features, tmp_path / "free", "cpu")
+    loop.train(replace(config, guided_attention=0.0, steps=1), dataset, features, tmp_path / "free", "cpu")
     assert "attention" not in rows(tmp_path / "free" / "metrics.jsonl")[0]
 
 
 def test_the_padded_loss_counts_padding(dataset, features):
     network, lines, indices = fill(DiffusionWriter(TINY)), lines_of(dataset, features), dataset.part("validation")
-    first = training.padded_loss(network, lines, indices)
-    assert first == training.padded_loss(network, lines, indices)
-    assert first != training.padded_loss(network, lines, indices, seed=1)
+    first = validation.padded_loss(network, lines, indices)
+    assert first == validation.padded_loss(network, lines, indices)
+    assert first != validation.padded_loss(network, lines, indices, seed=1)
     with torch.no_grad():
         for weight in (network.eps_out.weight, network.eps_out.bias):
             weight.zero_()
-    assert training.padded_loss(network, lines, indices)[0] == pytest.approx(2, rel=0.1)  # of noise alone, padding included
+    assert validation.padded_loss(network, lines, indices)[0] == pytest.approx(2, rel=0.1)  # of noise alone, padding included
 
 
 def test_excerpts_become_fewer():
-    config = recipes.TrainingConfig(excerpts=0.8, excerpt_steps=100)
+    config = presets.TrainingConfig(excerpts=0.8, excerpt_steps=100)
     assert [config.excerpts_at(step) for step in (0, 50, 100, 200)] == pytest.approx([0.8, 0.4, 0, 0])
-    assert recipes.TrainingConfig(excerpts=0.8).excerpts_at(10_000) == 0.8
+    assert presets.TrainingConfig(excerpts=0.8).excerpts_at(10_000) == 0.8
 
 
 @pytest.fixture
@@ -443,7 +448,7 @@ def until(dataset, features, tmp_path):
 
         reached_one_less(len(rows(log)) if log.exists() else 0)
         seen = Seen(reached_one_less)
-        network, reached = training.train(config, dataset, features, tmp_path / name, "cpu", resume=True, stop=stop, progress=seen)
+        network, reached = loop.train(config, dataset, features, tmp_path / name, "cpu", resume=True, stop=stop, progress=seen)
         assert reached == step
         return network
 
@@ -475,9 +480,9 @@ def test_settings_may_be_changed_and_that_is_kept(until, tmp_path):
         {"after": 2, "guided_attention": [0.0, 1.0], "excerpts": [0.0, 0.5]},
         {"after": 4, "guided_attention": [1.0, 0.0], "excerpts": [0.5, 0.0]},
     ]
-    assert run_folder.read_config(tmp_path / "run")["changes"] == changes
-    assert read_header(tmp_path / "run" / "state.safetensors", run_folder.FORMAT)["settings"]["changes"] == changes
-    assert run_folder.config_of_run(tmp_path / "run") == CONFIG
+    assert run_dir.read_config(tmp_path / "run")["changes"] == changes
+    assert read_header(tmp_path / "run" / "state.safetensors", run_dir.FORMAT)["settings"]["changes"] == changes
+    assert run_dir.config_of_run(tmp_path / "run") == CONFIG
     assert ["attention" in row for row in rows(tmp_path / "run" / "metrics.jsonl")] == [False] * 2 + [True] * 2 + [False] * 2
 
 
@@ -485,29 +490,29 @@ def test_a_branch_cools_down_and_leaves_the_run_alone(until, tmp_path):
     config = replace(CONFIG, steps=20)
     whole = until("whole", config, 6)
     until("run", config, 4)
-    run_folder.branch(tmp_path / "run", tmp_path / "branch")
+    run_dir.branch(tmp_path / "run", tmp_path / "branch")
     until("branch", replace(config, steps=6, cooldown=2), 6)
     rates = [row["learning_rate"] for row in rows(tmp_path / "branch" / "metrics.jsonl")]
     assert rates == pytest.approx([1e-3] * 4 + [2e-3 / 3, 1e-3 / 3])
     assert same_weights(until("run", config, 6), whole)
     with pytest.raises(HwdiffError, match="no configuration of a training run"):
-        run_folder.branch(tmp_path / "none", tmp_path / "other")
+        run_dir.branch(tmp_path / "none", tmp_path / "other")
 
 
 def test_training_starts_from_given_weights(run, dataset, features, tmp_path):
     out, network, _ = run
     config = replace(CONFIG, steps=1, learning_rate=1e-9, init=str(out / "model.safetensors"))
-    started, _ = training.train(config, dataset, features, tmp_path / "run", "cpu")
+    started, _ = loop.train(config, dataset, features, tmp_path / "run", "cpu")
     for ours, theirs in zip(started.parameters(), network.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=0)
     with pytest.raises(HwdiffError, match=r"init = .*model\.safetensors: its network is .*; give one of that size"):
-        training.train(replace(config, model=replace(TINY, num_layers=2)), dataset, features, tmp_path / "other", "cpu")
+        loop.train(replace(config, model=replace(TINY, num_layers=2)), dataset, features, tmp_path / "other", "cpu")
 
 
 def test_a_pause_is_no_training(monkeypatch):
     times = iter([0.0, 1.0, 3601.0, 3602.5])
-    monkeypatch.setattr(training.time, "perf_counter", lambda: next(times))
-    clock = training.Clock(10.0)
+    monkeypatch.setattr(loop.time, "perf_counter", lambda: next(times))
+    clock = loop.Clock(10.0)
     seen = []
     for _ in range(3):
         clock.tick()

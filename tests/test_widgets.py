@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
-from hwdiff import widgets
+from hwdiff.diffusion.tracing import Trace, trace
 from hwdiff.evaluation.alignment import alignment_of_trace
-from hwdiff.ink import Ink
-from hwdiff.trace import Trace, trace
+from hwdiff.ink.ink import Ink
+from hwdiff.suite import outputs, widgets
 
 
 @pytest.fixture(autouse=True)
 def a_person_looks(monkeypatch):
-    monkeypatch.delenv(widgets.HEADLESS, raising=False)
+    monkeypatch.delenv(outputs.HEADLESS, raising=False)
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +83,7 @@ def test_the_desk_writes_and_saves(network, tmp_path):
 
 
 def test_headless_the_figure_is_shown_without_controls(written, network, monkeypatch):
-    monkeypatch.setenv(widgets.HEADLESS, "1")
+    monkeypatch.setenv(outputs.HEADLESS, "1")
     shown = []
     monkeypatch.setattr(widgets, "display", lambda *pictures: shown.extend(pictures))
     assert widgets.inspect_attention(written) is None

@@ -4,9 +4,10 @@ import torch
 from PIL import Image
 
 import hwdiff
-from hwdiff import HwdiffError, samplers
-from hwdiff.checkpoint import load_model, save_model
-from hwdiff.writing import check_text, default_length, sample, style_features
+from hwdiff import HwdiffError
+from hwdiff.diffusion import samplers
+from hwdiff.diffusion.generate import check_text, default_length, sample, style_features
+from hwdiff.model.checkpoint import load_model, save_model
 
 
 @pytest.fixture(scope="module")

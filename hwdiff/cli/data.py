@@ -20,9 +20,9 @@ def prepare(
     seed: Annotated[int, typer.Option(help="Seed of the built-in writers.")] = 0,
 ):
     """Make a dataset file, of the IAM On-Line archives or of the built-in writers."""
-    from hwdiff.data.dataset import prepare as prepare_dataset
     from hwdiff.data.lines import Limits
-    from hwdiff.runs import Progress
+    from hwdiff.data.preparation import prepare as prepare_dataset
+    from hwdiff.utils.progress import Progress
 
     with Progress("preparing", unit="lines") as bar:
         prepared = prepare_dataset(source, out, split.value, Limits(long_offsets=long_offsets.value), seed, progress=bar.update)
@@ -39,7 +39,8 @@ def show(
 ):
     """Draw a page of a dataset's lines."""
     from hwdiff.data.dataset import Dataset
-    from hwdiff.figures import plot_lines, save_figure
+    from hwdiff.data.figures import plot_lines
+    from hwdiff.ink.plot import save_figure
 
     save_figure(plot_lines(Dataset(data), rows), out)
     print(f"wrote {out}")
@@ -55,10 +56,11 @@ def compare_images(
 
     The figure sets them side by side; the cosine of their style features is printed.
     """
+    from hwdiff.data.figures import compare_line_images
     from hwdiff.data.iam import Source, read_pairs
     from hwdiff.data.lines import Report
-    from hwdiff.figures import compare_line_images, save_figure
-    from hwdiff.model.style import load_style_extractor
+    from hwdiff.ink.plot import save_figure
+    from hwdiff.model.style_encoder import load_style_extractor
 
     pairs = read_pairs(Source(source), Report())
     figure, cosines = compare_line_images(pairs, load_style_extractor(style_encoder))
@@ -86,7 +88,7 @@ def info(path: Annotated[Path, typer.Argument(help="A dataset file, a checkpoint
 
         _print_dataset(path, Dataset(path).manifest)
         return
-    from hwdiff.checkpoint import load_model
+    from hwdiff.model.checkpoint import load_model
 
     network = load_model(path, "cpu")
     parameters = sum(weight.numel() for weight in network.parameters())

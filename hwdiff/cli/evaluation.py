@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from hwdiff.cli.options import Device, Guidance, Lines, Model, Part, ReaderFile, Sampler, SamplerName, Steps, StyleEncoder, command
-from hwdiff.errors import HwdiffError
+from hwdiff.utils.errors import HwdiffError
 
 
 @command
@@ -26,10 +26,11 @@ def read(
 
     No dictionary and no language model helps it.
     """
-    from hwdiff.evaluation.legibility import read as read_inks
-    from hwdiff.evaluation.reader import BUNDLED, load_reader
-    from hwdiff.figures import plot_reading, save_figure
-    from hwdiff.ink import Ink
+    from hwdiff.evaluation.error_rates import read as read_inks
+    from hwdiff.evaluation.figures import plot_reading
+    from hwdiff.evaluation.recognizer import BUNDLED, load_reader
+    from hwdiff.ink.ink import Ink
+    from hwdiff.ink.plot import save_figure
 
     if (file.suffix == ".npz") != (line is not None):
         raise HwdiffError(f"{file}: give --line with a dataset file (.npz), and only there")
@@ -79,10 +80,10 @@ def legibility(
 
     from hwdiff.data.dataset import Dataset
     from hwdiff.evaluation.corruption import corrupted_rates
+    from hwdiff.evaluation.error_rates import legibility as measure
     from hwdiff.evaluation.generation import some_lines
-    from hwdiff.evaluation.legibility import legibility as measure
-    from hwdiff.evaluation.reader import BUNDLED, load_reader
-    from hwdiff.files import replacing
+    from hwdiff.evaluation.recognizer import BUNDLED, load_reader
+    from hwdiff.utils.files import replacing
 
     dataset, judge = Dataset(data), load_reader(reader or BUNDLED, device)
     indices = some_lines(dataset, part.value, lines)
@@ -111,12 +112,12 @@ def legibility(
 def _written_anew(model, dataset, indices, style_encoder, device, sampler, steps, guidance, seed):
     import time
 
-    from hwdiff.checkpoint import load_model
-    from hwdiff.data.batches import StyleFeatures
+    from hwdiff.data.style_features import StyleFeatures
+    from hwdiff.diffusion.generate import writing_settings
+    from hwdiff.diffusion.samplers import levels
     from hwdiff.evaluation.generation import written_anew
-    from hwdiff.model.style import load_style_extractor
-    from hwdiff.samplers import levels
-    from hwdiff.writing import writing_settings
+    from hwdiff.model.checkpoint import load_model
+    from hwdiff.model.style_encoder import load_style_extractor
 
     network = load_model(model, device)
     steps = len(levels(sampler, steps)) - 1
@@ -160,7 +161,7 @@ def evaluate(
 
     Real lines, lines written by Eq. 12, by Eq. 9 and by the sampler `fast`, and real lines spoilt, each against real lines.
     """
-    from hwdiff.evaluation.bench import TABLE1_ROWS, Bench
+    from hwdiff.evaluation.protocol import TABLE1_ROWS, Bench
 
     bench = Bench(data, model, part.value, lines, style_encoder, reader, inception_weights, guidance, device)
     _finish(bench, _measure(bench, TABLE1_ROWS, seeds, repetitions, True, out), out)
@@ -168,7 +169,7 @@ def evaluate(
 
 def _measure(bench, rows, seeds, repetitions, canvases, out):
     from hwdiff.evaluation.frechet import FID_ADVICE
-    from hwdiff.runs import Progress
+    from hwdiff.utils.progress import Progress
 
     if not bench.inception_weights:
         print(f"distances are taken on MobileNetV2 features and are no FID: {FID_ADVICE}")
@@ -198,8 +199,8 @@ def compare_samplers(
 
     All measures of Table 1 for each; then which are worse than Eq. 12 with 60 calls, and the fewest calls that are not.
     """
-    from hwdiff.evaluation.bench import BASE, Bench, fewest_calls, sampler_rows
-    from hwdiff.samplers import SAMPLERS
+    from hwdiff.diffusion.samplers import SAMPLERS
+    from hwdiff.evaluation.protocol import BASE, Bench, fewest_calls, sampler_rows
 
     samplers, counts, spacings = ([word.strip() for word in words.split(",")] for words in (sampler, steps, spacing))
     if not all(count.isdigit() for count in counts):
@@ -250,15 +251,15 @@ def alignment(
 
     import numpy as np
 
-    from hwdiff.checkpoint import load_model
-    from hwdiff.data.batches import StyleFeatures
     from hwdiff.data.dataset import Dataset
+    from hwdiff.data.style_features import StyleFeatures
     from hwdiff.evaluation.alignment import aligned_anew, relations
     from hwdiff.evaluation.generation import some_lines
-    from hwdiff.evaluation.reader import BUNDLED, load_reader
-    from hwdiff.files import replacing
-    from hwdiff.model.style import load_style_extractor
-    from hwdiff.runs import Progress
+    from hwdiff.evaluation.recognizer import BUNDLED, load_reader
+    from hwdiff.model.checkpoint import load_model
+    from hwdiff.model.style_encoder import load_style_extractor
+    from hwdiff.utils.files import replacing
+    from hwdiff.utils.progress import Progress
 
     dataset, network, judge = Dataset(data), load_model(model, device), load_reader(reader or BUNDLED, device)
     features, indices = (

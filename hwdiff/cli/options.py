@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from hwdiff.errors import HwdiffError
+from hwdiff.utils.errors import HwdiffError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from hwdiff.cli.options import command
-from hwdiff.errors import HwdiffError
+from hwdiff.utils.errors import HwdiffError
 
 
 @command
@@ -25,8 +25,8 @@ def reproduce(
 
     What has not changed is not run again; after a failure, or when it was stopped, the same command goes on.
     """
-    from hwdiff.reproduce import Reproduction, chosen_parameters, find_notebooks, newest_run, selected
-    from hwdiff.runs import holding
+    from hwdiff.suite.runner import Reproduction, chosen_parameters, find_notebooks, newest_run, selected
+    from hwdiff.utils.files import holding
 
     if only and start:
         raise HwdiffError("--only and --from: give one of them")
@@ -81,7 +81,7 @@ def publish(
 
     Figures, tables and notebooks that show people's ink or texts are left out.
     """
-    from hwdiff.run_page import publish as copy
+    from hwdiff.suite.page import publish as copy
 
     left_out = copy(run, out)
     print(f"wrote {out / 'index.html'}; left out, since they show people's ink: {', '.join(left_out) or 'nothing'}")

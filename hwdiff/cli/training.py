@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from hwdiff.cli.options import UNFINISHED, Device, Minutes, Model, Part, StyleEncoder, command
-from hwdiff.errors import HwdiffError
+from hwdiff.utils.errors import HwdiffError
 
 
 @command
@@ -57,18 +57,19 @@ def train(
 
     The same command with --resume goes on.
     """
-    from hwdiff import recipes, run_folder
-    from hwdiff.benchmark import bf16_is_emulated
-    from hwdiff.checkpoint import find_device
-    from hwdiff.processes import check_count, default_count, launch
+    from hwdiff.evaluation.speed import bf16_is_emulated
+    from hwdiff.model.checkpoint import find_device
+    from hwdiff.training import config as presets
+    from hwdiff.training import run_dir
+    from hwdiff.training.distributed import check_count, default_count, launch
 
     if branch and not (out / "config.json").exists():
-        run_folder.branch(branch, out)
+        run_dir.branch(branch, out)
         resume = True
     begun = resume and (out / "config.json").exists()
     # A run that is gone on with keeps its own configuration where nothing else is asked for.
-    config = run_folder.config_of_run(out) if begun and preset is None else recipes.preset(preset or "smoke")
-    config = recipes.changed(
+    config = run_dir.config_of_run(out) if begun and preset is None else presets.preset(preset or "smoke")
+    config = presets.changed(
         config,
         steps=steps,
         batch_size=batch_size,
@@ -111,33 +112,34 @@ def train(
 
 
 def _train(config, data, style_encoder, out, device, resume, minutes, compiled):
-    from hwdiff import processes, training
-    from hwdiff.chain import compute_features
-    from hwdiff.checkpoint import find_device
-    from hwdiff.data.batches import StyleFeatures
     from hwdiff.data.dataset import Dataset
-    from hwdiff.model.style import load_style_extractor
-    from hwdiff.runs import Progress, Stop
+    from hwdiff.data.style_features import StyleFeatures
+    from hwdiff.model.checkpoint import find_device
+    from hwdiff.model.style_encoder import load_style_extractor
+    from hwdiff.training import distributed, loop
+    from hwdiff.training.pipeline import compute_features
+    from hwdiff.utils.interrupt import Stop
+    from hwdiff.utils.progress import Progress
 
     dataset, device = Dataset(data), find_device(device)
     features = StyleFeatures(dataset, load_style_extractor(style_encoder, device))
-    if processes.first_process():
+    if distributed.first_process():
         split = dataset.manifest["parameters"]["split"]
         print(f"training on {len(dataset.part('train'))} lines of {data} (split {split}) on {device}; style features: {features.path}")
     with Stop(minutes) as stop:
-        if device.type == "cuda" and processes.first_process():
+        if device.type == "cuda" and distributed.first_process():
             compute_features(features, stop)  # a GPU keeps all of them in its memory
             if stop.reason:
                 print(f"{stop.reason} while style features were computed; go on with the same command")
                 return 130 if stop.signal else UNFINISHED
         with Progress("training", config.steps) as progress:
-            _, reached = training.train(config, dataset, features, out, device, resume, stop, compiled, progress)
-    if reached < config.steps and processes.first_process():
+            _, reached = loop.train(config, dataset, features, out, device, resume, stop, compiled, progress)
+    if reached < config.steps and distributed.first_process():
         print(f"{stop.reason or 'another process was stopped'}: saved at step {reached} of {config.steps}; go on with the same command and --resume")
     if reached < config.steps:
         return 130 if stop.signal else UNFINISHED
     model = out / "model.safetensors"
-    if processes.first_process():
+    if distributed.first_process():
         print(f'wrote {model}; try: hwdiff write "hello world" --model {model} -o hello.svg')
     return 0
 
@@ -157,12 +159,13 @@ def distil(
 
     Prints how well both agree on test lines.
     """
-    from hwdiff import distillation
-    from hwdiff.checkpoint import find_device
     from hwdiff.data.dataset import Dataset
     from hwdiff.data.line_images import LineImages
-    from hwdiff.model.style import load_style_extractor
-    from hwdiff.runs import Progress, Stop
+    from hwdiff.model.checkpoint import find_device
+    from hwdiff.model.style_encoder import load_style_extractor
+    from hwdiff.training import distillation
+    from hwdiff.utils.interrupt import Stop
+    from hwdiff.utils.progress import Progress
 
     config = distillation.preset(preset, steps)
     extractor = load_style_extractor(teacher, find_device(device))
@@ -191,10 +194,10 @@ def compare_encoders(
 
     The cosine of the (14, 1280) features on 200 test lines.
     """
-    from hwdiff.checkpoint import find_device
     from hwdiff.data.dataset import Dataset
     from hwdiff.data.line_images import LineImages
-    from hwdiff.model.style import load_style_extractor
+    from hwdiff.model.checkpoint import find_device
+    from hwdiff.model.style_encoder import load_style_extractor
 
     extractors = [load_style_extractor(weights, find_device(device)) for weights in (style_encoder, teacher)]
     for dataset in map(Dataset, data):
@@ -202,7 +205,7 @@ def compare_encoders(
 
 
 def _print_agreement(dataset, lines, encoder, teacher):
-    from hwdiff.distillation import agreement, lines_to_judge
+    from hwdiff.training.distillation import agreement, lines_to_judge
 
     cosines = agreement(encoder, teacher, lines, lines_to_judge(dataset))
     low, high = sorted(cosines)[len(cosines) // 20], sorted(cosines)[-1 - len(cosines) // 20]
@@ -223,14 +226,15 @@ def train_reader(
     device: Device = None,
 ):
     """Train a reader, which measures legibility; Ctrl-C saves it."""
-    from hwdiff.checkpoint import find_device
     from hwdiff.data.dataset import Dataset
-    from hwdiff.evaluation import reader_training
-    from hwdiff.runs import Progress, Stop
+    from hwdiff.evaluation import recognizer_training
+    from hwdiff.model.checkpoint import find_device
+    from hwdiff.utils.interrupt import Stop
+    from hwdiff.utils.progress import Progress
 
-    config = reader_training.preset(preset, steps=steps, batch_size=batch_size, learning_rate=learning_rate, seed=seed)
+    config = recognizer_training.preset(preset, steps=steps, batch_size=batch_size, learning_rate=learning_rate, seed=seed)
     with Stop(minutes) as stop, Progress("training the reader", config.steps) as progress:
-        reached = reader_training.train_reader(config, Dataset(data), out, find_device(device), resume, stop, progress.reach)
+        reached = recognizer_training.train_reader(config, Dataset(data), out, find_device(device), resume, stop, progress.reach)
     if reached < config.steps:
         print(f"{stop.reason}: saved at step {reached} of {config.steps}; go on with the same command and --resume")
         raise typer.Exit(130 if stop.signal else UNFINISHED)
@@ -257,12 +261,12 @@ def chain(
 
     Each stage keeps its state; with --minutes it stops in time, and the same command goes on.
     """
-    from hwdiff import recipes
-    from hwdiff.chain import run_chain
-    from hwdiff.checkpoint import find_device
-    from hwdiff.runs import Stop
+    from hwdiff.model.checkpoint import find_device
+    from hwdiff.training import config as presets
+    from hwdiff.training.pipeline import run_chain
+    from hwdiff.utils.interrupt import Stop
 
-    config = recipes.preset(preset, steps=steps, batch_size=batch_size, precision=precision, padding=padding)
+    config = presets.preset(preset, steps=steps, batch_size=batch_size, precision=precision, padding=padding)
     with Stop(minutes) as stop:
         stage = run_chain(data, out, config, preset, teacher, distillation_steps, find_device(device), stop)
     if stage:
@@ -282,8 +286,8 @@ def report(
 
     The samples are the texts of the paper's Fig. 11 and 14, by three samplers.
     """
-    from hwdiff.chain import report_run
-    from hwdiff.checkpoint import load_model
+    from hwdiff.model.checkpoint import load_model
+    from hwdiff.training.pipeline import report_run
 
     report_run(run, load_model(run / "model.safetensors", device), out, seed)
     print(f"wrote {out / 'loss.png'} and {out / 'samples.png'}")
@@ -298,9 +302,9 @@ def benchmark(
 
     Speeds come with their share of the machine's matrix-product rate.
     """
-    from hwdiff.benchmark import benchmark as measure
-    from hwdiff.checkpoint import find_device
     from hwdiff.data.dataset import Dataset
+    from hwdiff.evaluation.speed import benchmark as measure
+    from hwdiff.model.checkpoint import find_device
 
     for what, seconds, rate, share in measure(Dataset(data), find_device(device)):
         duration = "" if seconds is None else f"{seconds:.3f} s"
@@ -320,14 +324,14 @@ def loss(
 
     Real points only, at fixed noise levels; and as losses are usually logged: full padding, the released noise levels.
     """
-    from hwdiff.checkpoint import load_model
     from hwdiff.data.batches import Lines as LinesOf
-    from hwdiff.data.batches import StyleFeatures
     from hwdiff.data.dataset import Dataset, style_lines
+    from hwdiff.data.style_features import StyleFeatures
+    from hwdiff.diffusion.generate import require_style_weights
     from hwdiff.evaluation.generation import some_lines
-    from hwdiff.model.style import load_style_extractor
-    from hwdiff.training import held_out_loss, padded_loss
-    from hwdiff.writing import require_style_weights
+    from hwdiff.model.checkpoint import load_model
+    from hwdiff.model.style_encoder import load_style_extractor
+    from hwdiff.training.validation import held_out_loss, padded_loss
 
     dataset, network = Dataset(data), load_model(model, device)
     extractor = load_style_extractor(style_encoder, next(network.parameters()).device)

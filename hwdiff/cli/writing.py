@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from hwdiff.cli.options import Device, Guidance, Model, Sampler, SamplerName, Steps, StyleEncoder, command
-from hwdiff.errors import HwdiffError
+from hwdiff.utils.errors import HwdiffError
 
 
 @command
@@ -27,8 +27,8 @@ def write(
 ):
     """Write a text by hand."""
     gc.disable()  # what is imported here is never garbage: looking through it costs 0.4 s, at the start and at the end
-    from hwdiff.checkpoint import load_model
-    from hwdiff.writing import sample
+    from hwdiff.diffusion.generate import sample
+    from hwdiff.model.checkpoint import load_model
 
     gc.freeze()
     gc.enable()
@@ -64,10 +64,10 @@ def styles(
     """Show the styles that have names: a page with a text in each."""
     import torch
 
-    from hwdiff.checkpoint import load_model
-    from hwdiff.figures import plot_inks, save_figure
-    from hwdiff.styles import load_styles
-    from hwdiff.writing import require_style_weights, sample
+    from hwdiff.diffusion.generate import require_style_weights, sample
+    from hwdiff.diffusion.style_gallery import load_styles
+    from hwdiff.ink.plot import plot_inks, save_figure
+    from hwdiff.model.checkpoint import load_model
 
     network, named = load_model(model, device), load_styles()
     require_style_weights(network, named.info["style_weights"])
@@ -89,9 +89,9 @@ def samples(
 
     Texts of all kinds in all styles; three seeds; the paper's sampler beside its ablation.
     """
-    from hwdiff.checkpoint import load_model
-    from hwdiff.figures import save_figure
-    from hwdiff.release import sample_pages
+    from hwdiff.ink.plot import save_figure
+    from hwdiff.model.checkpoint import load_model
+    from hwdiff.suite.release import sample_pages
 
     for name, page in sample_pages(load_model(model, device), seed, steps=steps, guidance=guidance):
         save_figure(page, out / f"{name}.png")
@@ -113,13 +113,13 @@ def release(
 
     The run's weights in half precision, and named styles: features of lines that the model drew, of no person's ink.
     """
-    from hwdiff.checkpoint import load_model
-    from hwdiff.data.batches import StyleFeatures
     from hwdiff.data.dataset import Dataset
+    from hwdiff.data.style_features import StyleFeatures
     from hwdiff.evaluation.generation import some_lines
-    from hwdiff.model.style import load_style_extractor
-    from hwdiff.release import CANDIDATES
-    from hwdiff.release import release as make_release
+    from hwdiff.model.checkpoint import load_model
+    from hwdiff.model.style_encoder import load_style_extractor
+    from hwdiff.suite.release import CANDIDATES
+    from hwdiff.suite.release import release as make_release
 
     dataset, network = Dataset(data), load_model(run / "model.safetensors", device)
     extractor = load_style_extractor(style_encoder, next(network.parameters()).device)

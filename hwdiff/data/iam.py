@@ -11,23 +11,18 @@ import tarfile
 import zlib
 from pathlib import Path, PurePosixPath
 
-import numpy as np
 from joblib import Parallel, delayed
-from lxml import etree
 
-from hwdiff.data import images, strokes
 from hwdiff.data.lines import Limits, Line, drawable_strokes, within_limits
-from hwdiff.errors import HwdiffError
-from hwdiff.files import sha256_of
+from hwdiff.ink import images, strokes
+from hwdiff.ink.formats import parse_points
+from hwdiff.utils.errors import HwdiffError
+from hwdiff.utils.files import sha256_of
 
 LINE_NAME = re.compile(r"(?P<form>[a-z]\d\d-\d+[a-z]?)-(?P<number>\d+)")
 SPLIT_LISTS = ("trainset", "testset_f", "testset_t", "testset_v")
-MAX_COORDINATE = 16_000  # tablet units; the board is about 9 000 wide, and differences of coordinates must fit 16 bits
 MAX_FILE = 32 * 2**20  # bytes; the largest line file has about 0.2 MB
 LINES_PER_TASK = 200
-_SAFE = {"resolve_entities": False, "load_dtd": False, "no_network": True}
-_POINT_X = etree.XPath("//Stroke/Point/@x", smart_strings=False)
-_POINT_Y = etree.XPath("//Stroke/Point/@y", smart_strings=False)
 
 
 class Source:
@@ -136,35 +131,6 @@ def read_transcripts(source, report):
             continue
         texts.update({f"{form}-{number:02d}": line for number, line in enumerate(lines, start=1)})
     return texts
-
-
-def parse_points(content):
-    """The points of a line file: (N, 2) int64 in tablet units, y downwards, and (N,) bool, True at the first point of each stroke.
-
-    Raises ValueError, with the reason as it is counted, for anything but well-formed XML with whole coordinates in range.
-    """
-    try:
-        root = etree.fromstring(content, etree.XMLParser(**_SAFE, collect_ids=False, remove_blank_text=True))
-    except etree.XMLSyntaxError as error:
-        raise ValueError("XML that is not well-formed") from error
-    if root.getroottree().docinfo.doctype:
-        raise ValueError("XML with a document type (entities are not read)")
-    lengths = [len(stroke) for stroke in root.iter("Stroke") if len(stroke)]
-    xs, ys = _POINT_X(root), _POINT_Y(root)
-    if not len(xs) == len(ys) == sum(lengths):
-        raise ValueError("point without whole x and y")
-    try:
-        xs, ys = list(map(int, xs)), list(map(int, ys))
-    except ValueError as error:
-        raise ValueError("point without whole x and y") from error
-    if max(map(abs, xs + ys), default=0) > MAX_COORDINATE:
-        raise ValueError(f"coordinate beyond {MAX_COORDINATE} tablet units")
-    points = np.array((xs, ys)).T
-    if len(points) < 2 or not np.ptp(points, axis=0).any():
-        raise ValueError("strokes without extent")
-    first = np.zeros(len(points), dtype=bool)
-    first[np.cumsum([0, *lengths[:-1]])] = True
-    return points, first
 
 
 def preprocess(content, text, limits, image=None):

@@ -8,9 +8,9 @@ from joblib import Parallel, delayed
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from hwdiff.data import images
-from hwdiff.errors import HwdiffError
-from hwdiff.files import replacing
+from hwdiff.ink import images
+from hwdiff.utils.errors import HwdiffError
+from hwdiff.utils.files import replacing
 
 LINES_PER_TASK = 64
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from hwdiff.data import images, strokes
+from hwdiff.ink import images, strokes
 
 
 @dataclass

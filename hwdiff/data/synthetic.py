@@ -15,7 +15,7 @@ from joblib import Parallel, delayed
 from scipy.ndimage import gaussian_filter1d
 
 from hwdiff.data.lines import Limits, Line, within_limits
-from hwdiff.errors import HwdiffError
+from hwdiff.utils.errors import HwdiffError
 
 WRITERS = 64
 FORMS_PER_WRITER = 5

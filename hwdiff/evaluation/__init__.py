@@ -1,1 +1,15 @@
-"""Measuring what was written: whether it can be read, how far it is from real ink, in whose hand it seems to be."""
+"""Measuring what was written: whether it can be read, how far it is from real ink, in whose hand it seems to be,
+where the attention looked, and Table 1 of Luhman & Luhman (2020).
+"""
+
+from hwdiff.utils.lazy import lazy_names
+
+__getattr__, __dir__, __all__ = lazy_names(
+    __name__,
+    {
+        "error_rates": ["legibility", "read"],
+        "recognizer": ["load_reader"],
+        "frechet": ["frechet_distance", "kernel_distance"],
+        "geometry": ["mrlt", "geometry_score"],
+    },
+)

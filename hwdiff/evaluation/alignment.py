@@ -5,11 +5,11 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import spearmanr
 
-from hwdiff.errors import HwdiffError
+from hwdiff.diffusion.tracing import trace
+from hwdiff.evaluation.error_rates import legibility
 from hwdiff.evaluation.generation import styles_of
-from hwdiff.evaluation.legibility import legibility
-from hwdiff.evaluation.reader import load_reader
-from hwdiff.trace import trace
+from hwdiff.evaluation.recognizer import load_reader
+from hwdiff.utils.errors import HwdiffError
 
 SEEN = 0.25  # share of a cell's attention that makes it part of a character
 LATE = 0.5  # the share of the steps, the last ones, of which the attention is taken: before, there is only noise to be looked at from

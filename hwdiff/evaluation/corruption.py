@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from hwdiff.errors import HwdiffError
-from hwdiff.evaluation.legibility import legibility, letters, read
-from hwdiff.ink import Ink
+from hwdiff.evaluation.error_rates import legibility, letters, read
+from hwdiff.ink.ink import Ink
+from hwdiff.utils.errors import HwdiffError
 
 
 def without_letters(ink, reading, share, seed=0):

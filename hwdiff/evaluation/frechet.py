@@ -17,8 +17,8 @@ import torch
 from PIL import Image
 from torch.hub import load_state_dict_from_url
 
-from hwdiff.data import images
-from hwdiff.errors import HwdiffError
+from hwdiff.ink import images
+from hwdiff.utils.errors import HwdiffError
 
 KERNEL_SUBSETS, KERNEL_SUBSET = 100, 1000
 

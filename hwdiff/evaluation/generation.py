@@ -5,8 +5,8 @@ import warnings
 import numpy as np
 
 from hwdiff.data.dataset import style_lines
-from hwdiff.errors import HwdiffError
-from hwdiff.writing import require_style_weights, sample
+from hwdiff.diffusion.generate import require_style_weights, sample
+from hwdiff.utils.errors import HwdiffError
 
 
 def some_lines(dataset, part, count=None):

@@ -11,7 +11,7 @@ import numpy as np
 from joblib import Parallel, delayed
 from scipy.spatial.distance import cdist
 
-from hwdiff.errors import HwdiffError
+from hwdiff.utils.errors import HwdiffError
 
 I_MAX = 100
 LANDMARKS = 64

@@ -2,12 +2,13 @@ import numpy as np
 import pytest
 import torch
 
-from hwdiff.data.batches import Lines, StyleFeatures, batch_order, bucket_length
+from hwdiff.data.batches import Lines, batch_order, bucket_length
 from hwdiff.data.dataset import style_lines
-from hwdiff.data.images import pad_to_width
 from hwdiff.data.line_images import LineImages
-from hwdiff.errors import HwdiffError
-from hwdiff.runs import Stop
+from hwdiff.data.style_features import StyleFeatures
+from hwdiff.ink.images import pad_to_width
+from hwdiff.utils.errors import HwdiffError
+from hwdiff.utils.interrupt import Stop
 
 
 def test_features_are_computed_once_and_kept_in_half_precision(dataset, extractor, tmp_path):

@@ -4,9 +4,10 @@ import shutil
 import numpy as np
 import pytest
 
-from hwdiff.data import dataset as ds
+from hwdiff.data import preparation as ds
+from hwdiff.data.dataset import style_lines
 from hwdiff.data.lines import Limits
-from hwdiff.errors import HwdiffError
+from hwdiff.utils.errors import HwdiffError
 from tests.conftest import LISTS, TEXTS
 
 
@@ -129,12 +130,12 @@ def test_without_lists_the_split_is_by_hash(source, tmp_path):
 
 def test_a_style_line_is_another_of_the_form():
     forms = ["a"] * 5 + ["b"] + ["c"] * 2
-    styles = ds.style_lines(forms)
+    styles = style_lines(forms)
     assert sorted(styles.tolist()) == list(range(8))
     assert [forms[style] for style in styles] == forms
     assert np.flatnonzero(styles == np.arange(8)).tolist() == [5]  # the form with only one line
     many = [f"f{i // 6}" for i in range(600)]
-    own = ds.style_lines(many, own_style=True)
+    own = style_lines(many, own_style=True)
     assert sorted(own.tolist()) == list(range(600))
     assert 50 < np.sum(own == np.arange(600)) < 160  # one in six by chance
 

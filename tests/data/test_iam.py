@@ -5,10 +5,11 @@ from functools import partial
 import numpy as np
 import pytest
 
-from hwdiff.data import iam, strokes
-from hwdiff.data.images import normalise
+from hwdiff.data import iam
 from hwdiff.data.lines import Limits, Report, drawable_strokes
-from hwdiff.errors import HwdiffError
+from hwdiff.ink import formats, strokes
+from hwdiff.ink.images import normalise
+from hwdiff.utils.errors import HwdiffError
 from tests.conftest import TEXTS, form_files, make_points, make_transcript, make_xml, write_archive
 
 LINE = "lineStrokes/a01/a01-000/a01-000u-{}.xml"
@@ -181,7 +182,7 @@ def test_official_images_are_used_where_they_are(tmp_path, layout):
 def test_long_offsets_are_measured_from_the_mean_or_from_zero():
     path = np.cumsum([(0, 0)] + [(90, 60), (90, -60)] * 50 + [(700, 0)], axis=0)
     content = make_xml([[tuple(point) for point in path]])
-    offsets, pen_up = strokes.to_offsets(*iam.parse_points(content))
+    offsets, pen_up = strokes.to_offsets(*formats.parse_points(content))
     merged, _ = strokes.merge(offsets, pen_up, strokes.merge_collinear(offsets))
     limit = (700 - merged.mean() / 2) / strokes.scale_of(merged)  # between the two forms
     preprocess = partial(iam.preprocess, content, "text")

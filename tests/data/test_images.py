@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hwdiff.data import images
-from hwdiff.errors import HwdiffError
+from hwdiff.ink import images
+from hwdiff.utils.errors import HwdiffError
 from tests.conftest import golden, make_points
 
 
@@ -94,10 +94,10 @@ def test_drawing_nothing_is_refused():
 
 
 def test_drawn_lines_resemble_the_official_ones(shared, iam):
+    from hwdiff.data.figures import compare_line_images
     from hwdiff.data.iam import Source, read_pairs
     from hwdiff.data.lines import Report
-    from hwdiff.figures import compare_line_images
-    from hwdiff.model.style import load_style_extractor
+    from hwdiff.model.style_encoder import load_style_extractor
 
     extractor = load_style_extractor(shared / "weights" / "mobilenet_v2-imagenet.safetensors")
     _, cosines = compare_line_images(read_pairs(Source(iam), Report()), extractor)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from hwdiff.data.line_images import LineImages
-from hwdiff.errors import HwdiffError
+from hwdiff.utils.errors import HwdiffError
 
 
 def test_images_are_drawn_once_and_are_those_of_the_dataset(dataset, tmp_path):

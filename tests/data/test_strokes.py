@@ -1,6 +1,6 @@
 import numpy as np
 
-from hwdiff.data import strokes
+from hwdiff.ink import strokes
 from tests.conftest import golden
 
 
@@ -40,8 +40,9 @@ def test_padding_is_no_move_with_the_pen_up():
 
 
 def test_preprocessing_equals_the_authors(shared, iam):
-    from hwdiff.data.iam import Source, parse_points, read_files
+    from hwdiff.data.iam import Source, read_files
     from hwdiff.data.lines import Report
+    from hwdiff.ink.formats import parse_points
 
     arrays = golden(shared, "preprocessing.npz")
     wanted = {name.removesuffix(".strokes") for name in arrays if name.endswith(".strokes")}

@@ -1,10 +1,11 @@
 import numpy as np
 import pytest
 
-from hwdiff.data import dataset as ds
-from hwdiff.data import images, synthetic, tokenizer
+from hwdiff.data import preparation as ds
+from hwdiff.data import synthetic, tokenizer
 from hwdiff.data.lines import Limits, drawable_strokes
-from hwdiff.errors import HwdiffError
+from hwdiff.ink import images
+from hwdiff.utils.errors import HwdiffError
 
 
 def test_lines_are_of_the_same_kind_as_iams(written):

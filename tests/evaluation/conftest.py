@@ -1,8 +1,9 @@
 import pytest
 
-from hwdiff.data import strokes, synthetic
-from hwdiff.evaluation.reader import load_reader
-from hwdiff.ink import Ink
+from hwdiff.data import synthetic
+from hwdiff.evaluation.recognizer import load_reader
+from hwdiff.ink import strokes
+from hwdiff.ink.ink import Ink
 
 LEGIBLE_WRITERS = (13, 23, 42, 43)  # of the built-in ones, those that the reader, who has seen none of them, reads best
 

@@ -3,11 +3,11 @@ import pytest
 
 from hwdiff import HwdiffError
 from hwdiff.data.dataset import style_lines
+from hwdiff.diffusion.generate import sample
 from hwdiff.evaluation import alignment as module
 from hwdiff.evaluation.alignment import Alignment, align, aligned_anew, alignment_of, relations
-from hwdiff.evaluation.legibility import legibility
-from hwdiff.ink import Ink
-from hwdiff.writing import sample
+from hwdiff.evaluation.error_rates import legibility
+from hwdiff.ink.ink import Ink
 
 
 def alignment(cells, text="abcd", blur=0.0):

@@ -4,7 +4,7 @@ import pytest
 from typer.testing import CliRunner
 
 from hwdiff.cli import app
-from hwdiff.samplers import schedule
+from hwdiff.diffusion.samplers import schedule
 
 
 def hwdiff(*arguments):

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from hwdiff.errors import HwdiffError
 from hwdiff.evaluation import corruption
-from hwdiff.evaluation.legibility import legibility, letters, read
-from hwdiff.ink import Ink
+from hwdiff.evaluation.error_rates import legibility, letters, read
+from hwdiff.ink.ink import Ink
+from hwdiff.utils.errors import HwdiffError
 
 
 @pytest.fixture(scope="module")

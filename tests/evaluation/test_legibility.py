@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 
-from hwdiff.errors import HwdiffError
-from hwdiff.evaluation import legibility as measures
-from hwdiff.evaluation.legibility import Reading, legibility, read
-from hwdiff.evaluation.reader import ALPHABET, BLANK, Reader, ReaderConfig
-from hwdiff.ink import Ink
+from hwdiff.evaluation import error_rates as measures
+from hwdiff.evaluation.error_rates import Reading, legibility, read
+from hwdiff.evaluation.recognizer import ALPHABET, BLANK, Reader, ReaderConfig
+from hwdiff.ink.ink import Ink
+from hwdiff.utils.errors import HwdiffError
 
 
 def ink(text, length=20):

@@ -6,9 +6,21 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from hwdiff.errors import HwdiffError
-from hwdiff.evaluation import reader as readers
-from hwdiff.evaluation.reader import ALPHABET, BUNDLED, Reader, ReaderConfig, encode, features, load_reader, normalise_text, outside, pad, save_reader
+from hwdiff.evaluation import recognizer as readers
+from hwdiff.evaluation.recognizer import (
+    ALPHABET,
+    BUNDLED,
+    Reader,
+    ReaderConfig,
+    encode,
+    features,
+    load_reader,
+    normalise_text,
+    outside,
+    pad,
+    save_reader,
+)
+from hwdiff.utils.errors import HwdiffError
 
 SMALL = ReaderConfig(c1=8, c2=8, c3=8, convolutions=1, hidden=8, layers=1)
 

@@ -5,19 +5,19 @@ import numpy as np
 import pytest
 import torch
 
-from hwdiff.errors import HwdiffError
-from hwdiff.evaluation import reader_training
-from hwdiff.evaluation.reader import encode, load_reader
-from hwdiff.runs import Stop
+from hwdiff.evaluation import recognizer, recognizer_training
+from hwdiff.evaluation.recognizer import encode, load_reader
+from hwdiff.utils.errors import HwdiffError
+from hwdiff.utils.interrupt import Stop
 
-CONFIG = replace(reader_training.preset("smoke"), steps=6, batch_size=4, save_every=3, held_out_every=3)
+CONFIG = replace(recognizer_training.preset("smoke"), steps=6, batch_size=4, save_every=3, held_out_every=3)
 CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
 def run(dataset, tmp_path_factory):
     out = tmp_path_factory.mktemp("reader") / "run"
-    assert reader_training.train_reader(CONFIG, dataset, out, CPU) == 6
+    assert recognizer_training.train_reader(CONFIG, dataset, out, CPU) == 6
     return out
 
 
@@ -41,36 +41,36 @@ def test_a_stopped_training_goes_on_bit_for_bit(run, dataset, tmp_path, at):
             stop.signal = "SIGTERM"
 
     out = tmp_path / "run"
-    assert reader_training.train_reader(CONFIG, dataset, out, CPU, stop=stop, progress=interrupt) == at
+    assert recognizer_training.train_reader(CONFIG, dataset, out, CPU, stop=stop, progress=interrupt) == at
     with pytest.raises(HwdiffError, match="holds a training of a reader already; go on with --resume"):
-        reader_training.train_reader(CONFIG, dataset, out, CPU)
+        recognizer_training.train_reader(CONFIG, dataset, out, CPU)
     with pytest.raises(HwdiffError, match=r"it has learning_rate = 0.002, not 0.003"):
-        reader_training.train_reader(replace(CONFIG, learning_rate=3e-3), dataset, out, CPU, resume=True)
-    assert reader_training.train_reader(CONFIG, dataset, out, CPU, resume=True) == 6
+        recognizer_training.train_reader(replace(CONFIG, learning_rate=3e-3), dataset, out, CPU, resume=True)
+    assert recognizer_training.train_reader(CONFIG, dataset, out, CPU, resume=True) == 6
     for name in ("reader.safetensors", "state.safetensors"):
         assert (out / name).read_bytes() == (run / name).read_bytes()
 
 
 def test_what_is_no_configuration_is_refused():
     with pytest.raises(HwdiffError, match="no such preset of the reader as 'huge'; choose one of smoke, full"):
-        reader_training.preset("huge")
+        recognizer_training.preset("huge")
     for change in ({"steps": 0}, {"learning_rate": 1.0}, {"batch_size": 0}, {"seed": -1}, {"warmup": 0}):
         with pytest.raises(HwdiffError, match=next(iter(change))):
-            reader_training.preset("full", **change)
+            recognizer_training.preset("full", **change)
 
 
 def test_too_few_lines_are_refused_before_anything_is_written(dataset, tmp_path):
     with pytest.raises(HwdiffError, match="batch size 100: the dataset's part has only 16 lines"):
-        reader_training.train_reader(replace(CONFIG, batch_size=100), dataset, tmp_path / "run", CPU)
+        recognizer_training.train_reader(replace(CONFIG, batch_size=100), dataset, tmp_path / "run", CPU)
     assert not (tmp_path / "run").exists()
 
 
 def test_a_reader_can_learn(dataset):
     """A few lines by heart: the loss of a network that sees anything of them falls far below that of one that guesses by frequency."""
     torch.manual_seed(0)
-    network = reader_training.Reader(CONFIG.network)
+    network = recognizer.Reader(CONFIG.network)
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-2)
-    seen, targets, target_lengths, lengths = reader_training.batch_of(dataset, np.arange(4))
+    seen, targets, target_lengths, lengths = recognizer_training.batch_of(dataset, np.arange(4))
     losses = []
     for _ in range(150):
         read = network(seen).transpose(0, 1)
@@ -83,7 +83,7 @@ def test_a_reader_can_learn(dataset):
 
 
 def test_batches_hold_ink_and_text(dataset):
-    seen, targets, target_lengths, lengths = reader_training.batch_of(dataset, np.array([0, 3]))
+    seen, targets, target_lengths, lengths = recognizer_training.batch_of(dataset, np.array([0, 3]))
     assert seen.shape[0] == 2
     assert seen.shape[1] % 32 == 0
     assert target_lengths.tolist() == [len(encode(dataset.texts[index])) for index in (0, 3)]
@@ -95,7 +95,7 @@ def test_variations_keep_the_line(dataset):
     offsets, pen_up = dataset.strokes(0)
     widths, counts = [], []
     for seed in range(100):
-        varied, varied_pen_up = reader_training.vary(offsets, pen_up, np.random.default_rng(seed))
+        varied, varied_pen_up = recognizer_training.vary(offsets, pen_up, np.random.default_rng(seed))
         assert varied.shape == (len(varied_pen_up), 2)
         assert np.isfinite(varied).all()
         assert varied_pen_up.sum() == pen_up.sum()  # no stroke is lost or broken
@@ -108,6 +108,6 @@ def test_variations_keep_the_line(dataset):
 
 def test_variations_come_from_the_generator_alone(dataset):
     line = dataset.strokes(1)
-    one, two, other = (reader_training.vary(*line, np.random.default_rng(seed))[0] for seed in (0, 0, 1))
+    one, two, other = (recognizer_training.vary(*line, np.random.default_rng(seed))[0] for seed in (0, 0, 1))
     np.testing.assert_array_equal(one, two)
     assert one.shape != other.shape or not np.allclose(one, other)

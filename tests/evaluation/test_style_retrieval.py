@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 
 from hwdiff import HwdiffError
-from hwdiff.data import images
-from hwdiff.evaluation.style import Hands, descriptors, line_features, place_between, retrieve
-from hwdiff.ink import Ink
+from hwdiff.evaluation.writer_retrieval import Hands, descriptors, line_features, place_between, retrieve
+from hwdiff.ink import images
+from hwdiff.ink.ink import Ink
 
 GENERATOR = np.random.default_rng(0)
 HANDS = (GENERATOR.normal(size=(60, 10)) @ GENERATOR.normal(size=(10, 1280)) / 3)[:, None]  # they differ in ten ways

@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 
 from hwdiff import HwdiffError
-from hwdiff.data.batches import StyleFeatures
 from hwdiff.data.dataset import style_lines
-from hwdiff.evaluation.table1 import GROUND_TRUTH, SPOILT, Measures, Sets, Table, points, table1
-from hwdiff.ink import Ink
-from hwdiff.model.style import load_style_extractor
+from hwdiff.data.style_features import StyleFeatures
+from hwdiff.evaluation.measures import Measures, Sets, points
+from hwdiff.evaluation.table1 import table1
+from hwdiff.evaluation.tables import GROUND_TRUTH, SPOILT, Table
+from hwdiff.ink.ink import Ink
+from hwdiff.model.style_encoder import load_style_extractor
 
 
 @pytest.fixture(scope="module")

@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from hwdiff import load_model
-from hwdiff.errors import HwdiffError
-from hwdiff.model.reference import load_reference
-from hwdiff.model.writer import DiffusionWriter, ModelConfig
+from hwdiff.model.config import ModelConfig
+from hwdiff.model.keras_import import load_reference
+from hwdiff.model.unet import DiffusionWriter
+from hwdiff.utils.errors import HwdiffError
 from tests.conftest import fill, golden
 from tests.model.test_writer import inputs
 

@@ -6,8 +6,8 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torchvision.models import MobileNet_V2_Weights
 
-from hwdiff.errors import HwdiffError
-from hwdiff.model import style
+from hwdiff.model import style_encoder
+from hwdiff.utils.errors import HwdiffError
 from tests.conftest import random_mobilenet
 
 
@@ -25,19 +25,19 @@ def test_features_have_the_published_shape(extractor, lines):
 def test_torchvisions_weights_give_torchvisions_features(lines, tmp_path):
     network = random_mobilenet(1)
     torch.save(network.state_dict(), tmp_path / "mobilenet_v2.pth")
-    extractor = style.load_style_extractor(tmp_path / "mobilenet_v2.pth")
+    extractor = style_encoder.load_style_extractor(tmp_path / "mobilenet_v2.pth")
     with torch.inference_mode():
         expected = F.avg_pool2d(network.features(lines[:, None].expand(-1, 3, -1, -1) / 127.5 - 1), 3, 3)
     torch.testing.assert_close(extractor(lines), expected.flatten(2).transpose(1, 2), atol=1e-4, rtol=1e-4)
-    assert extractor.padding == style.BOTH_SIDES
+    assert extractor.padding == style_encoder.BOTH_SIDES
 
 
 def test_the_side_of_the_padding_belongs_to_the_weights(extractor, style_weights, lines, tmp_path):
-    assert extractor.padding == style.RIGHT_BOTTOM
+    assert extractor.padding == style_encoder.RIGHT_BOTTOM
     both = tmp_path / "both.safetensors"
     save_file(load_file(style_weights), both)
-    other = style.load_style_extractor(both)
-    assert other.padding == style.BOTH_SIDES
+    other = style_encoder.load_style_extractor(both)
+    assert other.padding == style_encoder.BOTH_SIDES
     assert other.fingerprint != extractor.fingerprint
     assert not torch.allclose(other(lines), extractor(lines))
 
@@ -46,7 +46,7 @@ def test_padding_is_tensorflows(lines):
     x = torch.arange(1.0, 7).view(1, 1, 1, 6)
     convolution = torch.nn.Conv2d(1, 1, 3, stride=2, padding=1, bias=False)
     torch.nn.init.ones_(convolution.weight)
-    style.set_padding(convolution, style.RIGHT_BOTTOM)
+    style_encoder.set_padding(convolution, style_encoder.RIGHT_BOTTOM)
     assert convolution(x)[0, 0].tolist() == [[6, 12, 11]]  # one row of zeros above and below, one column on the right
 
 
@@ -60,8 +60,8 @@ def test_the_wrong_side_turns_the_features(shared, iam, tmp_path):
     weights = shared / "weights" / "mobilenet_v2-imagenet.safetensors"
     save_file(load_file(weights), tmp_path / "wrong.safetensors")
     line = iam / "lineImages" / "a02-050-03.tif"
-    right = style.load_style_extractor(weights).of_image(line)
-    wrong = style.load_style_extractor(tmp_path / "wrong.safetensors").of_image(line)
+    right = style_encoder.load_style_extractor(weights).of_image(line)
+    wrong = style_encoder.load_style_extractor(tmp_path / "wrong.safetensors").of_image(line)
     assert F.cosine_similarity(right.flatten(), wrong.flatten(), dim=0) == pytest.approx(0.6, abs=0.1)
 
 
@@ -86,17 +86,17 @@ class Evil:
 
 def test_what_is_no_weights_file_is_refused(style_weights, tmp_path, capsys):
     with pytest.raises(HwdiffError, match="cannot be read"):
-        style.load_style_extractor(tmp_path / "none.safetensors")
+        style_encoder.load_style_extractor(tmp_path / "none.safetensors")
     (tmp_path / "short.safetensors").write_bytes(style_weights.read_bytes()[:5000])
     with pytest.raises(HwdiffError, match=r"short\.safetensors: damaged"):
-        style.load_style_extractor(tmp_path / "short.safetensors")
+        style_encoder.load_style_extractor(tmp_path / "short.safetensors")
     torch.save(Evil(), tmp_path / "evil.pth")
     with pytest.raises(HwdiffError, match=r"evil\.pth: neither safetensors nor"):
-        style.load_style_extractor(tmp_path / "evil.pth")
+        style_encoder.load_style_extractor(tmp_path / "evil.pth")
     assert "run" not in capsys.readouterr().out
     save_file({"weight": torch.zeros(3)}, tmp_path / "other.safetensors")
     with pytest.raises(HwdiffError, match=r"other\.safetensors: not MobileNetV2"):
-        style.load_style_extractor(tmp_path / "other.safetensors")
+        style_encoder.load_style_extractor(tmp_path / "other.safetensors")
 
 
 def test_a_download_that_fails_says_what_to_do(monkeypatch):
@@ -106,13 +106,13 @@ def test_a_download_that_fails_says_what_to_do(monkeypatch):
 
     monkeypatch.setattr(MobileNet_V2_Weights.IMAGENET1K_V1.__class__, "get_state_dict", fail)
     with pytest.raises(HwdiffError, match=r"cannot be downloaded .* --style-encoder FILE"):
-        style.load_style_extractor("imagenet")
+        style_encoder.load_style_extractor("imagenet")
 
 
 def test_the_bundled_encoder_needs_nothing_else():
     """Golden numbers of the package's own encoder on a made-up picture: they change when the weights or what is done with them do."""
-    extractor = style.load_style_extractor()
-    assert style.BUNDLED.stat().st_size < 4.7e6
+    extractor = style_encoder.load_style_extractor()
+    assert style_encoder.BUNDLED.stat().st_size < 4.7e6
     assert extractor.name == "hwdiff, distilled"
     pixels = np.full((96, 1400), 255, dtype=np.uint8)
     pixels[20:70, 30:900:12] = 0
@@ -122,8 +122,8 @@ def test_the_bundled_encoder_needs_nothing_else():
 
 
 def test_the_bundled_encoder_agrees_with_imagenets(shared, iam):
-    teacher = style.load_style_extractor(shared / "weights" / "mobilenet_v2-imagenet.safetensors")
-    extractor = style.load_style_extractor("bundled")
+    teacher = style_encoder.load_style_extractor(shared / "weights" / "mobilenet_v2-imagenet.safetensors")
+    extractor = style_encoder.load_style_extractor("bundled")
     for line in sorted((iam / "lineImages").glob("*.tif")):
         ours, theirs = (network.of_image(line).flatten() for network in (extractor, teacher))
         assert F.cosine_similarity(ours, theirs, dim=0) > 0.9

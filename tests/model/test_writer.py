@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from hwdiff.errors import HwdiffError
-from hwdiff.model.writer import DiffusionWriter, ModelConfig
+from hwdiff.model.config import ModelConfig
+from hwdiff.model.unet import DiffusionWriter
+from hwdiff.utils.errors import HwdiffError
 from tests.conftest import TINY
 
 

@@ -1,0 +1,44 @@
+"""Figures of a dataset: pages of its lines, official line images beside drawn ones."""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from matplotlib.figure import Figure
+
+from hwdiff.ink import images
+
+
+def compare_line_images(pairs, extractor):
+    """Official line images beside those drawn from the strokes.
+
+    pairs: {line id: (official, drawn)}, (96, W) uint8 each.   extractor: a `StyleExtractor`.
+    Returns the figure and the cosine of the (14, 1280) style features of each pair, {line id: cosine}.
+    """
+    figure = Figure(figsize=(10, 1.5 * len(pairs)), layout="constrained")
+    cosines = {}
+    for row, (line_id, pair) in enumerate(sorted(pairs.items())):
+        padded = np.stack([images.pad_to_width(image, name=line_id) for image in pair])
+        official, drawn = extractor(torch.from_numpy(padded)).flatten(1)
+        cosines[line_id] = F.cosine_similarity(official, drawn, dim=0).item()
+        for half, (image, name) in enumerate(zip(padded, ("official", f"drawn, cosine {cosines[line_id]:.3f}"), strict=True)):
+            axes = figure.add_subplot(2 * len(pairs), 1, 2 * row + half + 1)
+            axes.imshow(image, cmap="gray", vmin=0, vmax=255)
+            axes.set_title(f"{line_id} {name}", fontsize=7, loc="left", pad=2)
+            axes.set_axis_off()
+    return figure, cosines
+
+
+def plot_lines(dataset, rows=16, columns=3):
+    """A page of a dataset's lines: a row for each of `rows` forms, evenly spread, with its first `columns` lines.
+
+    The page shows the dataset's ink: of IAM it is for one's own eyes, not for publication.
+    """
+    forms = list(dict.fromkeys(dataset.forms))
+    forms = [forms[place] for place in np.linspace(0, len(forms) - 1, min(rows, len(forms))).astype(int)]
+    figure = Figure(figsize=(5 * columns, 0.5 * len(forms)), layout="constrained")
+    for row, form in enumerate(forms):
+        for column, index in enumerate(np.flatnonzero(dataset.forms == form)[:columns]):
+            axes = figure.add_subplot(len(forms), columns, row * columns + column + 1)
+            axes.imshow(images.pad_to_width(dataset.line_image(index)), cmap="gray", vmin=0, vmax=255)
+            axes.set_axis_off()
+    return figure

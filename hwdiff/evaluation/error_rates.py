@@ -1,0 +1,246 @@
+"""Legibility: how much of what was written a reader can read."""
+
+from collections import Counter
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import torch
+from rapidfuzz.distance import Levenshtein
+
+from hwdiff.evaluation.recognizer import ALPHABET, BLANK, LENGTH_UNIT, MAX_POINTS, features, load_reader, normalise_text, outside, pad
+from hwdiff.utils.errors import HwdiffError
+
+AT_ONCE = 32
+LENGTH_BOUNDS = (0, 10, 20, 30, 40)  # a line of 11 to 20 characters counts with its like
+
+
+@dataclass
+class Reading:
+    """What was read of a line.
+
+    text: the characters.   probabilities: (len(text),) of each.   points: (len(text),) number of the point of the ink at which each was told,
+    which lies on the character or near it.   rows: (len(text),) the row of `classes` that tells it.
+    classes: (M, 1 + size of the alphabet) probabilities at every second point at which the pen moves; the first column is that of no character.
+    """
+
+    text: str
+    probabilities: np.ndarray
+    points: np.ndarray
+    rows: np.ndarray
+    classes: np.ndarray
+
+
+@torch.inference_mode()
+def read(inks, reader=None):
+    """Read inks, a list of `Ink`. Returns a list of `Reading`.
+
+    Greedy: the most probable character at each place, with no dictionary and no language model, which would guess what is not there.
+    Pen-up moves at the end are left out. An ink without extent (none, one point, the pen never down) is read as "".
+    How a line is read does not depend on the others. Raises HwdiffError for an ink of more than 2000 points.
+    """
+    reader = reader or load_reader()
+    device = next(reader.parameters()).device
+    trimmed = [ink.trimmed() for ink in inks]
+    for number, ink in enumerate(trimmed):
+        if len(ink) > MAX_POINTS:
+            raise HwdiffError(f"ink {number}: {len(ink)} points, but at most {MAX_POINTS} are read at a time; break it into lines")
+    seen, points = zip(*(features(ink.offsets, ink.pen_up) for ink in trimmed), strict=True) if inks else ((), ())
+    readings = [_decode(np.zeros((0, len(ALPHABET) + 1), dtype=np.float32), points[0]) for _ in seen]
+    # Lines are padded to their own length rounded up, never to that of a neighbour, so that none depends on its batch.
+    places = {}
+    for number, line in enumerate(seen):
+        if len(line):
+            places.setdefault(-(-len(line) // LENGTH_UNIT), []).append(number)
+    for alike in places.values():
+        for numbers in (alike[start : start + AT_ONCE] for start in range(0, len(alike), AT_ONCE)):
+            batch = reader(pad([seen[number] for number in numbers]).to(device)).exp().cpu().numpy()
+            for number, classes in zip(numbers, batch, strict=True):
+                readings[number] = _decode(classes[: -(-len(seen[number]) // 2)], points[number])
+    return readings
+
+
+def _decode(classes, points):
+    best = classes.argmax(axis=1)
+    starts = np.flatnonzero(np.diff(best, prepend=-1))
+    runs = [(start, end) for start, end in zip(starts, [*starts[1:], len(best)], strict=False) if best[start] != BLANK]
+    peaks = np.array([start + classes[start:end, best[start]].argmax() for start, end in runs], dtype=np.int64)
+    text = "".join(ALPHABET[number - 1] for number in best[peaks])
+    # A blank at either end says nothing, and the normalised text has none.
+    first, last = len(text) - len(text.lstrip()), len(text.rstrip())
+    rows = peaks[first:last]
+    return Reading(text[first:last], classes[rows, best[rows]], points[2 * rows], rows, classes)
+
+
+def letters(ink, reading):
+    """Which points each character of a reading was read from: (len(text) + 1,) bounds; character i has the points bounds[i] to bounds[i + 1].
+
+    ink: an `Ink`, trimmed.   reading: its `Reading`. A blank has the widest pen-up move to the right between its neighbours. Other bounds lie
+    at the pen-up move nearest to the middle between the places at which two characters were told, or without one in the middle.
+    """
+    places, bounds = reading.points, np.zeros(len(reading.text) + 1, dtype=int)
+    for number in range(1, len(reading.text)):
+        before, after = places[number - 1], places[number]
+        bounds[number] = (before + after + 1) // 2
+        moves = np.flatnonzero(ink.pen_up[before + 1 : after + 1]) + before + 1
+        if len(moves):
+            bounds[number] = moves[np.abs(moves - bounds[number]).argmin()]
+    for number in [place for place, character in enumerate(reading.text) if character == " "]:  # neither the first nor the last is one
+        before, after = places[number - 1], places[number + 1]
+        moves = np.flatnonzero(ink.pen_up[before + 1 : after + 1]) + before + 1
+        if len(moves):
+            widest = moves[ink.offsets[moves, 0].argmax()]
+            bounds[number : number + 2] = widest, widest + 1
+    bounds[-1] = len(ink)
+    return np.maximum.accumulate(bounds)
+
+
+@dataclass
+class Rate:
+    """An error rate with its 95 % bootstrap interval: shares, where 0.1 is 10 % and more than 1 is possible."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self):
+        return f"{100 * self.value:.1f} % ({100 * self.low:.1f} to {100 * self.high:.1f})"
+
+
+@dataclass
+class Legibility:
+    """How legible some lines are; see `legibility`."""
+
+    lines: int
+    characters: int
+    cer: Rate
+    wer: Rate
+    ceiling: Rate | None
+    ceiling_of: str
+    floor: Rate | None
+    by_character: dict
+    by_length: dict
+    confusions: list
+    outside: dict
+    readings: list
+
+    def summary(self):
+        """What fits on a line of a table, in JSON types."""
+        return {"lines": self.lines, "characters": self.characters, "cer": asdict(self.cer), "wer": asdict(self.wer)}
+
+    def table(self):
+        """The whole for a person, several lines."""
+        rows = [("character error rate", self.cer), ("word error rate", self.wer)]
+        rows += [(f"ceiling: {self.ceiling_of}", self.ceiling)] if self.ceiling else []
+        rows += [("floor: the same readings, texts shuffled", self.floor)] if self.floor else []
+        rows += [(f"{length} characters, {lines} lines", f"{100 * rate:.1f} %") for length, (lines, rate) in self.by_length.items()]
+        width = max(len(name) for name, _ in rows)
+        worst = sorted(((wrong / count, character, count) for character, (count, wrong) in self.by_character.items() if count >= 20), reverse=True)
+        confused = ", ".join(f"{written or 'nothing'!r} as {read or 'nothing'!r} {count}" for written, read, count in self.confusions[:10])
+        ending = ["least legible: " + ", ".join(f"{character!r} {100 * rate:.0f} % of {count}" for rate, character, count in worst[:10])]
+        ending += [f"most confused: {confused}"] if confused else []
+        ending += (
+            ["outside the alphabet: " + ", ".join(f"{character!r} {count}" for character, count in self.outside.items())] if self.outside else []
+        )
+        return "\n".join([*(f"{name:{width}}  {value}" for name, value in rows), *ending])
+
+
+def legibility(inks, reader=None, groups=None, real=None, real_groups=None, resamples=1000, seed=0):
+    """How much of what was written a reader can read.
+
+    inks: a list of `Ink`; what each is meant to say is its `text`.   real: inks by people, read beside them.
+    groups, real_groups: (n,) what belongs together, such as the form; the bootstrap draws whole groups. None: each line for itself.
+    Both the text and what was read go through `normalise_text`; capitals and punctuation count.
+    Returns a `Legibility`:
+    cer, wer: edits (Levenshtein) from text to reading, in characters and in words between blanks, divided by the text's.
+    ceiling: the character error rate of `real`, or without it that which the reader had on the test lines of its own dataset; None if unknown.
+    floor: that of the same readings, each against the text of another line, drawn by `seed` among those that say something else; None
+    if there is no other text.
+    by_character: {character: (count, not read right)}.   by_length: {"11-20": (lines, error rate)} by the text's characters.
+    confusions: [(written, read, count)], most frequent first; "" written is a character too many, "" read is one missing.
+    outside: {character: count} of those in the texts that the alphabet lacks; they count as `_`.   readings: the texts read.
+    Raises HwdiffError when there are no inks, or one has no text.
+    """
+    if not inks:
+        raise HwdiffError("legibility: there is no ink to read; give at least one line")
+    texts = [normalise_text(ink.text) for ink in inks]
+    if not all(texts):
+        raise HwdiffError(f"legibility: ink {texts.index('')} has no text, so what is read has nothing to be compared with; give each its text")
+    if groups is not None and len(groups) != len(inks):
+        raise HwdiffError(f"legibility: {len(groups)} groups for {len(inks)} inks; give one for each")
+    reader = reader or load_reader()
+    readings = [normalise_text(reading.text) for reading in read(inks, reader)]
+    weights = _bootstrap(np.arange(len(inks)) if groups is None else groups, resamples, seed)
+    lengths = np.array([len(text) for text in texts])
+    edits = _distances(texts, readings)
+    words, read_words = ([text.split() for text in some] for some in (texts, readings))
+    ceiling, ceiling_of = None, ""
+    if real is not None:
+        other = legibility(real, reader, real_groups, resamples=resamples, seed=seed)
+        ceiling, ceiling_of = other.cer, f"{other.lines} real lines"
+    elif "test" in reader.info:
+        ceiling, ceiling_of = Rate(**reader.info["test"]["cer"]), f"{reader.info['test']['lines']} real lines on which the reader was tested"
+    return Legibility(
+        lines=len(inks),
+        characters=int(lengths.sum()),
+        cer=_rate(edits, lengths, weights),
+        wer=_rate(_distances(words, read_words), np.array([len(line) for line in words]), weights),
+        ceiling=ceiling,
+        ceiling_of=ceiling_of,
+        floor=_floor(texts, readings, weights, seed),
+        **_confusions(texts, readings),
+        by_length=_by_length(lengths, edits),
+        outside=dict(Counter(character for ink in inks for character in outside(ink.text)).most_common()),
+        readings=readings,
+    )
+
+
+def _distances(wanted, found):
+    return np.array([Levenshtein.distance(a, b) for a, b in zip(wanted, found, strict=True)])
+
+
+def _bootstrap(groups, resamples, seed):
+    """How often each of the lines is drawn in each resample: (resamples, n)."""
+    names, members = np.unique(np.asarray(groups), return_inverse=True)
+    drawn = np.random.default_rng(seed).multinomial(len(names), np.full(len(names), 1 / len(names)), size=resamples)
+    return drawn[:, members]
+
+
+def _rate(edits, lengths, weights):
+    resampled = weights @ edits / np.maximum(weights @ lengths, 1)
+    low, high = np.percentile(resampled, (2.5, 97.5)) if len(resampled) else (np.nan, np.nan)
+    return Rate(float(edits.sum() / lengths.sum()), float(low), float(high))
+
+
+def _floor(texts, readings, weights, seed):
+    _, kinds = np.unique(texts, return_inverse=True)
+    if not kinds.any():
+        return None
+    generator, drawn = np.random.default_rng(seed), np.arange(len(texts))
+    while len(own := np.flatnonzero(kinds[drawn] == kinds)):
+        drawn[own] = generator.integers(len(texts), size=len(own))
+    others = [texts[number] for number in drawn]
+    return _rate(_distances(others, readings), np.array([len(text) for text in others]), weights)
+
+
+def _confusions(texts, readings):
+    written, wrong, pairs = Counter("".join(texts)), Counter(), Counter()
+    for text, reading in zip(texts, readings, strict=True):
+        for kind, at, to in Levenshtein.editops(text, reading):
+            wanted = "" if kind == "insert" else text[at]
+            pairs[wanted, "" if kind == "delete" else reading[to]] += 1
+            wrong[wanted] += 1
+    by_character = {character: (count, wrong[character]) for character, count in sorted(written.items())}
+    confusions = [(*pair, count) for pair, count in sorted(pairs.items(), key=lambda item: (-item[1], item[0]))]
+    return {"by_character": by_character, "confusions": confusions}
+
+
+def _by_length(lengths, edits):
+    result = {}
+    for low, high in zip(LENGTH_BOUNDS, (*LENGTH_BOUNDS[1:], np.inf), strict=True):
+        some = (lengths > low) & (lengths <= high)
+        if some.any():
+            result[f"{low + 1}-{high}" if high < np.inf else f"{low + 1} and more"] = (
+                int(some.sum()),
+                float(edits[some].sum() / lengths[some].sum()),
+            )
+    return result

@@ -1,0 +1,35 @@
+"""A figure of how a line was read."""
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from hwdiff.evaluation.error_rates import letters
+from hwdiff.evaluation.recognizer import ALPHABET, BLANK
+from hwdiff.ink.plot import COLOURS, draw_coloured
+
+
+def plot_reading(ink, reading):
+    """How a line was read: its ink coloured by the character that each part was read as, and below how probable each was, with its rival in grey.
+
+    ink: an `Ink`, trimmed.   reading: the `Reading` of it.
+    Where one character's ink ends is taken from where the next was told, so that strokes added later, such as the bar of a t, may go astray.
+    """
+    figure = Figure(figsize=(max(5.0, 0.27 * len(reading.text)), 3), layout="constrained")
+    above, below = figure.subplots(2, height_ratios=(2, 1))
+    owner = np.searchsorted(letters(ink, reading)[1:-1], np.arange(len(ink)), side="right")
+    draw_coloured(above, ink, COLOURS[owner % len(COLOURS)])
+    title = f"read as: {reading.text}" + (f"\nmeant: {ink.text}" if ink.text else "")
+    above.set_title(title, fontsize=8, loc="left", parse_math=False)
+    for number, (character, probability, row) in enumerate(zip(reading.text, reading.probabilities, reading.rows, strict=True)):
+        colour, rivals = COLOURS[number % len(COLOURS)], reading.classes[row].copy()
+        rivals[[BLANK, ALPHABET.index(character) + 1]] = 0
+        rival = int(rivals.argmax())
+        below.bar(number, probability, width=0.6, color=colour)
+        below.text(number, -0.1, "␣" if character == " " else character, color=colour, ha="center", va="top", fontsize=9)
+        if rivals[rival] > 0.02:
+            below.bar(number, rivals[rival], width=0.6, bottom=probability, color="0.75")
+            below.text(number, probability + rivals[rival], ALPHABET[rival - 1], color="0.3", ha="center", va="bottom", fontsize=7)
+    below.set(ylim=(0, 1.2), ylabel="probability", yticks=(0, 0.5, 1))
+    below.tick_params(labelsize=7, bottom=False, labelbottom=False)
+    below.spines[["top", "right", "bottom"]].set_visible(False)
+    return figure

@@ -1,0 +1,189 @@
+"""The reader: an online recogniser of handwriting, strokes in and characters out, by which legibility is measured.
+
+It is no part of the method: neither the network that writes nor its training ever sees it.
+"""
+
+import json
+import re
+import unicodedata
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from hwdiff.ink import strokes
+from hwdiff.model.checkpoint import find_device
+from hwdiff.utils.errors import HwdiffError
+from hwdiff.utils.files import replacing
+
+FORMAT = "hwdiff reader 1"
+BUNDLED = Path(__file__).parents[1] / "weights" / "reader.safetensors"
+# What is read; `_` stands for any other character, on the paper as in a text.
+ALPHABET = "_ abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.,?!'\"-:;()#+/"
+BLANK = 0  # CTC's; character i of the alphabet is class i + 1
+MAX_POINTS = 2000
+RESTING = 0.01  # share of the mean offset; a pen-down offset below it is no movement
+SMOOTHING = 32  # points on either side over which the height of the line is averaged
+LENGTH_UNIT = 32
+_NUMBER = {character: number for number, character in enumerate(ALPHABET, start=1)}
+_SAME = str.maketrans({"‘": "'", "’": "'", "`": "'", "´": "'", "“": '"', "”": '"', "„": '"', "–": "-", "—": "-", "[": "(", "]": ")"})
+
+
+def normalise_text(text):
+    """`text` as texts are compared: Unicode NFC; curly quotes, long dashes and square brackets as ' " - ( ); every run of white space
+    one blank, none at either end; any other character outside the alphabet `_`. Capitals and punctuation count."""
+    return "".join(character if character in _NUMBER else "_" for character in _plain(text))
+
+
+def outside(text):
+    """The characters of `text`, one by one, that `normalise_text` makes `_` because the alphabet lacks them."""
+    return [character for character in _plain(text) if character not in _NUMBER]
+
+
+def _plain(text):
+    return re.sub(r"\s+", " ", unicodedata.normalize("NFC", text).translate(_SAME)).strip()
+
+
+def encode(text):
+    """The classes of `normalise_text(text)`, (L,) int64, all above 0."""
+    return np.array([_NUMBER[character] for character in normalise_text(text)], dtype=np.int64)
+
+
+FEATURES = 8
+
+
+def features(offsets, pen_up):
+    """What the network sees of a line: (M, 8) float32, and (M,) the number of the point that each row is of.
+
+    offsets: (N, 2), y upwards, in any unit.   pen_up: (N,) bool.
+    They are the offset and the position against the mean of the 65 points around, all in units of the line's letter height, the direction,
+    the logarithm of the offset's length, and the pen: neither the line's size nor where it lies matters. Points at which the pen
+    rests on the paper are left out. No row at all when the line has no height.
+    """
+    offsets, pen_up = np.array(offsets, dtype=np.float64).reshape(-1, 2), np.array(pen_up, dtype=bool)
+    offsets[:1], pen_up[:1] = 0, True  # the first only says where the line lies
+    length = np.hypot(*offsets.T)
+    moving = pen_up | (length > RESTING * np.mean(length[~pen_up & (length > 0)])) if (length[~pen_up] > 0).any() else pen_up
+    points = np.flatnonzero(moving)
+    nothing = np.zeros((0, FEATURES), dtype=np.float32), points[:0]
+    if not len(points):
+        return nothing
+    offsets, pen_up = strokes.merge(offsets[: points[-1] + 1], pen_up[: points[-1] + 1], moving[: points[-1] + 1])
+    around = np.cumsum(offsets, axis=0)
+    around = around - _running_mean(around)
+    drawn = np.square(around[~pen_up, 1])
+    height = np.sqrt(np.mean(np.minimum(drawn, 9 * np.median(drawn)))) if len(drawn) else 0.0
+    if not height > 1e-6 * np.abs(offsets).max(initial=0):
+        return nothing
+    offsets, around = offsets / height, around / height
+    length = np.hypot(*offsets.T)
+    direction = offsets / np.maximum(length, 1e-6)[:, None]
+    columns = (offsets.clip(-6, 6) / 2, around.clip(-24, 24) * (0.25, 1.0), direction, np.log(length + 0.02)[:, None] / 2 + 0.5, pen_up[:, None])
+    return np.concatenate(columns, axis=1).clip(-6, 6).astype(np.float32), points
+
+
+def _running_mean(values):
+    """The mean of (N, 2) `values` over the up to 65 points around each."""
+    sums = np.concatenate((np.zeros((1, values.shape[1])), np.cumsum(values, axis=0)))
+    places = np.arange(len(values))
+    low, high = np.maximum(places - SMOOTHING, 0), np.minimum(places + SMOOTHING + 1, len(values))
+    return (sums[high] - sums[low]) / (high - low)[:, None]
+
+
+def pad(lines):
+    """Stack features, a list of (N, 8), into (B, M, 8) float32: zeros to the longest, rounded up to a multiple of 32."""
+    length = max(1, -(-max(map(len, lines)) // LENGTH_UNIT)) * LENGTH_UNIT
+    padded = np.zeros((len(lines), length, FEATURES), dtype=np.float32)
+    for row, line in zip(padded, lines, strict=True):
+        row[: len(line)] = line
+    return torch.from_numpy(padded)
+
+
+@dataclass(frozen=True)
+class ReaderConfig:
+    """Size of the network: channels at the points' rate, at half of it and at a quarter, convolutions at the quarter rate, and recurrent
+    layers with `hidden` channels each way."""
+
+    c1: int = 64
+    c2: int = 96
+    c3: int = 160
+    convolutions: int = 4
+    hidden: int = 128
+    layers: int = 2
+    dropout: float = 0.25
+
+
+class _Convolution(nn.Module):
+    def __init__(self, channels_in, channels, stride=1):
+        super().__init__()
+        self.convolution = nn.Conv1d(channels_in, channels, 5, stride, padding=2, bias=False)
+        self.norm = nn.BatchNorm1d(channels)
+        self.residual = channels_in == channels and stride == 1
+
+    def forward(self, x):
+        y = torch.relu(self.norm(self.convolution(x)))
+        return x + y if self.residual else y
+
+
+class Reader(nn.Module):
+    """Convolutions from the points' rate down to a quarter of it, a BiLSTM there, and back to half, where characters are told (CTC)."""
+
+    def __init__(self, config=None):
+        super().__init__()
+        self.config = config = config or ReaderConfig()
+        self.front = nn.Sequential(_Convolution(FEATURES, config.c1), _Convolution(config.c1, config.c2, 2), _Convolution(config.c2, config.c2))
+        self.down = nn.Sequential(_Convolution(config.c2, config.c3, 2), *(_Convolution(config.c3, config.c3) for _ in range(config.convolutions)))
+        widths = [config.c3, *[2 * config.hidden] * (config.layers - 1)]
+        self.recurrent = nn.ModuleList(nn.LSTM(width, config.hidden, bidirectional=True) for width in widths)
+        self.up = nn.Conv1d(2 * config.hidden, 2 * config.c2, 1)
+        self.last = _Convolution(config.c2, config.c2)
+        self.dropout = nn.Dropout1d(config.dropout)  # a channel is dropped all along the line
+        self.classes = nn.Conv1d(config.c2, len(ALPHABET) + 1, 1)
+        self.info = {}
+
+    def forward(self, x):
+        """x: (B, N, 8) features, N divisible by 4. Returns (B, N / 2, 1 + number of characters) log-probabilities."""
+        half = self.front(x.transpose(1, 2))
+        y = self.down(half)
+        for recurrent in self.recurrent:
+            y, _ = recurrent(self.dropout(y).permute(2, 0, 1))
+            y = y.permute(1, 2, 0)
+        y = self.up(self.dropout(y)).unflatten(1, (2, -1)).permute(0, 2, 3, 1).flatten(2)  # two places for each of the quarter rate
+        return self.classes(self.dropout(self.last(half + y))).transpose(1, 2).log_softmax(dim=-1)
+
+
+def save_reader(reader, path, **info):
+    """Write a reader, in half precision, to the safetensors file `path`, whole or not at all. info: what else the header tells."""
+    header = {"format": FORMAT, "alphabet": ALPHABET, "network": asdict(reader.config), **info}
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in reader.state_dict().items()}
+    state = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
+    with replacing(path) as temporary:
+        save_file(state, temporary, metadata={"hwdiff": json.dumps(header)})
+
+
+def load_reader(path=BUNDLED, device=None):
+    """The reader of the file `path`, by default the bundled one, in eval mode; its `info` is the file's header.
+
+    device: by default CUDA where there is one. Raises HwdiffError when the file is missing, damaged, or something else.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            header = json.loads((file.metadata() or {}).get("hwdiff", "{}"))
+            state = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 (no mapping)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise HwdiffError(f"{path}: not a whole reader ({error}); give a file that hwdiff train-reader wrote") from error
+    if header.get("format") != FORMAT or header.get("alphabet") != ALPHABET:
+        raise HwdiffError(
+            f"{path}: format {header.get('format')!r}, but this version reads {FORMAT!r} with its alphabet; use the version that wrote it"
+        )
+    try:
+        reader = Reader(ReaderConfig(**header["network"]))
+        reader.load_state_dict(state)
+    except (RuntimeError, KeyError, TypeError) as error:
+        raise HwdiffError(f"{path}: its weights do not fit its header ({str(error).splitlines()[0]}); copy the file again") from error
+    reader.info = header
+    return reader.to(find_device(device)).eval()

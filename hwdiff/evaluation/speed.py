@@ -1,0 +1,150 @@
+"""Speed as a share of what the machine's matrix products reach, measured in the same run."""
+
+import time
+from itertools import islice
+
+import gudhi
+import numpy as np
+import torch
+from scipy.spatial.distance import cdist
+
+from hwdiff.data.batches import Lines
+from hwdiff.data.excerpts import Excerpts
+from hwdiff.diffusion import process
+from hwdiff.diffusion.generate import seeded_noise
+from hwdiff.diffusion.samplers import sample_eq12, schedule
+from hwdiff.evaluation import geometry
+from hwdiff.evaluation.measures import points
+from hwdiff.evaluation.tables import PAPER_LINES
+from hwdiff.model.style_encoder import FEATURES
+from hwdiff.model.unet import DiffusionWriter
+from hwdiff.training import config as presets
+from hwdiff.training import loop, optimizers
+from hwdiff.training.objective import Objective, accumulate_gradients, compiled_objective, draw
+
+FORWARD_FLOP = 2.11e9  # of one line of 488 points
+LINE_POINTS = 488
+
+
+def rate_of(function, flop, device, seconds=3.0):
+    """Floating-point operations a second of `function`, which does `flop` of them; repeated for `seconds`, after a call to warm up."""
+
+    on_gpu = torch.device(device).type == "cuda"
+    at_once = 10 if on_gpu else 1  # a GPU works while it is given more to do
+    function()
+    calls, start = 0, time.perf_counter()
+    while time.perf_counter() - start < seconds:
+        for _ in range(at_once):
+            function()
+        if on_gpu:
+            torch.cuda.synchronize()
+        calls += at_once
+    return flop * calls / (time.perf_counter() - start)
+
+
+def matrix_product_rate(dtype, device, size=None, seconds=3.0):
+    """Floating-point operations a second of a product of two square matrices, on a CPU of 1024 x 1024, on a GPU of 8192 x 8192."""
+    size = size or (8192 if torch.device(device).type == "cuda" else 1024)
+    left, right = torch.randn(2, size, size, device=device).to(dtype)
+    return rate_of(lambda: left @ right, 2 * size**3, device, seconds)
+
+
+def bf16_is_emulated(device):
+    """Whether bf16 is so slow here that nobody would want it: PyTorch emulates it on processors that lack it."""
+    fp32, bf16 = (matrix_product_rate(dtype, device, size=128, seconds=0.05) for dtype in (torch.float32, torch.bfloat16))
+    return bf16 < fp32 / 4
+
+
+def sampling_rate(device):
+    """Operations a second while one line of 488 points is written in 60 steps at the published size."""
+    network = DiffusionWriter().to(device).eval()
+    noise = seeded_noise([0], LINE_POINTS, device)
+    text = torch.randint(3, 70, (1, 31), device=device)
+    style = torch.rand(1, *FEATURES, device=device)
+    with torch.inference_mode():
+        levels = schedule().float()
+        return rate_of(lambda: sample_eq12(network, noise(None), text, style, levels, noise), process.STEPS * FORWARD_FLOP, device)
+
+
+def training_rate(dataset, config, device, steps=4):
+    """(seconds a step, operations a second) of training at `config`, operations counted without padding.
+
+    Batches are real, from `dataset`; only the style features are random. A step is all of it: batch, forward, backward, clipping, Adam.
+    """
+    lines = Lines(dataset, _RandomStyle(), np.arange(len(dataset)), device)
+    network = DiffusionWriter(config.model).to(device).train()
+    objective = Objective(network, config.precision)
+    if torch.device(device).type == "cuda":
+        objective = compiled_objective(objective, device)
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-4, betas=optimizers.BETAS, fused=True)
+    generator, alpha_bar = torch.Generator(device).manual_seed(0), process.alpha_bars()
+    train_lines, points, start, terms = dataset.part("train"), 0, 0.0, torch.zeros(2)
+    order = loop.training_order(Excerpts(dataset, config.seed), train_lines, config.batch_size, config.seed)
+    batches = [lines.batch(indices, spans=spans) for indices, spans in islice(order, steps)]
+    # A CPU meets the lengths that come once before the clock starts; a GPU compiles them and then records CUDA graphs.
+    for timed in (*[False] * (3 if torch.device(device).type == "cuda" else 1), True):
+        terms.sum().item()
+        start = time.perf_counter()
+        for batch in batches:
+            draws = draw(batch.strokes.shape, batch.style.shape, config, alpha_bar, generator)
+            optimizer.zero_grad()
+            terms = accumulate_gradients(objective, batch, draws, config.precision)
+            optimizers.clip_gradients(network, config.clipping)
+            optimizer.step()
+            points += timed * int(batch.lengths.sum())
+    terms.sum().item()
+    seconds = time.perf_counter() - start
+    return seconds / steps, 3 * FORWARD_FLOP * points / LINE_POINTS / seconds
+
+
+class _RandomStyle:
+    """Style features of no line, for measuring."""
+
+    def half(self, indices, progress=None):
+        return torch.rand(len(indices), *FEATURES, generator=torch.Generator().manual_seed(0)).half()
+
+    def __getitem__(self, indices):
+        return self.half(indices).float()
+
+
+def geometry_seconds(X, sets, plain_sets=3):
+    """Seconds a set of landmarks that the Geometry Score of the points X (N, d) takes: (ours over `sets` on all cores, the plain way over a few)."""
+    start = time.perf_counter()
+    geometry.mrlt(X, n=sets, landmarks=min(geometry.LANDMARKS, len(X)))
+    ours = (time.perf_counter() - start) / sets
+    start = time.perf_counter()
+    for seed in range(plain_sets):
+        _plain_living_times(X, seed)
+    return ours, (time.perf_counter() - start) / plain_sets
+
+
+def _plain_living_times(X, seed):
+    """As the score's authors do it: each set's distances anew, all of them sorted and handed to GUDHI."""
+    X = X.astype(np.float64)
+    landmarks = np.random.default_rng(seed).choice(len(X), min(geometry.LANDMARKS, len(X)))
+    table = cdist(X, X[landmarks])
+    neighbours = [[(landmark, row[landmark]) for landmark in np.argsort(row)] for row in table]
+    complex_ = gudhi.WitnessComplex(nearest_landmark_table=neighbours)
+    tree = complex_.create_simplex_tree(max_alpha_square=geometry.default_gamma(len(X)) * table.max(), limit_dimension=geometry.CORNERS - 1)
+    tree.compute_persistence(homology_coeff_field=2, persistence_dim_max=False)
+
+
+def benchmark(dataset, device):
+    """Measure the machine, sampling, training and the Geometry Score.
+
+    Yields (what, seconds, operations a second, share of the matrix-product rate), None where there is none.
+    """
+    fp32, bf16 = (matrix_product_rate(dtype, device) for dtype in (torch.float32, torch.bfloat16))
+    yield "matrix product, fp32", None, fp32, None
+    yield "matrix product, bf16", None, bf16, None
+    rate = sampling_rate(device)
+    yield "writing one line of 488 points, 60 steps, fp32", process.STEPS * FORWARD_FLOP / rate, rate, rate / fp32
+    # Where bf16 is emulated it is a hundred times slower than fp32: nobody would train with it.
+    for precision, limit in (("fp32", fp32), ("bf16", bf16)):
+        if precision == "fp32" or bf16 > fp32:
+            seconds, rate = training_rate(dataset, presets.preset("paper", padding="bucket", precision=precision), device)
+            yield f"training step, batch 96, {precision}, counted without padding", seconds, rate, rate / limit
+    cloud = points([dataset.ink(index) for index in range(min(PAPER_LINES, len(dataset)))])
+    ours, plain = geometry_seconds(cloud, geometry.REPETITIONS)
+    yield f"Geometry Score of {len(cloud)} lines, a set of landmarks", ours, None, None
+    yield f"the same the plain way ({plain / ours:.1f} times as long)", plain, None, None

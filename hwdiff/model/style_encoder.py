@@ -1,0 +1,181 @@
+"""Style features: MobileNetV2 on the image of a line (section 3.2 of Luhman & Luhman 2020)."""
+
+import hashlib
+import pickle
+import warnings
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError, safe_open
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torchvision.models import MobileNet_V2_Weights, mobilenet_v2
+
+from hwdiff.ink import images
+from hwdiff.utils.errors import HwdiffError
+
+FEATURES = (14, 1280)
+BUNDLED = Path(__file__).parents[1] / "weights" / "style-encoder.safetensors"
+BOTH_SIDES, RIGHT_BOTTOM = "both", "right-bottom"
+
+
+class StyleExtractor(nn.Module):
+    """MobileNetV2 1.0 without its head, frozen: images of lines to features (B, 14, 1280).
+
+    state_dict: `features.*` in torchvision's names.   padding: where stride-2 convolutions pad; it belongs to the weights: "both" sides
+    as in torchvision's, or "right-bottom" as in all that come from Keras.   name: what the weights are called in manifests.
+    """
+
+    def __init__(self, state_dict, padding, name):
+        super().__init__()
+        self.features = mobilenet_v2(weights=None).features
+        self.load_state_dict({key: value for key, value in state_dict.items() if key.startswith("features.")})
+        self.name, self.padding = name, padding
+        self.fingerprint = _fingerprint(self.state_dict(), padding)
+        self.requires_grad_(False)
+        self.eval()
+        fold_batch_norms(self.features)
+        set_padding(self.features, padding)
+        self.to(memory_format=torch.channels_last)  # a third faster on a CPU
+
+    @property
+    def identity(self):
+        """What a checkpoint records of the weights that it was trained with: {"name", "padding", "fingerprint"}."""
+        return {"name": self.name, "padding": self.padding, "fingerprint": self.fingerprint}
+
+    @property
+    def device(self):
+        """Where its weights are."""
+        return next(self.parameters()).device
+
+    @property
+    def at_once(self):
+        """How many images it is best given at a time: on a CPU larger batches fall out of its cache."""
+        return 64 if self.device.type == "cuda" else 2
+
+    def train(self, mode=True):
+        """Stays in eval mode: the network is frozen, its batch norms with it."""
+        return super().train(False)
+
+    @torch.inference_mode()
+    def forward(self, pixels):
+        """pixels: (B, 96, W) uint8, as wide as 1400 in training. Returns (B, S, 1280) float32, S = 14 at that width, about W / 96."""
+        return pool(self.features(grey_input(pixels)))
+
+    def of_image(self, source, padded=True):
+        """Features of one scan or line image (whatever `images.read_image` reads): (14, 1280) float32 on the CPU.
+
+        padded=False leaves the image as wide as it is, as the authors' released inference does: fewer columns than 14, at least one.
+        Of a line that is wider than 1400 pixels at height 96 only the beginning is used, with a warning.
+        Raises HwdiffError when there is no ink.
+        """
+        name = source if isinstance(source, str) or hasattr(source, "__fspath__") else "style image"
+        line = images.normalise(images.read_image(source, name), name)
+        if line.shape[1] > images.MAX_WIDTH:
+            warnings.warn(f"{name}: {line.shape[1]} pixels wide at height 96; only the first {images.MAX_WIDTH} are used", stacklevel=2)
+            line = line[:, : images.MAX_WIDTH]
+        return self.of_line(images.pad_to_width(line, images.MAX_WIDTH if padded else max(line.shape[1], images.HEIGHT), name))
+
+    def of_line(self, line):
+        """Features of a line image as it is, (96, W) uint8: (S, 1280) float32 on the CPU, S = 14 where it was padded to 1400 pixels."""
+        return self(torch.from_numpy(line)[None].to(self.device))[0].cpu()
+
+
+def _pad_right_bottom(convolution, arguments):
+    """TensorFlow's "same" padding for stride 2 and width 3: right and bottom, and the other side too where the size is odd."""
+    height, width = arguments[0].shape[-2:]
+    return F.pad(arguments[0], (width % 2, 1, height % 2, 1))
+
+
+def set_padding(features, padding):
+    """Make the stride-2 convolutions of MobileNetV2's `features` pad as `padding` says; they come padding both sides."""
+    for module in features.modules():
+        if padding == RIGHT_BOTTOM and isinstance(module, nn.Conv2d) and module.stride == (2, 2):
+            module.padding = (0, 0)
+            module.register_forward_pre_hook(_pad_right_bottom)
+
+
+def grey_input(pixels):
+    """What MobileNetV2 sees of (B, 96, W) uint8 or float pixels: (B, 3, 96, W) float32 from -1 (ink) to 1 (paper)."""
+    x = pixels.float().unsqueeze(1) / 127.5 - 1
+    return x.expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)
+
+
+def pool(maps):
+    """Feature maps (B, 1280, 3, W / 32) to style features (B, W / 96, 1280)."""
+    return F.avg_pool2d(maps, 3, stride=3).flatten(2).transpose(1, 2)
+
+
+def fold_batch_norms(module):
+    """Put each batch norm into the convolution before it: three times faster on a CPU."""
+    for (name, layer), (next_name, next_layer) in pairwise(list(module.named_children())):
+        if isinstance(layer, nn.Conv2d) and isinstance(next_layer, nn.BatchNorm2d):
+            setattr(module, name, fuse_conv_bn_eval(layer, next_layer))
+            setattr(module, next_name, nn.Identity())
+    for child in module.children():
+        fold_batch_norms(child)
+
+
+def _fingerprint(state_dict, padding):
+    digest = hashlib.sha256(padding.encode())
+    for name in sorted(state_dict):
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(state_dict[name].cpu().numpy()).tobytes())
+    return digest.hexdigest()
+
+
+def load_style_extractor(weights="bundled", device="cpu"):
+    """A StyleExtractor: "bundled", the one that comes with the package (distilled from the ImageNet network, see `hwdiff.training.distillation`);
+    "imagenet", torchvision's IMAGENET1K_V1, downloaded once by torchvision; or from the path of a file, `.safetensors` in torchvision's
+    names (its header may say `padding`: "both" or "right-bottom") or torchvision's own `.pth`.
+
+    Raises HwdiffError when the weights cannot be had or are something else.
+    """
+    if weights == "imagenet":
+        published = MobileNet_V2_Weights.IMAGENET1K_V1
+        try:
+            state = published.get_state_dict(progress=False, check_hash=True, weights_only=True)
+            padding, name = BOTH_SIDES, "torchvision IMAGENET1K_V1"
+        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+            raise HwdiffError(
+                f"style encoder imagenet: {published.url} cannot be downloaded ({error}); use the bundled one (--style-encoder bundled), "
+                "or fetch that file on another machine and give it with --style-encoder FILE"
+            ) from error
+    else:
+        state, padding, name = _read_weights(BUNDLED if weights == "bundled" else weights)
+    try:
+        extractor = StyleExtractor(state, padding, name)
+    except RuntimeError as error:
+        raise HwdiffError(
+            f"{weights}: not MobileNetV2 1.0 in torchvision's names ({str(error).splitlines()[-1].strip()}); "
+            "give the weights of torchvision.models.mobilenet_v2"
+        ) from error
+    return extractor.to(device)
+
+
+def _read_weights(path):
+    try:
+        with open(path, "rb") as file:
+            start = file.read(9)
+    except OSError as error:
+        raise HwdiffError(f"{path}: cannot be read ({error.strerror}); give the file of the MobileNetV2 weights") from error
+    if start[8:9] == b"{":
+        try:
+            with safe_open(path, "pt") as file:
+                metadata = file.metadata() or {}
+                state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
+        except SafetensorError as error:
+            raise HwdiffError(f"{path}: damaged safetensors file ({error}); copy or download it again") from error
+        stated = metadata.get("padding", BOTH_SIDES)
+        one_sided = "right" in stated and "bottom" in stated and "left" not in stated
+        return state, RIGHT_BOTTOM if one_sided else BOTH_SIDES, metadata.get("source", str(path))
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds here, pickle's among them
+        raise HwdiffError(f"{path}: neither safetensors nor torchvision's weights file; nothing in it was run") from error
+    if not isinstance(state, dict):
+        raise HwdiffError(f"{path}: holds a {type(state).__name__}, not named weights; give torchvision's mobilenet_v2 weights file")
+    return state, BOTH_SIDES, "torchvision IMAGENET1K_V1"

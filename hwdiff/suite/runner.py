@@ -1,0 +1,391 @@
+"""Runs the notebooks in order by papermill, each into the folder of a run. What has not changed is not run again."""
+
+import ast
+import hashlib
+import json
+import os
+import shutil
+import time
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import papermill
+import torch
+from nbclient.exceptions import DeadKernelError
+from papermill.engines import NBClientEngine, papermill_engines
+from papermill.exceptions import PapermillException, PapermillExecutionError
+from tqdm import tqdm
+
+from hwdiff.suite.outputs import HEADLESS
+from hwdiff.suite.page import changed_files, read_json, write_manifest, write_page
+from hwdiff.utils.environment import environment
+from hwdiff.utils.errors import HwdiffError
+from hwdiff.utils.files import replacing, sha256_of
+from hwdiff.utils.progress import Progress
+
+PACKAGE = Path(__file__).parents[1]
+NOTEBOOKS = PACKAGE.parent / "notebooks"
+RUNS = PACKAGE.parent / "results" / "runs"
+MOST_FILES = 50  # of a folder that are named one by one in the manifest
+START_SECONDS = 300  # for a kernel to start: it may be the first to load torch on a busy machine
+PROFILES = {
+    "smoke": {},
+    "paper": {
+        "02_training": {"preset": "paper", "sample_every": 10_000},
+        "03_attention": {"checkpoint": "trained", "scored": 120},
+        "04_style_interpolation": {"checkpoint": "trained", "repeats": 16},
+        "05_evaluation": {
+            "checkpoint": "trained",
+            "lines": 4500,
+            "unseen_lines": 600,
+            "seeds": 5,
+            "repetitions": 1000,
+            "inception_weights": "download",
+        },
+        "06_sampling": {"checkpoint": "trained", "texts": 240, "calls": [60, 30, 20, 12, 8, 5]},
+    },
+}
+LIMIT_MINUTES = {"smoke": 30, "paper": 48 * 60}
+DONE, FAILED, STARTED, SKIPPED = "done", "failed", "started", "skipped"
+KINDS = {"int": int, "float": float, "str": str}
+PATHS = ("source", "inception_weights", "checkpoint")  # parameters that may name a file or folder
+# What a state that is gone on with, such as a half-trained network, depends on besides parameters and data.
+STATE_CODE = ("utils", "ink", "data", "model", "diffusion", "training")
+
+
+@dataclass
+class Notebook:
+    """path.   parameters: {name: default}.   kinds: {name: type}, None where it cannot be told.   needs: names of those whose files it reads.
+
+    keeps: folders of its own from which it goes on when it was stopped.
+    """
+
+    path: Path
+    parameters: dict
+    kinds: dict
+    needs: list
+    keeps: list
+
+    @property
+    def name(self):
+        return self.path.stem
+
+    @classmethod
+    def read(cls, path):
+        """Raises HwdiffError when it is no notebook of the suite."""
+        try:
+            about = json.loads(path.read_text(encoding="utf-8"))["metadata"]["hwdiff"]
+            found = papermill.inspect_notebook(str(path))
+            defaults = {name: ast.literal_eval(one["default"]) for name, one in found.items()}
+        except (OSError, ValueError, KeyError, SyntaxError) as error:
+            raise HwdiffError(f"{path}: not a notebook of the suite ({error}); restore it") from error
+        stated = {name: KINDS.get(one["inferred_type_name"]) for name, one in found.items()}
+        kinds = {name: stated[name] if default is None else type(default) for name, default in defaults.items()}
+        return cls(path, defaults, kinds, about["needs"], about["keeps"])
+
+    def about(self):
+        """{"title", "about"}: the heading of its first cell and the paragraph below it."""
+        heading, _, text = "".join(json.loads(self.path.read_text(encoding="utf-8"))["cells"][0]["source"]).partition("\n")
+        return {"title": heading.strip("# "), "about": text.strip().split("\n\n")[0]}
+
+    def digest(self):
+        """Of its cells: what it does."""
+        cells = json.loads(self.path.read_text(encoding="utf-8"))["cells"]
+        return _digest([cell["source"] for cell in cells if cell["cell_type"] == "code"])
+
+
+def find_notebooks(folder=NOTEBOOKS):
+    """The notebooks of the suite in order. Raises HwdiffError when there are none: they do not come with an installed package."""
+    found = [Notebook.read(path) for path in sorted(Path(folder).glob("[0-9][0-9]_*.ipynb"))]
+    if not found:
+        raise HwdiffError(f"{folder}: no notebooks; run this in a clone of the project")
+    return found
+
+
+def newest_run(profile, runs=RUNS):
+    """The folder of the newest run of a profile, which is gone on with, or a new one, named after the time."""
+    old = sorted(Path(runs).glob(f"*-{profile}"))
+    return old[-1] if old else Path(runs) / f"{datetime.now():%Y%m%d-%H%M%S}-{profile}"
+
+
+def chosen_parameters(notebooks, profile, given):
+    """{notebook: {parameter: value}}: the notebooks' own, changed by the profile, and then by those given, wherever they occur.
+
+    given: {name: text}, as on a command line; "null" is None. Paths may be relative to the working folder.
+    Raises HwdiffError for a parameter that no notebook has, or a value of another kind than the default's.
+    """
+    if profile not in PROFILES:
+        raise HwdiffError(f"profile: no such profile as {profile!r}; choose one of {', '.join(PROFILES)}")
+    known = sorted({name for notebook in notebooks for name in notebook.parameters} - {"run"})
+    for name in given:
+        if name not in known:
+            raise HwdiffError(f"--param {name}: no notebook has such a parameter; they have {', '.join(known)}")
+    chosen = {}
+    for notebook in notebooks:
+        values = {**notebook.parameters, **PROFILES[profile].get(notebook.name, {})}
+        values |= {name: _value(name, text, notebook) for name, text in given.items() if name in values}
+        chosen[notebook.name] = {name: value for name, value in values.items() if name != "run"}
+    return chosen
+
+
+def _value(name, text, notebook):
+    kind = notebook.kinds[name]
+    if text == "null" and notebook.parameters[name] is None:
+        return None
+    if kind is str:
+        return str(Path(text).resolve()) if name in PATHS and Path(text).exists() else text
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = text
+    value = float(value) if kind is float and type(value) is int else value
+    if kind and type(value) is not kind:
+        raise HwdiffError(f"--param {name}={text}: {kind.__name__} is needed, as in {name} = {notebook.parameters[name]!r}")
+    return value
+
+
+def selected(notebooks, only=None, start=None):
+    """Those of the notebooks that are asked for: the one called `only`, or all from `start` on; numbers such as "03" will do.
+
+    Raises HwdiffError when there is none of that name.
+    """
+    names = [notebook.name for notebook in notebooks]
+    for asked in filter(None, (only, start)):
+        if not any(name == asked or name.split("_")[0] == asked for name in names):
+            raise HwdiffError(f"no such notebook as {asked!r}; choose one of {', '.join(names)}")
+
+    def place(asked):
+        return next(place for place, name in enumerate(names) if name == asked or name.split("_")[0] == asked)
+
+    if only:
+        return [notebooks[place(only)]]
+    return notebooks[place(start) :] if start else notebooks
+
+
+class Reproduction:
+    """A run of the suite in the folder `out`.
+
+    notebooks: from `find_notebooks`.   parameters: from `chosen_parameters`.   minutes: the limit of a stage.   say(line): tells a person.
+    """
+
+    def __init__(self, out, profile, notebooks, parameters, minutes=None, say=print):
+        self.out, self.profile, self.parameters, self.say = Path(out), profile, parameters, say
+        self.notebooks = {notebook.name: notebook for notebook in notebooks}
+        self.minutes = LIMIT_MINUTES[profile] if minutes is None else minutes
+        self.code, self._digests = tree_digest(PACKAGE), {}
+        self.weights = {path.name: sha256_of(path) for path in sorted((PACKAGE / "weights").glob("*.safetensors"))}
+        self.environment = environment("cuda" if torch.cuda.is_available() else "cpu")
+
+    def run(self, wanted):
+        """Run the notebooks `wanted`, and first what they need. Returns the names of those that failed or were skipped."""
+        order = self._with_needs([notebook.name for notebook in wanted])
+        bad = []
+        for number, name in enumerate(order, start=1):
+            missing = [need for need in self._needs(name) if need in bad]
+            if missing:
+                self._record(name, {**self.record(name), "status": SKIPPED, "error": f"needs {', '.join(missing)}", "listed": []})
+                self.say(f"[{number}/{len(order)}] {name}: skipped, it needs {', '.join(missing)}")
+                bad.append(name)
+            elif self.is_up_to_date(name):
+                self.say(f"[{number}/{len(order)}] {name}: up to date")
+            else:
+                self.say(f"[{number}/{len(order)}] {name}")
+                record = self._execute(name)
+                if record["status"] == FAILED:
+                    bad.append(name)
+                    self.say(f"    failed: {record['error']}")
+                else:
+                    self.say(f"    done in {tqdm.format_interval(record['seconds'])}")
+            self._show()
+        return bad
+
+    def _needs(self, name):
+        trained = ["02_training"] if self.parameters[name].get("checkpoint") == "trained" else []
+        return [*self.notebooks[name].needs, *trained]
+
+    def _with_needs(self, names):
+        wanted = set()
+
+        def add(name):
+            wanted.add(name)
+            for need in self._needs(name):
+                add(need)
+
+        for name in names:
+            add(name)
+        return [name for name in self.notebooks if name in wanted]
+
+    def key(self, name):
+        """Fingerprint of all that a stage depends on: its cells and what `state_key` has, and the whole package."""
+        return _digest([self.notebooks[name].digest(), self.state_key(name), self.code])
+
+    def state_key(self, name):
+        """Fingerprint of what a half-done state depends on: parameters, files that they name or that other stages wrote, the code of training."""
+        code = [tree_digest(PACKAGE / part) for part in STATE_CODE]
+        return _digest([self.parameters[name], self.inputs(name), code])
+
+    def inputs(self, name):
+        """{what: SHA-256} of what a stage reads: files that its parameters name, and those of the stages that it needs."""
+        paths = [Path(value) for key, value in self.parameters[name].items() if key in PATHS and isinstance(value, str)]
+        named = {path: digest for top in paths if top.exists() for path, digest in self._files_of(top).items()}
+        return {**named, **{file: digest for need in self._needs(name) for file, digest in self._files(need).items()}}
+
+    def _files_of(self, top):
+        if top not in self._digests:
+            files = [top] if top.is_file() else sorted(path for path in top.rglob("*") if path.is_file())
+            few = len(files) <= MOST_FILES  # archives rather than what was unpacked from them
+            self._digests[top] = {str(path): sha256_of(path) for path in files} if few else {str(top): tree_digest(top)}
+        return self._digests[top]
+
+    def _files(self, name):
+        """{file: SHA-256} of what a stage wrote for others to read: neither figures nor tables."""
+        record = self.record(name)
+        files = [output["file"] for output in record.get("listed", []) if output["kind"] == "file"]
+        return {file: record["outputs"][file] for file in files if file in record.get("outputs", {})}
+
+    def record(self, name):
+        """What is known of a stage: {"status", "key", "listed", "outputs": {file: SHA-256}, "error", ...}, {} of one that was never run."""
+        return read_json(self._record_path(name), {})
+
+    def is_up_to_date(self, name):
+        """Whether a stage was done with all that it depends on as it is now, and its files are still what it wrote."""
+        record = self.record(name)
+        return record.get("status") == DONE and record.get("key") == self.key(name) and not changed_files(self.out, record)
+
+    def _record_path(self, name):
+        return self.out / "stages" / f"{name}.json"
+
+    def _record(self, name, record):
+        with replacing(self._record_path(name)) as path:
+            path.write_text(json.dumps(record, indent=1), encoding="utf-8")
+        return record
+
+    def _execute(self, name):
+        before, key, state = self.record(name), self.key(name), self.state_key(name)
+        self._set_aside(name, before, state)
+        begun = {"status": STARTED, "key": key, "state": state, "parameters": self.parameters[name], "inputs": self.inputs(name)}
+        self._record(name, begun)
+        with replacing(self.out / "stages" / f"{name}.outputs.json") as path:
+            path.write_text("[]")
+        self._show()
+        begun["started"], start = f"{datetime.now().astimezone():%Y-%m-%d %H:%M:%S %z}", time.perf_counter()
+        error = self._run_notebook(name)
+        record = {**begun, "status": FAILED if error else DONE, **self.notebooks[name].about()}
+        record |= {"seconds": round(time.perf_counter() - start, 1), "code": self.code, "environment": self.environment, "weights": self.weights}
+        record["listed"] = read_json(self.out / "stages" / f"{name}.outputs.json", [])
+        files = [*(output["file"] for output in record["listed"]), f"notebooks/{name}.ipynb"]
+        record["outputs"] = {file: sha256_of(self.out / file) for file in dict.fromkeys(files) if (self.out / file).exists()}
+        return self._record(name, {**record, "error": error} if error else record)
+
+    def _set_aside(self, name, before, state):
+        """Keep what a stage would go on from under another name when it is of other parameters, data or code, or damaged; what fits comes back."""
+        damaged = before.get("status") == DONE and before.get("state") == state and changed_files(self.out, before)
+        if before.get("state") == state and not damaged:
+            return
+        for folder in self.notebooks[name].keeps:
+            here, back = self.out / folder, self.out / f"{folder}.{state[:8]}"
+            if here.exists():
+                aside = self.out / f"{folder}.{'damaged' if damaged else str(before.get('state'))[:8]}"
+                shutil.rmtree(aside, ignore_errors=True)
+                os.rename(here, aside)
+                self.say(f"    {folder} is {'damaged' if damaged else 'of other parameters, data or code'}: it is kept as {aside.name}")
+            if back.exists() and not damaged:
+                os.rename(back, here)
+                self.say(f"    {back.name} fits again: the stage goes on from it")
+
+    def _run_notebook(self, name):
+        """Returns what went wrong, one line, or None. The notebook, whole or with its error, comes to lie in notebooks/, its output in logs/."""
+        notebook = self.notebooks[name]
+        partial, log = self.out / "logs" / f".{name}.ipynb", self.out / "logs" / f"{name}.log"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        (self.out / "notebooks").mkdir(exist_ok=True)
+        # Relative, so that the executed notebook tells nothing of the machine's folders.
+        run = os.path.relpath(self.out.resolve(), notebook.path.parent.resolve())
+        os.environ[HEADLESS] = "1"
+        error = None
+        try:
+            with open(log, "w", encoding="utf-8") as file, Progress(name, unit="cells") as progress:
+                papermill.execute_notebook(
+                    notebook.path,
+                    partial,
+                    {**self.parameters[name], "run": run},
+                    engine_name=_Engine.NAME,
+                    progress_bar=False,
+                    start_timeout=START_SECONDS,
+                    cwd=notebook.path.parent,
+                    stdout_file=_Tee(file),
+                    stderr_file=_Tee(file),
+                    minutes=self.minutes,
+                    progress=progress,
+                )
+        except PapermillExecutionError as failure:
+            error = f"cell {failure.exec_count}: {failure.ename}: {failure.evalue.strip().splitlines()[0] if failure.evalue.strip() else ''}"
+        except TimeoutError:
+            error = f"ran past the limit of {self.minutes:g} minutes for a stage (--minutes)"
+        except DeadKernelError:
+            error = "its kernel died; often there was not enough memory"
+        except (PapermillException, OSError, RuntimeError) as failure:
+            error = f"{type(failure).__name__}: {str(failure).strip().splitlines()[0] if str(failure).strip() else 'for no reason given'}"
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
+        if partial.exists():
+            os.replace(partial, self.out / "notebooks" / f"{name}.ipynb")
+        return error and f"{error}; see notebooks/{name}.ipynb and logs/{name}.log"
+
+    def _show(self):
+        write_manifest(self.out, self.profile, list(self.notebooks))
+        write_page(self.out)
+
+
+class _Engine(NBClientEngine):
+    """papermill's own, which also tells which cell it is at, and has a limit for all cells together."""
+
+    NAME = "hwdiff"
+
+    @classmethod
+    def execute_managed_notebook(cls, nb_man, kernel_name, minutes, progress, **options):
+        deadline = time.monotonic() + 60 * minutes
+        cell_start, progress.total = nb_man.cell_start, len(nb_man.nb.cells)
+        progress.bar.total = progress.total
+
+        def tell(cell, cell_index=None, **more):
+            progress.reach(cell_index + 1)
+            return cell_start(cell, cell_index, **more)
+
+        nb_man.cell_start = tell
+        options["timeout_func"] = lambda cell: max(1, int(deadline - time.monotonic()))
+        options["extra_arguments"] = ["--IPKernelApp.log_level=ERROR"]  # of what it says of itself nothing concerns a person
+        return super().execute_managed_notebook(nb_man, kernel_name, **options)
+
+
+papermill_engines.register(_Engine.NAME, _Engine)
+
+
+class _Tee:
+    """What a notebook prints: into its log, and on to the person who waits."""
+
+    def __init__(self, file):
+        self.file = file
+
+    def write(self, text):
+        self.file.write(text)
+        if text.strip():
+            tqdm.write("    " + text.strip().replace("\n", "\n    "))
+
+    def flush(self):
+        self.file.flush()
+
+
+def tree_digest(path):
+    """SHA-256 of a file, or of the names and contents of all files in a folder but caches."""
+    path = Path(path)
+    if path.is_file():
+        return sha256_of(path)
+    files = sorted(file for file in path.rglob("*") if file.is_file() and "__pycache__" not in file.parts)
+    return _digest([[file.relative_to(path).as_posix(), sha256_of(file)] for file in files])
+
+
+def _digest(content):
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,170 @@
+"""Inspectors for JupyterLab: attention, style interpolation, a writing desk.
+
+Where nobody can move a slider, in headless runs, each shows the same figure without controls.
+"""
+
+import io
+import os
+import re
+from html import escape
+from pathlib import Path
+
+import ipywidgets
+from IPython.display import Image, display
+
+from hwdiff.diffusion.attention_figures import plot_attention, plot_characters
+from hwdiff.diffusion.generate import sample
+from hwdiff.diffusion.samplers import SAMPLERS
+from hwdiff.diffusion.style_gallery import load_styles, mixed
+from hwdiff.evaluation.alignment import alignment_of_trace
+from hwdiff.ink.plot import COLOURS, plot_inks
+from hwdiff.suite.outputs import HEADLESS
+from hwdiff.utils.errors import HwdiffError
+
+ALL = "all"
+
+
+def headless():
+    """Whether inspectors are to show their figure only."""
+    return bool(os.environ.get(HEADLESS))
+
+
+def hover_svg(ink, aligned):
+    """An `Ink` as SVG below its text: the ink of the character that the mouse points at lights up, and of a piece of ink its character."""
+    placed, (width, height) = ink.placed()
+    owners, rules, names, lines, start = aligned.owners(len(ink)), [], [], [], 0
+    space = max(width, 1.0) / max(len(aligned.text), 1)
+    for number, character in enumerate(aligned.text):
+        colour = "#" + "".join(f"{round(255 * part):02x}" for part in COLOURS[number % len(COLOURS)])
+        rules.append(f".hwdiff:has(.c{number}:hover) .c{number} {{stroke: {colour}; fill: {colour}; opacity: 1}}")
+        name, x = escape(character.replace(" ", "␣")), (number + 0.5) * space
+        names.append(f'<text class="c{number}" x="{x:.2f}" y="4" font-size="4" text-anchor="middle">{name}</text>')
+    for stroke in placed:
+        for place in range(min(1, len(stroke) - 1), len(stroke)):  # a dot is a line of no length, which round caps make visible
+            (x, y), (u, v) = stroke[max(0, place - 1)], stroke[place]
+            lines.append(f'<path class="c{owners[start + place]}" d="M{x:.2f} {y + 6:.2f}L{u:.2f} {v + 6:.2f}"/>')
+        start += len(stroke)
+    style = ".hwdiff path {stroke: #222; stroke-width: 0.5; fill: none; stroke-linecap: round} .hwdiff text {fill: #222; stroke: none !important}"
+    fade = ".hwdiff:has(text:hover, path:hover) path, .hwdiff:has(text:hover, path:hover) text {opacity: 0.25}"
+    return (
+        f'<svg class="hwdiff" xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.2f} {height + 6:.2f}" style="max-width: 900px">'
+        f"<style>{style} {fade} {' '.join(rules)}</style>{''.join(names)}{''.join(lines)}</svg>"
+    )
+
+
+def inspect_attention(written):
+    """Look through the attention of a `Trace`: by step, block and head; choosing a character, or pointing at it, lights up its ink."""
+    aligned, steps = alignment_of_trace(written), written.steps
+    if aligned is None:
+        return ipywidgets.HTML("Nothing was written, so there is nothing to look at; choose another seed or text.")
+
+    def heat(t, block, head):
+        return plot_attention(written, (t,), block, None if head == ALL else head)
+
+    def ink(character):
+        return plot_characters(written.ink, aligned, None if character == ALL else character)
+
+    if headless():
+        return display(*map(_image, (heat(steps[len(steps) // 2], -1, ALL), ink(ALL))))
+    blocks = len(written.attention[steps[0]])
+    step = ipywidgets.SelectionSlider(options=steps, value=steps[len(steps) // 2], description="step t")
+    block = ipywidgets.Dropdown(options=range(blocks), value=blocks - 1, description="block")
+    head = ipywidgets.Dropdown(options=_heads(written, blocks - 1), description="head")
+    character = ipywidgets.Dropdown(options=[(ALL, ALL), *((f"{n}: {c}", n) for n, c in enumerate(aligned.text))], description="character")
+    block.observe(lambda change: setattr(head, "options", _heads(written, change["new"])), "value")
+    heat_map, coloured = _Picture(heat, t=step, block=block, head=head), _Picture(ink, character=character)
+    return ipywidgets.VBox(
+        [
+            ipywidgets.HBox([step, block, head]),
+            heat_map,
+            character,
+            coloured,
+            ipywidgets.HTML("Point at a character, or at a piece of ink:"),
+            ipywidgets.HTML(hover_svg(written.ink, aligned)),
+        ]
+    )
+
+
+def _heads(written, block):
+    return [ALL, *range(len(written.weights(written.steps[0], block)))]
+
+
+def interpolate(network, text, first, second, seed=0, sampler="fast"):
+    """Write a text in a style between two of those with names; at share 1 it is the first alone (Fig. 5 of the paper)."""
+    styles = load_styles()
+
+    def render(text, first, second, share):
+        features = mixed([styles[first], styles[second]], [share, 1 - share])
+        [ink] = sample(network, [text], style=features[None], seed=seed, sampler=sampler)
+        return plot_inks([ink], titles=[f"{share:.2f} {first} + {1 - share:.2f} {second}"])
+
+    if headless():
+        return display(_image(render(text, first, second, 0.5)))
+    controls = {
+        "text": ipywidgets.Text(text, description="text", continuous_update=False),
+        "first": ipywidgets.Dropdown(options=list(styles), value=first, description="at λ = 1"),
+        "second": ipywidgets.Dropdown(options=list(styles), value=second, description="at λ = 0"),
+        "share": ipywidgets.FloatSlider(0.5, min=0, max=1, step=0.05, description="λ", continuous_update=False),
+    }
+    return ipywidgets.VBox([*controls.values(), _Picture(render, **controls)])
+
+
+def desk(network, text, style=None, seed=0, sampler="fast", folder="."):
+    """Write what one likes: text, style, seed, sampler; the ink comes at once, and can be saved as SVG into `folder`."""
+    styles, written = load_styles(), {}
+
+    def render(text, style, seed, sampler):
+        [written["ink"]] = sample(network, [text], style=style, seed=seed, sampler=sampler)
+        return plot_inks([written["ink"]])
+
+    style = style or next(iter(styles))
+    if headless():
+        return display(_image(render(text, style, seed, sampler)))
+    controls = {
+        "text": ipywidgets.Text(text, description="text", continuous_update=False),
+        "style": ipywidgets.Dropdown(options=list(styles), value=style, description="style"),
+        "seed": ipywidgets.BoundedIntText(seed, min=0, max=2**31, description="seed"),
+        "sampler": ipywidgets.Dropdown(options=list(SAMPLERS), value=sampler, description="sampler"),
+    }
+    save, said = ipywidgets.Button(description="save as SVG"), ipywidgets.HTML()
+
+    def store(_):
+        written_with = "-".join(str(controls[name].value) for name in ("text", "style", "sampler", "seed"))
+        path = Path(folder) / (re.sub(r"[^\w.-]+", "-", written_with) + ".svg")
+        try:
+            written["ink"].save(path)
+            said.value = f"wrote {escape(str(path))}"
+        except HwdiffError as error:
+            said.value = escape(str(error))
+
+    save.on_click(store)
+    return ipywidgets.VBox([*controls.values(), _Picture(render, **controls), ipywidgets.HBox([save, said])])
+
+
+def _png(figure):
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=110)
+    return content.getvalue()
+
+
+def _image(figure):
+    return Image(_png(figure))
+
+
+class _Picture(ipywidgets.VBox):
+    """A figure that is drawn anew when one of its controls changes; what is wrong with a choice is said below it, the picture stays."""
+
+    def __init__(self, render, **controls):
+        self.image, self.said = ipywidgets.Image(format="png", layout={"max_width": "100%", "align_self": "flex-start"}), ipywidgets.HTML()
+        super().__init__([self.image, self.said])
+        self._render, self._controls = render, controls
+        for control in controls.values():
+            control.observe(self._draw, "value")
+        self._draw()
+
+    def _draw(self, _=None):
+        try:
+            figure = self._render(**{name: control.value for name, control in self._controls.items()})
+            self.image.value, self.said.value = _png(figure), ""
+        except HwdiffError as error:
+            self.said.value = escape(str(error))

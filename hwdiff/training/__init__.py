@@ -1,0 +1,15 @@
+"""Training (Algorithm 1 of Luhman & Luhman 2020): every setting of a run, its loss, its loop, its folder;
+and the distillation of the style encoder.
+"""
+
+from hwdiff.utils.lazy import lazy_names
+
+__getattr__, __dir__, __all__ = lazy_names(
+    __name__,
+    {
+        "config": ["TrainingConfig", "PRESETS", "preset"],
+        "loop": ["train"],
+        "objective": ["Objective"],
+        "validation": ["held_out_loss", "padded_loss"],
+    },
+)

@@ -1,0 +1,52 @@
+"""Figures of a training run: its loss by step and by noise level."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from hwdiff.utils.errors import HwdiffError
+
+# Loss (stroke + pen) of a public PyTorch port on training batches: constant learning rate 3e-4, released noise levels, padding included.
+PORT_CURVE = {100: 2.02, 200: 1.23, 300: 0.93, 500: 0.68, 1000: 0.501, 5000: 0.347, 10_000: 0.315, 20_000: 0.284, 40_000: 0.261, 60_000: 0.246}
+
+
+def read_metrics(run):
+    """The metrics of a training run: {name: (steps,) array}. run: its folder. Raises HwdiffError when it has none."""
+    path = Path(run) / "metrics.jsonl"
+    try:
+        lines = [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]  # the last may be half
+        return {name: np.array([line[name] for line in lines]) for name in lines[0]}
+    except (OSError, ValueError, LookupError) as error:
+        raise HwdiffError(f"{path}: no training metrics ({error}); give the folder that hwdiff train wrote") from error
+
+
+def plot_loss(metrics):
+    """The loss of a run by step, its running mean since step 1, and the curve of a public port.
+
+    The port's numbers behave like running means: read so, they follow ours; read as the loss of single steps they would lie far above.
+    """
+    step, loss = metrics["step"], metrics["loss"]
+    figure = Figure(figsize=(6, 3.5), layout="constrained")
+    axes = figure.add_subplot()
+    axes.plot(step, loss, color="0.7", linewidth=0.7, label="hwdiff, each step")
+    axes.plot(step, np.cumsum(loss) / step, color="C0", label="hwdiff, mean since step 1")
+    port = {at: value for at, value in PORT_CURVE.items() if at <= step[-1]}
+    axes.plot(port.keys(), port.values(), "kx", label="public PyTorch port, as it logs its loss")
+    axes.set(xlabel="step", ylabel="loss (stroke + pen)", yscale="log")
+    axes.legend(frameon=False)
+    return figure
+
+
+def plot_held_out(rows):
+    """The loss on held-out lines by noise level: of the strokes left, of the pen right, a line for each row of `held_out.jsonl`."""
+    figure = Figure(figsize=(9, 3.2), layout="constrained")
+    for axes, term in zip(figure.subplots(1, 2), ("stroke", "pen"), strict=True):
+        for place, row in enumerate(rows):
+            levels = sorted(map(int, row[term]))
+            shade = str(0.75 - 0.75 * (place + 1) / len(rows))
+            axes.plot(levels, [row[term][str(t)] for t in levels], "o-", markersize=3, color=shade, label=f"step {row['step']}")
+        axes.set(xlabel="t (more noise to the right)", ylabel=f"{term} loss", ylim=(0, None))
+        axes.legend(frameon=False, fontsize=7)
+    return figure

@@ -1,0 +1,67 @@
+"""The whole way from a dataset to samples in one call, stage after stage. All but the drawing of images, which takes a minute, stop when asked."""
+
+from pathlib import Path
+
+import numpy as np
+
+from hwdiff.data.dataset import Dataset
+from hwdiff.data.line_images import LineImages
+from hwdiff.data.style_features import StyleFeatures
+from hwdiff.diffusion.generate import sample
+from hwdiff.diffusion.texts import PAPER_TEXTS
+from hwdiff.ink.plot import plot_inks, save_figure
+from hwdiff.model.checkpoint import load_model
+from hwdiff.model.style_encoder import load_style_extractor
+from hwdiff.training import distillation, loop
+from hwdiff.training.figures import plot_loss, read_metrics
+from hwdiff.utils.progress import Progress
+
+REPORTED = {"Eq. 12": ("eq12", 60), "Eq. 9": ("eq9", 60), "DPM-Solver++, 20 steps": ("dpm", 20)}
+
+
+def run_chain(data, out, config, preset, teacher, distillation_steps, device, stop):
+    """Draw the line images, distil the style encoder, compute style features, train, draw samples: what is done already is not done again.
+
+    data: a dataset file.   out: the folder of the encoder, the training run and the figures.   config: a `TrainingConfig`.
+    preset: names the distillation's preset too.   teacher: of the distillation; None for the bundled encoder.   stop: a `Stop`.
+    Returns None, or the name of the stage in which it was stopped.
+    """
+    out, dataset = Path(out), Dataset(data)
+    with Progress("drawing line images", len(dataset), unit="lines") as progress:
+        lines = LineImages(dataset, progress=progress.update)
+    if stop.reason:
+        return "line images"
+    encoder = "bundled"
+    if teacher:
+        settings = distillation.preset("smoke" if preset == "smoke" else "paper", distillation_steps)
+        extractor = load_style_extractor(teacher, device)
+        with Progress("distilling the encoder", settings.all_steps) as progress:
+            encoder = distillation.distil(settings, [(lines, dataset.part("train"))], extractor, out / "encoder", True, stop, progress.reach)
+        if encoder is None:
+            return "encoder"
+    features = StyleFeatures(dataset, load_style_extractor(encoder, device), line_images=lines)
+    compute_features(features, stop)
+    if stop.reason:
+        return "style features"
+    with Progress("training", config.steps) as progress:
+        _, reached = loop.train(config, dataset, features, out / "training", device, resume=True, stop=stop, progress=progress)
+    if reached < config.steps:
+        return "training"
+    report_run(out / "training", load_model(out / "training" / "model.safetensors", device), out / "figures")
+    return None
+
+
+def compute_features(features, stop):
+    """Compute all style features that are missing, with progress; `stop` is looked at on the way."""
+    everything = np.arange(len(features.dataset))
+    with Progress("computing style features", len(features.missing(everything)), unit="lines") as progress:
+        features.compute(everything, progress.update, stop)
+
+
+def report_run(run, network, out, seed=0):
+    """Draw a run's loss, `loss.png`, and samples of the paper's texts by three samplers, `samples.png`, into the folder `out`."""
+    save_figure(plot_loss(read_metrics(run)), Path(out) / "loss.png")
+    columns = [sample(network, PAPER_TEXTS, sampler=sampler, steps=steps, seed=seed) for sampler, steps in REPORTED.values()]
+    title = f"after {network.info['step']} training steps; from left to right: {'; '.join(REPORTED)}"
+    page = plot_inks([ink for row in zip(*columns, strict=True) for ink in row], columns=len(columns), title=title)
+    save_figure(page, Path(out) / "samples.png")

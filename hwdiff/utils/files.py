@@ -1,0 +1,91 @@
+"""Writing files whole or not at all, and fingerprints of files."""
+
+import fcntl
+import hashlib
+import json
+import os
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+
+from safetensors import SafetensorError
+
+from hwdiff.utils.errors import HwdiffError
+
+
+@contextmanager
+def replacing(path):
+    """Yield a temporary path beside `path` that takes its place at the end of the block, so that a reader never sees half a file.
+
+    The folders of `path` are made. If the block fails, what stood at `path` stays as it was.
+    Raises HwdiffError when the folder cannot be made or written, or when the disk is full.
+    """
+    path = Path(path)
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+        os.close(handle)
+        yield Path(temporary)
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)  # mkstemp makes files that only their owner can read
+        with open(temporary, "rb") as written:
+            os.fsync(written.fileno())  # on the disk before it takes the old file's place, whatever happens to the power
+        os.replace(temporary, path)
+        temporary = None
+    except (OSError, SafetensorError) as error:  # the latter is what safetensors makes of a full disk
+        reason = getattr(error, "strerror", None) or error
+        raise HwdiffError(f"{path}: cannot be written ({reason}); free some space or choose another path") from error
+    finally:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+
+
+def sha256_of(path):
+    """The SHA-256 of the file at `path`, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def append_rows(path, rows):
+    """Append rows, dictionaries in JSON types, to the log `path`, one a line. Raises HwdiffError when it cannot be written."""
+    try:
+        with open(path, "a") as log:
+            log.write("".join(json.dumps(row) + "\n" for row in rows))
+    except OSError as error:
+        raise HwdiffError(f"{path}: cannot be written ({error.strerror}); what was saved is kept; free some space, then --resume") from error
+
+
+def cut_rows(path, step):
+    """Cut a log back to the rows up to step `step`, as a run does that goes on from there. Returns the last of them, or None."""
+    rows = []
+    if path.exists():
+        lines = path.read_text().splitlines(keepends=True)
+        rows = [row for row in (json.loads(line) for line in lines if line.endswith("\n")) if row["step"] <= step]
+    with replacing(path) as temporary:
+        temporary.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return rows[-1] if rows else None
+
+
+@contextmanager
+def holding(folder):
+    """Hold the folder of a run, so that no second process writes to it too, and clear away what a killed one left half-written.
+
+    Raises HwdiffError when another process holds it, or it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise HwdiffError(f"{folder}: cannot be the folder of a run ({error.strerror}); choose another") from error
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        for name in ("state", "model", "style", "reader", "config", "metrics", "held_out"):
+            for left_over in folder.glob(f".{name}-????????.*"):  # as `replacing` names them
+                left_over.unlink()
+        yield
+    except BlockingIOError as error:
+        raise HwdiffError(f"{folder}: another process is at work in it; wait for it, or choose another folder") from error
+    finally:
+        os.close(handle)
