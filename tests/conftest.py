@@ -4,6 +4,7 @@ import io
 import os
 import tarfile
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -15,11 +16,16 @@ from hwdiff.data import synthetic
 from hwdiff.data.dataset import Dataset
 from hwdiff.data.preparation import prepare
 from hwdiff.data.style_features import StyleFeatures
+from hwdiff.evaluation.recognizer import load_reader
+from hwdiff.ink import strokes
+from hwdiff.ink.ink import Ink
 from hwdiff.model.config import ModelConfig
 from hwdiff.model.style_encoder import load_style_extractor
 from hwdiff.model.unet import DiffusionWriter
 
+GOLDEN = Path(__file__).parent / "golden"
 SHARED = Path(os.environ.get("HWDIFF_SHARED", Path(__file__).parents[2] / "shared"))
+LEGIBLE_WRITERS = (13, 23, 42, 43)  # of the built-in ones, those that the reader, who has seen none of them, reads best
 TEXTS = ["a quick sketch", "Of 3 lines, or so", "written by nobody", "to be read by none."]
 LISTS = {"trainset": ["a01-000u", "a01-001", "b02-004z"], "testset_f": ["b02-005"], "testset_t": ["c03-000"], "testset_v": ["c03-001a"]}
 
@@ -37,10 +43,26 @@ def iam(shared):
     return shared / "data" / "iam-ondb"
 
 
-def golden(shared, name):
-    """The arrays of a golden file; where there is a folder of reference data, the file must be in it."""
-    with np.load(shared / "golden" / name, allow_pickle=False) as file:
-        return {key: file[key] for key in file.files}
+def golden(path):
+    """The arrays of a golden file, {name: array}; those in half precision as float32."""
+    with np.load(path, allow_pickle=False) as file:
+        return {key: file[key].astype(np.float32) if file[key].dtype == np.float16 else file[key] for key in file.files}
+
+
+class Reference(NamedTuple):
+    """What the authors' program gave for a network: its weights file, the arrays that went in and came out, and how near ours must come."""
+
+    weights: Path
+    arrays: dict
+    tolerance: float
+
+
+@pytest.fixture(scope="session", params=["micro", "tiny"])
+def reference(request):
+    """The authors' program: a network so small that its numbers lie here (its weights are large, so they are met less closely), and a larger one."""
+    folder = GOLDEN if request.param == "micro" else request.getfixturevalue("shared") / "golden"
+    path = folder / f"reference-{request.param}.npz"
+    return Reference(path.with_suffix(".h5"), golden(path), 2e-5 if request.param == "micro" else 1e-5)
 
 
 def make_points(seed, words=3):
@@ -183,3 +205,28 @@ def write_dataset(path, writers, forms=1):
 def written(tmp_path_factory):
     """A dataset of eighty built-in writers, one form each: enough that the parts beside the training part have ten forms."""
     return write_dataset(tmp_path_factory.mktemp("written") / "writers.npz", 80)
+
+
+@pytest.fixture(scope="session")
+def reader():
+    return load_reader(device="cpu")
+
+
+@pytest.fixture(scope="session")
+def made_up_lines():
+    """Lines of four built-in writers, trimmed."""
+    inks = []
+    for writer in LEGIBLE_WRITERS:
+        for line in synthetic.write_form(0, writer, 0):
+            offsets, pen_up = strokes.merge(line.offsets, line.pen_up, line.kept)
+            inks.append(Ink(offsets / strokes.scale_of(offsets), pen_up, line.text).trimmed())
+    return inks
+
+
+@pytest.fixture(scope="session", params=["real", "made-up"])
+def lines(request):
+    """Lines by people who took no part in the reader's training, where the database is at hand, and made-up ones."""
+    if request.param == "made-up":
+        return request.getfixturevalue("made_up_lines")
+    dataset = request.getfixturevalue("iam_dataset")
+    return [dataset.ink(index).trimmed() for index in dataset.part("test")[::16]]

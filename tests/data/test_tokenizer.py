@@ -24,7 +24,7 @@ def test_padding():
 
 
 def test_tokens_equal_the_authors(shared):
-    arrays = golden(shared, "preprocessing.npz")
+    arrays = golden(shared / "golden" / "preprocessing.npz")
     assert str(arrays["tokenizer.text"]) == tokenizer.ALPHABET
     names = [name.removesuffix(".text") for name in arrays if name.endswith(".text") and not name.startswith("tokenizer")]
     assert len(names) == 8

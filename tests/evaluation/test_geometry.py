@@ -6,7 +6,7 @@ import pytest
 from hwdiff import HwdiffError
 from hwdiff.evaluation import geometry
 from hwdiff.evaluation.geometry import geometry_score, mrlt, nearest_landmarks, rlt
-from tests.conftest import golden
+from tests.conftest import GOLDEN, golden
 
 
 def circle(points=200, seed=0, noise=0.02):
@@ -16,8 +16,8 @@ def circle(points=200, seed=0, noise=0.02):
 
 
 @pytest.mark.parametrize("name", ["circle", "disk", "plane", "plane_wide"])
-def test_living_times_are_those_of_the_authors_program(shared, name):
-    found = golden(shared, "geometry_score.npz")
+def test_living_times_are_those_of_the_authors_program(name):
+    found = golden(GOLDEN / "geometry_score.npz")
     X, gamma = found[f"{name}.X"], float(found[f"{name}.gamma"])
     for landmarks, expected, alpha_max in zip(found[f"{name}.landmarks"], found[f"{name}.rlt"], found[f"{name}.alpha_max"], strict=True):
         one = rlt(X, landmarks=landmarks, gamma=gamma)
@@ -25,16 +25,16 @@ def test_living_times_are_those_of_the_authors_program(shared, name):
         assert one.alpha_max == pytest.approx(alpha_max, rel=1e-12)
 
 
-def test_gamma_is_that_of_the_authors_program_where_none_is_given(shared):
-    found = golden(shared, "geometry_score.npz")
+def test_gamma_is_that_of_the_authors_program_where_none_is_given():
+    found = golden(GOLDEN / "geometry_score.npz")
     assert geometry.default_gamma(4500) == 4500 / 5000 / 128
     assert float(found["plane.gamma"]) == geometry.default_gamma(len(found["plane.X"]))
     some = found["plane.landmarks"][0]
     assert rlt(found["plane.X"], landmarks=some).alpha_max == pytest.approx(found["plane.alpha_max"][0])
 
 
-def test_the_score_is_that_of_the_authors_program(shared):
-    found = golden(shared, "geometry_score.npz")
+def test_the_score_is_that_of_the_authors_program():
+    found = golden(GOLDEN / "geometry_score.npz")
     means = []
     for name in ("circle", "disk"):
         values = np.stack(

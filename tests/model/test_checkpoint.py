@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 
 from hwdiff import HwdiffError, load_model
 from hwdiff.model.checkpoint import read_info, save_model
-from tests.model.test_writer import inputs
+from tests.model.test_unet import inputs
 
 
 @pytest.fixture

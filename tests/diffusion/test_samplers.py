@@ -9,7 +9,6 @@ from hwdiff.data import tokenizer
 from hwdiff.diffusion import process, samplers
 from hwdiff.diffusion.generate import seeded_noise
 from hwdiff.model.keras_import import load_reference
-from tests.conftest import golden
 
 
 def gaussian_network(mean, deviation):
@@ -30,16 +29,16 @@ def run(sampler, network, steps, points=4000, **options):
 
 @pytest.mark.parametrize("case", [("new", samplers.sample_eq12, {"released": True}), ("standard", samplers.sample_eq9, {})])
 @torch.inference_mode()
-def test_the_recorded_loops_come_out(shared, case):
+def test_the_recorded_loops_come_out(reference, case):
     name, sampler, options = case
-    arrays = {key: torch.from_numpy(array) for key, array in golden(shared, "reference-tiny.npz").items() if key.startswith("sample.")}
-    network = load_reference(shared / "golden" / "reference-tiny.h5")
+    arrays = {key: torch.from_numpy(array) for key, array in reference.arrays.items() if key.startswith("sample.")}
+    network = load_reference(reference.weights)
     draws = iter(arrays[f"sample.{name}.noise"])
     text, style = arrays["sample.text"].long(), arrays["sample.style"]
     offsets, pen_up = sampler(network, next(draws), text, style, process.alpha_bars().float(), lambda t: next(draws), **options)
     expected = arrays[f"sample.{name}.output"]
-    assert (offsets - expected[..., :2]).abs().max() / expected[..., :2].abs().max() < 1e-5
-    assert (pen_up[..., 0] - expected[..., 2]).abs().max() < 1e-5
+    assert (offsets - expected[..., :2]).abs().max() / expected[..., :2].abs().max() < reference.tolerance
+    assert (pen_up[..., 0] - expected[..., 2]).abs().max() < reference.tolerance
 
 
 def test_the_released_program_adds_no_noise_at_t_2():

@@ -44,7 +44,7 @@ def test_preprocessing_equals_the_authors(shared, iam):
     from hwdiff.data.lines import Report
     from hwdiff.ink.formats import parse_points
 
-    arrays = golden(shared, "preprocessing.npz")
+    arrays = golden(shared / "golden" / "preprocessing.npz")
     wanted = {name.removesuffix(".strokes") for name in arrays if name.endswith(".strokes")}
     for name, content in read_files(Source(iam).strokes, ".xml", Report()):
         line = name.rpartition("/")[2].removesuffix(".xml")

@@ -5,7 +5,6 @@ import torch
 
 from hwdiff.diffusion import process
 from hwdiff.training import config as presets
-from tests.conftest import golden
 
 
 def test_the_schedule_is_the_published_one():
@@ -20,8 +19,8 @@ def test_the_schedule_is_the_published_one():
     assert alpha_bar[-1].item() == pytest.approx(0.0175199, abs=1e-6)
 
 
-def test_the_schedule_equals_the_authors(shared):
-    expected = torch.from_numpy(golden(shared, "reference-tiny.npz")["schedule.alpha_bar"])
+def test_the_schedule_equals_the_authors(reference):
+    expected = torch.from_numpy(reference.arrays["schedule.alpha_bar"])
     torch.testing.assert_close(process.alpha_bars()[1:].float(), expected, atol=1e-6, rtol=0)
 
 
@@ -63,8 +62,8 @@ def test_the_loss_sums_over_x_and_y_and_weighs_each_example():
     assert released.item() == pytest.approx(0.625 * (math.log(2) + math.log(4 / 3)) / 2)
 
 
-def test_the_loss_equals_the_authors(shared):
-    arrays = {name: torch.from_numpy(array) for name, array in golden(shared, "reference-tiny.npz").items() if name.startswith("loss.")}
+def test_the_loss_equals_the_authors(reference):
+    arrays = {name: torch.from_numpy(array) for name, array in reference.arrays.items() if name.startswith("loss.")}
     weights = process.pen_weights(arrays["loss.alpha_bar"].sqrt(), "released")
     terms = process.loss_terms(arrays["loss.eps"], arrays["loss.score"], arrays["loss.pen_true"], arrays["loss.pen_pred"].logit(), weights)
     assert sum(terms).item() == pytest.approx(arrays["loss.value"].item(), rel=1e-5)
@@ -76,6 +75,6 @@ def test_the_learning_rate_is_the_published_one():
     assert presets.learning_rate(40_000) == pytest.approx(3.125e-4)
 
 
-def test_the_learning_rate_equals_the_authors(shared):
-    arrays = golden(shared, "reference-tiny.npz")
+def test_the_learning_rate_equals_the_authors(reference):
+    arrays = reference.arrays
     assert [presets.learning_rate(float(step)) for step in arrays["lr.step"]] == pytest.approx(arrays["lr.value"].tolist(), rel=1e-6)

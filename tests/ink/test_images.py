@@ -15,7 +15,7 @@ def scan():
 
 
 def test_scaled_line_images_equal_the_authors(shared, iam):
-    arrays = golden(shared, "preprocessing.npz")
+    arrays = golden(shared / "golden" / "preprocessing.npz")
     names = [name for name in arrays if name.endswith(".h96")]
     assert len(names) == 2
     for name in names:
