@@ -1,6 +1,5 @@
 """Training: Algorithm 1 of Luhman & Luhman (2020) in a loop, in one process or several, that can be stopped and resumed at any step."""
 
-import time
 from contextlib import ExitStack
 from itertools import chain
 
@@ -21,6 +20,7 @@ from hwdiff.training.distributed import Processes
 from hwdiff.training.objective import Draws, Objective, accumulate_gradients, compiled_objective, draw
 from hwdiff.training.optimizers import clip_gradients, make_optimizers, moving_average
 from hwdiff.training.run_dir import RunFolder, load_state
+from hwdiff.training.step_log import StepLog
 from hwdiff.training.validation import held_out_loss
 from hwdiff.utils.errors import HwdiffError
 from hwdiff.utils.files import append_rows, holding
@@ -28,7 +28,6 @@ from hwdiff.utils.interrupt import Stop
 
 GPU_LOG_STEPS = 50  # a GPU is asked for its losses this seldom: asking makes it wait
 MOST_EXTRA_PADDING = 0.5  # of the longest line in a bucket: who writes must know where the text ends in more room than it needs
-LONGEST_STEP = 60.0  # seconds
 HELD_OUT_LINES = 48
 
 
@@ -48,20 +47,6 @@ def training_order(excerpts, lines, batch_size, seed, done=0, bucketed=True, sha
         epoch, at = epoch + 1, 0
 
 
-class Clock:
-    """Seconds of training over all the stretches of a run. A pause is none: a step counts for a minute at most."""
-
-    def __init__(self, seconds):
-        self.seconds, self._last, self._cpu = seconds, time.perf_counter(), time.process_time()
-
-    def tick(self):
-        """A step is done. Returns the CPU seconds of this process since the last one."""
-        last, self._last = self._last, time.perf_counter()
-        cpu, self._cpu = self._cpu, time.process_time()
-        self.seconds += min(self._last - last, LONGEST_STEP)
-        return self._cpu - cpu
-
-
 def start_from(network, path):
     """Give `network` the weights of the checkpoint `path`. Raises HwdiffError when it is of another size."""
     weights = load_model(path, "cpu")
@@ -71,32 +56,36 @@ def start_from(network, path):
 
 
 def train(config, dataset, style_features, out, device, resume=False, stop=None, compiled=None, progress=None):
-    """Train a network in the folder `out`; see `RunFolder` for what it leaves there.
+    """Train a network in the folder `out`; see `RunFolder` for what it leaves there, and `StepLog` for what it logs.
 
     dataset: a `Dataset`.   style_features: `StyleFeatures` of it.   resume: go on from the state in `out` where there is one; on
     a CPU the weights come out the same, bit for bit, as those of a run that was never stopped (a GPU adds in any order).
-    stop: a `Stop`, looked at between steps.   compiled: compile the step; by default on a GPU.   progress: a `runs.Progress`.
-    Several processes (`processes.launch`) share each batch. Each line of `metrics.jsonl` is one step: step, loss, stroke, pen, gradient
-    norm, learning rate, seconds of training until then and CPU seconds of all processes together.
-    Returns (network for writing, step reached). Raises HwdiffError when `out` holds a run that cannot be gone on with, or the loss is no
+    stop: a `Stop`, looked at between steps.   compiled: compile the step; by default on a GPU.   progress: a `Progress`.
+    Several processes (`distributed.launch`) share each batch.
+    Returns (network for writing, step reached). Raises HwdiffError when `out` holds a run that cannot be resumed, or the loss is no
     longer finite.
     """
-    device, stop = torch.device(device), stop or Stop()
+    device, stop, processes = torch.device(device), stop or Stop(), Processes(torch.device(device))
     folder = RunFolder(out, config, dataset, style_features.extractor.identity, device)
-    train_lines, held_out = dataset.part("train"), dataset.part("validation")[:HELD_OUT_LINES]
     with ExitStack() as held:
-        processes = Processes(device)
+        # Where the run stands. Whatever is wrong with settings or data shows before anything is written.
         done = folder.step_to_resume(resume)
         if processes.mean(torch.tensor(float(done), device=device)).item() != done:
             raise HwdiffError(f"{folder.path}: the processes do not see the same state; let them share a disk")
+        train_lines, held_out = dataset.part("train"), dataset.part("validation")[:HELD_OUT_LINES]
         excerpts = Excerpts(dataset, config.seed)
         order = training_order(excerpts, train_lines, config.batch_size, config.seed, done, config.padding == "bucket", config.excerpts_at)
-        order = chain([next(order)], order)  # whatever is wrong with the data shows before anything is written
+        order = chain([next(order)], order)
         processes.wait()
         if processes.first:
             held.enter_context(holding(folder.path))
+
+        # The data.
         guides = excerpts if config.guided_attention else None
         lines = Lines(dataset, style_features, style_lines(dataset.forms, config.own_style), device, guides)
+        alpha_bar = process.alpha_bars().to(device)
+
+        # The network, what trains it, and the state of both.
         torch.manual_seed(config.seed)  # initial weights
         generator = torch.Generator(device).manual_seed(config.seed)
         network = DiffusionWriter(config.model).to(device).train()
@@ -114,58 +103,38 @@ def train(config, dataset, style_features, out, device, resume=False, stop=None,
             objective = compiled_objective(objective, device, graphs=processes.count == 1)
         if processes.count > 1:
             objective = DistributedDataParallel(objective, gradient_as_bucket_view=True)
-        alpha_bar = process.alpha_bars().to(device)
-        seconds, cpu_seconds = folder.begin(done) if processes.first else (0.0, 0.0)
-        clock, pending = Clock(seconds), []
+
+        log = StepLog(folder.path, *(folder.begin(done) if processes.first else (0.0, 0.0)), processes)
         log_steps = GPU_LOG_STEPS if device.type == "cuda" else 1
-
-        def flush():
-            """Log the steps since the last call; a loss that is not finite ends the run before anything of it is saved. Returns the last loss."""
-            nonlocal cpu_seconds
-            rows, failure = [], None
-            losses = torch.stack([values for _, values in pending]).tolist()
-            for ((step, rate, seconds), _), (*values, cpu) in zip(pending, losses, strict=True):
-                stroke, pen, *attention, norm = values
-                if not np.isfinite(values).all():
-                    found = f"the loss is {stroke + pen + sum(attention)} and the gradient {norm}"
-                    failure = HwdiffError(f"{folder.path}: {found} at step {step}; the last saved state is kept; try a lower learning rate")
-                    break
-                cpu_seconds += processes.count * cpu
-                metrics = {"step": step, "loss": stroke + pen, "stroke": stroke, "pen": pen, "gradient_norm": norm}
-                if attention:
-                    metrics["attention"] = attention[0]
-                rows.append({**metrics, "learning_rate": rate, "seconds": round(seconds, 3), "cpu_seconds": round(cpu_seconds, 3)})
-            pending.clear()
-            if processes.first:
-                append_rows(folder.path / "metrics.jsonl", rows)
-            if failure:
-                raise failure
-            return rows[-1]["loss"]
-
         for step in range(done + 1, config.steps + 1):
+            # This process's part of the batch. What is random is drawn for the whole of it.
             indices, spans = next(order)
             length = FULL_LENGTH if config.padding == "full" else bucket_length(spans[:, 1] - spans[:, 0], _extra_padding(config.seed, step))
-            share = processes.part(len(indices))
-            batch = lines.batch(indices[share], length, spans[share])
+            part = processes.part(len(indices))
+            batch = lines.batch(indices[part], length, spans[part])
             draws = draw((len(indices), length, 2), (len(indices), *batch.style.shape[1:]), config, alpha_bar, generator)
-            rate = config.learning_rate_at(step)
+
+            # Algorithm 1: a gradient step on its loss.
             network.zero_grad()
-            terms = accumulate_gradients(objective, batch, Draws(*(drawn[share] for drawn in draws)), config.precision)
+            terms = accumulate_gradients(objective, batch, Draws(*(drawn[part] for drawn in draws)), config.precision)
             norm = clip_gradients(network, config.clipping)
+            learning_rate = config.learning_rate_at(step)
             for optimizer in optimizers.values():
-                optimizer.param_groups[0]["lr"] = rate
+                optimizer.param_groups[0]["lr"] = learning_rate
                 optimizer.step()
+
+            # Update the EMA.
             if average:
                 average.update_parameters(network)
-            cpu = torch.tensor(clock.tick(), device=device)
-            pending.append(((step, rate, clock.seconds), processes.mean(torch.cat((terms, norm[None], cpu[None])))))
+
+            # Log, judge, draw and save. Several processes must meet to agree on stopping; one alone looks at every step.
+            log.add(step, learning_rate, terms, norm)
             saving, judging, drawing = (
                 every and (step % every == 0 or step == config.steps) for every in (config.save_every, config.held_out_every, config.sample_every)
             )
-            # Several processes must agree to stop, for which they have to meet; one alone looks at every step.
             note, stopping = None, processes.count == 1 and stop.reason is not None
             if saving or judging or drawing or stopping or step % log_steps == 0:
-                note = f"loss {flush():.3f}"
+                note = f"loss {log.flush():.3f}"
                 stopping = processes.any(stop.reason is not None)
                 if processes.first:
                     if judging and len(held_out):

@@ -20,7 +20,7 @@ from hwdiff.diffusion import process
 from hwdiff.model.checkpoint import read_info
 from hwdiff.model.unet import DiffusionWriter
 from hwdiff.training import config as presets
-from hwdiff.training import loop, objective, optimizers, run_dir, validation
+from hwdiff.training import loop, objective, optimizers, run_dir, step_log, validation
 from hwdiff.training.run_dir import read_header
 from hwdiff.utils.files import holding
 from hwdiff.utils.interrupt import Stop
@@ -511,8 +511,8 @@ def test_training_starts_from_given_weights(run, dataset, features, tmp_path):
 
 def test_a_pause_is_no_training(monkeypatch):
     times = iter([0.0, 1.0, 3601.0, 3602.5])
-    monkeypatch.setattr(loop.time, "perf_counter", lambda: next(times))
-    clock = loop.Clock(10.0)
+    monkeypatch.setattr(step_log.time, "perf_counter", lambda: next(times))
+    clock = step_log.Clock(10.0)
     seen = []
     for _ in range(3):
         clock.tick()
