@@ -4,7 +4,7 @@
 #       --profile paper      everything at the published size; takes IAM and a GPU
 #       --only 03, --from 04, --param NAME=VALUE, --out DIR; all are those of hwdiff reproduce --help
 #   ./run_all.sh lab         set up; then open JupyterLab on the notebooks
-#   ./run_all.sh test        set up; then run the tests
+#   ./run_all.sh test        set up; then run the tests; with --fast only those that take no minutes
 # IAM=DIR   the folder with the IAM On-Line archives, to take them instead of the built-in writers
 # After the set-up nothing needs a network.
 # An active environment in which hwdiff is installed is used as it is; otherwise .venv is made here.
@@ -50,7 +50,13 @@ set_up() {
 
 case "${1:-}" in
   lab) set_up; exec jupyter lab notebooks "${@:2}" ;;
-  test) set_up; say "running the tests"; python -m pytest "${@:2}" ;;
+  test)
+    set_up
+    say "running the tests"
+    options=()
+    if [ "${2:-}" = --fast ]; then options=(-m "not slow"); set -- test "${@:3}"; fi
+    # Two processes of one thread each: threads of two processes would wait for one another.
+    OMP_NUM_THREADS=1 exec python -m pytest -n 2 --dist loadfile --no-loadscope-reorder "${options[@]}" "${@:2}" ;;
   -h | --help) sed -n '2,10s/^# \{0,1\}//p' "$0" ;;
   "" | -*) set_up; cd "$here"; exec hwdiff reproduce ${IAM:+--param "source=$IAM"} "$@" ;;
   *) fail "no such command as '$1'; see ./run_all.sh --help" ;;

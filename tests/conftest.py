@@ -1,5 +1,6 @@
 """What the tests share: the folder of reference data, where there is one, and a small made-up database in the form of IAM's archives."""
 
+import fcntl
 import io
 import os
 import tarfile
@@ -185,11 +186,26 @@ def network():
 
 
 @pytest.fixture(scope="session")
-def iam_dataset(iam, tmp_path_factory):
+def once(tmp_path_factory):
+    """once(name, make): the path of a file that `make(path)` wrote, once for all processes that run these tests."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "once"
+    folder.mkdir(exist_ok=True)
+
+    def made(name, make):
+        with (folder / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not (folder / name).exists():
+                make(folder / name)
+        return folder / name
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def iam_dataset(iam, once):
     """The whole real database, prepared."""
-    path = tmp_path_factory.mktemp("iam") / "iam.npz"
-    prepare(iam, path)
-    return Dataset(path, split="authors")
+    return Dataset(once("iam.npz", lambda path: prepare(iam, path)), split="authors")
 
 
 def write_dataset(path, writers, forms=1):
@@ -202,9 +218,9 @@ def write_dataset(path, writers, forms=1):
 
 
 @pytest.fixture(scope="session")
-def written(tmp_path_factory):
+def written(once):
     """A dataset of eighty built-in writers, one form each: enough that the parts beside the training part have ten forms."""
-    return write_dataset(tmp_path_factory.mktemp("written") / "writers.npz", 80)
+    return Dataset(once("writers.npz", lambda path: write_dataset(path, 80)))
 
 
 @pytest.fixture(scope="session")
@@ -230,3 +246,31 @@ def lines(request):
         return request.getfixturevalue("made_up_lines")
     dataset = request.getfixturevalue("iam_dataset")
     return [dataset.ink(index).trimmed() for index in dataset.part("test")[::16]]
+
+
+# Files whose tests run notebooks, browsers, commands or whole trainings.
+SLOW = (
+    "suite/test_notebooks.py",
+    "training/test_distributed.py",
+    "cli/test_evaluation.py",
+    "suite/test_browser.py",
+    "suite/test_runner.py",
+    "cli/test_cli.py",
+    "training/test_distillation.py",
+    "training/test_pipeline.py",
+    "evaluation/test_table1.py",
+    "data/test_iam.py",
+)
+
+
+def pytest_collection_modifyitems(items):
+    """Mark the tests of slow files and those of the whole real database; begin with the slowest, so that two processes end together."""
+
+    def place(item):
+        name = Path(item.fspath).relative_to(Path(__file__).parent).as_posix()
+        return SLOW.index(name) if name in SLOW else len(SLOW)
+
+    items.sort(key=place)
+    for item in items:
+        if place(item) < len(SLOW) or "iam_dataset" in item.fixturenames or "[real" in item.name:
+            item.add_marker(pytest.mark.slow)

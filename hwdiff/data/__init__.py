@@ -1,4 +1,4 @@
-"""From archives to batches (section 3.1 of Luhman & Luhman 2020): the IAM database or the built-in writers, the dataset on disk,
+"""From archives to batches (section 5.1 of Luhman & Luhman 2020): the IAM database or the built-in writers, the dataset on disk,
 style features, the tokenizer, and batches of tensors.
 """
 

@@ -151,7 +151,7 @@ SAMPLERS = {
     "ddim": sample_ddim,
     "dpm": sample_dpm,
 }
-FAST, FAST_STEPS, FAST_SPACING = "eq12", 40, "time"  # the fewest calls that were worse than 60 in nothing on validation lines, see the README
+FAST, FAST_STEPS, FAST_SPACING = "eq12", 40, "time"  # the fewest calls that were worse than 60 in nothing on validation lines, see docs/samplers.md
 SAMPLERS["fast"] = SAMPLERS[FAST]
 
 

@@ -1,4 +1,4 @@
-"""Pen points to the offsets that the model sees (section 3.1 of Luhman & Luhman 2020, in the form of their released program).
+"""Pen points to the offsets that the model sees (section 5.1 of Luhman & Luhman 2020, in the form of their released program).
 
 Everything here stays in whole tablet units: dividing by the standard deviation changes neither which pairs of offsets are merged
 nor their order, so a line is kept as integers and one scale, and is normalised when it is read.

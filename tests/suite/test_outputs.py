@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 
 from hwdiff import HwdiffError
 from hwdiff.suite.outputs import Shown, Stage, shows_people
+from tests.conftest import write_dataset
 
 
 def a_figure():
@@ -50,7 +51,8 @@ def test_times_lie_apart(tmp_path):
     assert {output["kind"] for output in listed(tmp_path)} == {"timings"}
 
 
-def test_what_shows_peoples_ink_is_marked(tmp_path, dataset, written):
+def test_what_shows_peoples_ink_is_marked(tmp_path, dataset):
+    written = write_dataset(tmp_path / "writers.npz", 1)
     assert shows_people(dataset)
     assert not shows_people(written)
     assert not shows_people(None)

@@ -17,7 +17,7 @@ from hwdiff.cli import app
 from hwdiff.suite import runner
 from hwdiff.suite.runner import Reproduction, chosen_parameters, find_notebooks, selected
 
-HEAD = "from hwdiff.stage import Stage\nfrom pathlib import Path\nstage = Stage(run, {name!r})"
+HEAD = "from hwdiff.suite.outputs import Stage\nfrom pathlib import Path\nstage = Stage(run, {name!r})"
 
 
 def write_notebook(folder, name, *cells, needs=(), keeps=(), parameters="size = 1"):
