@@ -309,7 +309,7 @@ def benchmark(
     for what, seconds, rate, share in measure(Dataset(data), find_device(device)):
         duration = "" if seconds is None else f"{seconds:.3f} s"
         speed = "" if rate is None else f"{rate / 1e9:9.1f} GFLOP/s {'' if share is None else format(share, '5.0%')}"
-        print(f"{what:62} {duration:>9} {speed}".rstrip())
+        print(f"{what:84} {duration:>9} {speed}".rstrip())
 
 
 @command

@@ -1,14 +1,19 @@
 """Speed as a share of what the machine's matrix products reach, measured in the same run."""
 
+import json
+import tempfile
 import time
 from itertools import islice
+from pathlib import Path
 
 import gudhi
 import numpy as np
 import torch
 from scipy.spatial.distance import cdist
+from torch.nn.parallel import DistributedDataParallel
 
-from hwdiff.data.batches import Lines
+from hwdiff.data.batches import Lines, bucket_length
+from hwdiff.data.dataset import Dataset
 from hwdiff.data.excerpts import Excerpts
 from hwdiff.diffusion import process
 from hwdiff.diffusion.generate import seeded_noise
@@ -20,7 +25,8 @@ from hwdiff.model.style_encoder import FEATURES
 from hwdiff.model.unet import DiffusionWriter
 from hwdiff.training import config as presets
 from hwdiff.training import loop, optimizers
-from hwdiff.training.objective import Objective, accumulate_gradients, compiled_objective, draw
+from hwdiff.training.distributed import Processes, default_count, first_process, launch
+from hwdiff.training.objective import Draws, Objective, accumulate_gradients, compiled_objective, draw
 
 FORWARD_FLOP = 2.11e9  # of one line of 488 points
 LINE_POINTS = 488
@@ -67,34 +73,59 @@ def sampling_rate(device):
 
 
 def training_rate(dataset, config, device, steps=4):
-    """(seconds a step, operations a second) of training at `config`, operations counted without padding.
+    """(seconds a step, points a second) of training at `config`, padding not counted; of all processes that train together.
 
-    Batches are real, from `dataset`; only the style features are random. A step is all of it: batch, forward, backward, clipping, Adam.
+    Batches are real, from `dataset`; only the style features are random. A step is all of it: batch, forward, backward, exchange of
+    gradients, clipping, optimizer.
     """
+    device = torch.device(device)
+    processes = Processes(device)
     lines = Lines(dataset, _RandomStyle(), np.arange(len(dataset)), device)
+    torch.manual_seed(0)
     network = DiffusionWriter(config.model).to(device).train()
     objective = Objective(network, config.precision)
-    if torch.device(device).type == "cuda":
+    if device.type == "cuda":
         objective = compiled_objective(objective, device)
-    optimizer = torch.optim.Adam(network.parameters(), lr=1e-4, betas=optimizers.BETAS, fused=True)
+    if processes.count > 1:
+        objective = DistributedDataParallel(objective, gradient_as_bucket_view=True)
+    made = optimizers.make_optimizers(network, config, processes)
     generator, alpha_bar = torch.Generator(device).manual_seed(0), process.alpha_bars()
-    train_lines, points, start, terms = dataset.part("train"), 0, 0.0, torch.zeros(2)
-    order = loop.training_order(Excerpts(dataset, config.seed), train_lines, config.batch_size, config.seed)
-    batches = [lines.batch(indices, spans=spans) for indices, spans in islice(order, steps)]
+    points, start, terms = 0, 0.0, torch.zeros(2)
+    order = loop.training_order(Excerpts(dataset, config.seed), dataset.part("train"), config.batch_size, config.seed)
+    batches = []
+    for indices, spans in islice(order, steps):
+        length = bucket_length(spans[:, 1] - spans[:, 0])
+        points += int((spans[:, 1] - spans[:, 0]).sum())
+        part = processes.part(len(indices))
+        batches.append((part, length, lines.batch(indices[part], length, spans[part])))
     # A CPU meets the lengths that come once before the clock starts; a GPU compiles them and then records CUDA graphs.
-    for timed in (*[False] * (3 if torch.device(device).type == "cuda" else 1), True):
+    for _ in range(4 if device.type == "cuda" else 2):
         terms.sum().item()
         start = time.perf_counter()
-        for batch in batches:
-            draws = draw(batch.strokes.shape, batch.style.shape, config, alpha_bar, generator)
-            optimizer.zero_grad()
-            terms = accumulate_gradients(objective, batch, draws, config.precision)
+        for part, length, batch in batches:
+            draws = draw((config.batch_size, length, 2), (config.batch_size, *FEATURES), config, alpha_bar, generator)
+            network.zero_grad()
+            terms = accumulate_gradients(objective, batch, Draws(*(drawn[part] for drawn in draws)), config.precision)
             optimizers.clip_gradients(network, config.clipping)
-            optimizer.step()
-            points += timed * int(batch.lengths.sum())
+            for optimizer in made.values():
+                optimizer.step()
     terms.sum().item()
     seconds = time.perf_counter() - start
-    return seconds / steps, 3 * FORWARD_FLOP * points / LINE_POINTS / seconds
+    return seconds / steps, points / seconds
+
+
+def shared_training_rate(dataset, config, device, count):
+    """As `training_rate`, of `count` processes that share each batch, started as `hwdiff train --processes` does."""
+    with tempfile.TemporaryDirectory() as folder:
+        launch(_measure_and_write, (str(dataset.path), config, device.type, f"{folder}/rate"), count, device)
+        return tuple(json.loads(Path(folder, "rate").read_text()))
+
+
+def _measure_and_write(dataset, config, device, out):
+    rate = training_rate(Dataset(dataset), config, device)
+    if first_process():
+        Path(out).write_text(json.dumps(rate))
+    return 0
 
 
 class _RandomStyle:
@@ -134,6 +165,7 @@ def benchmark(dataset, device):
 
     Yields (what, seconds, operations a second, share of the matrix-product rate), None where there is none.
     """
+    device = torch.device(device)
     fp32, bf16 = (matrix_product_rate(dtype, device) for dtype in (torch.float32, torch.bfloat16))
     yield "matrix product, fp32", None, fp32, None
     yield "matrix product, bf16", None, bf16, None
@@ -142,8 +174,12 @@ def benchmark(dataset, device):
     # Where bf16 is emulated it is a hundred times slower than fp32: nobody would train with it.
     for precision, limit in (("fp32", fp32), ("bf16", bf16)):
         if precision == "fp32" or bf16 > fp32:
-            seconds, rate = training_rate(dataset, presets.preset("paper", padding="bucket", precision=precision), device)
-            yield f"training step, batch 96, {precision}, counted without padding", seconds, rate, rate / limit
+            config = presets.preset("paper", padding="bucket", precision=precision)
+            for count in dict.fromkeys((1, default_count(config.batch_size, device))):
+                seconds, speed = training_rate(dataset, config, device) if count == 1 else shared_training_rate(dataset, config, device, count)
+                threads = f"{count} process{'es of one thread' if count > 1 else ''}"
+                rate = 3 * FORWARD_FLOP * speed / LINE_POINTS
+                yield f"training step, batch 96, {precision}, {threads}, {speed:.0f} points/s", seconds, rate, rate / limit
     cloud = points([dataset.ink(index) for index in range(min(PAPER_LINES, len(dataset)))])
     ours, plain = geometry_seconds(cloud, geometry.REPETITIONS)
     yield f"Geometry Score of {len(cloud)} lines, a set of landmarks", ours, None, None

@@ -233,8 +233,12 @@ def test_benchmark_reports_shares(trained, monkeypatch):
     from hwdiff.evaluation import speed
 
     monkeypatch.setattr(speed, "rate_of", lambda function, flop, device, seconds=3.0: function() is None or 1e9)
-    monkeypatch.setattr(speed, "training_rate", lambda dataset, config, device: (2.0, 5e8))
+    flop = 3 * speed.FORWARD_FLOP / speed.LINE_POINTS
+    monkeypatch.setattr(speed, "default_count", lambda batch_size, device: 2)
+    monkeypatch.setattr(speed, "training_rate", lambda dataset, config, device: (2.0, 5e8 / flop))
+    monkeypatch.setattr(speed, "shared_training_rate", lambda dataset, config, device, count: (1.0, count * 5e8 / flop))
     monkeypatch.setattr(speed.geometry, "REPETITIONS", 8)
     rows = list(speed.benchmark(Dataset(trained / "data" / "lines.npz"), "cpu"))
-    assert [row[3] for row in rows] == [None, None, 1.0, 0.5, None, None]
+    assert [row[3] for row in rows] == pytest.approx([None, None, 1.0, 0.5, 1.0, None, None])
+    assert "2 processes of one thread" in rows[4][0]
     assert all(row[1] > 0 for row in rows[-2:])
