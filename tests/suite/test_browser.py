@@ -70,8 +70,12 @@ def opened(lab, browser):
     def run(name):
         page.goto(f"{lab[0]}/lab/tree/{name}.ipynb?reset")
         page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=120_000)
-        first = page.locator(".jp-CodeCell").first
+        # Cells that are run before there is a kernel make JupyterLab ask for one, in a dialog over the notebook.
+        page.wait_for_function("!/No Kernel/.test(document.querySelector('.jp-KernelName')?.innerText ?? 'No Kernel')", timeout=120_000)
+        first, dialog = page.locator(".jp-CodeCell").first, page.locator(".jp-Dialog button.jp-mod-accept")
         for _ in range(20):  # a notebook that has just been opened does not listen yet
+            if dialog.count():
+                dialog.first.click()
             first.locator(".cm-content").click()
             page.keyboard.press("Shift+Enter")
             page.wait_for_timeout(1500)
