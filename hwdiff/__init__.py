@@ -5,7 +5,11 @@ network = hwdiff.load_model("model.safetensors")
 ink.save("fox.svg")
 """
 
+from importlib.metadata import version
+
 from hwdiff.utils.lazy import lazy_names
+
+__version__ = version("hwdiff")
 
 __getattr__, __dir__, __all__ = lazy_names(
     __name__,

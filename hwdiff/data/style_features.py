@@ -30,8 +30,9 @@ class StyleFeatures:
             if not path.exists():
                 with replacing(path) as temporary:
                     np.lib.format.open_memmap(temporary, mode="w+", dtype=record, shape=(len(dataset),)).flush()
-                    with open(temporary, "r+b") as file:  # a disk that fills up later would end the process without a word
-                        os.posix_fallocate(file.fileno(), 0, os.path.getsize(temporary))
+                    if hasattr(os, "posix_fallocate"):  # a disk that fills up later would end the process without a word; macOS has no such call
+                        with open(temporary, "r+b") as file:
+                            os.posix_fallocate(file.fileno(), 0, os.path.getsize(temporary))
             self._cache = np.lib.format.open_memmap(path, mode="r+")
         except (OSError, ValueError) as error:
             raise HwdiffError(f"{path}: cannot be used as the cache of style features ({error}); delete it or free some space") from error
