@@ -63,12 +63,12 @@ def train(
     from hwdiff.training import run_dir
     from hwdiff.training.distributed import check_count, default_count, launch
 
-    if branch and not (out / "config.json").exists():
+    if branch and not dry_run and not (out / "config.json").exists():
         run_dir.branch(branch, out)
         resume = True
-    begun = resume and (out / "config.json").exists()
+    begun = out if resume and (out / "config.json").exists() else branch
     # A run that is gone on with keeps its own configuration where nothing else is asked for.
-    config = run_dir.config_of_run(out) if begun and preset is None else presets.preset(preset or "smoke")
+    config = run_dir.config_of_run(begun) if begun and preset is None else presets.preset(preset or "smoke")
     config = presets.changed(
         config,
         steps=steps,
@@ -104,9 +104,10 @@ def train(
     device = find_device(device)
     if config.precision == "bf16" and bf16_is_emulated(device):
         warnings.warn(f"{device} has no bf16: it is emulated, many times slower than --precision fp32", stacklevel=1)
-    arguments = (config, data, style_encoder, out, device.type, resume, minutes, compiled)
     count = default_count(config.batch_size, device) if processes is None else processes
     check_count(count, config.batch_size, device)
+    # Several processes each choose their own GPU; one takes that which was asked for.
+    arguments = (config, data, style_encoder, out, str(device) if count == 1 else device.type, resume, minutes, compiled)
     if code := _train(*arguments) if count == 1 else launch(_train, arguments, count, device):
         raise typer.Exit(code)
 

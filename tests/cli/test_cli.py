@@ -242,3 +242,11 @@ def test_benchmark_reports_shares(trained, monkeypatch):
     assert [row[3] for row in rows] == pytest.approx([None, None, 1.0, 0.5, 1.0, None, None])
     assert "2 processes of one thread" in rows[4][0]
     assert all(row[1] > 0 for row in rows[-2:])
+
+
+def test_a_dry_run_of_a_branch_tells_its_configuration_and_makes_nothing(trained, tmp_path):
+    result = hwdiff("train", "--branch", trained / "run", "--out", tmp_path / "branch", "--cooldown", 1, "--dry-run")
+    assert result.exit_code == 0, result.output
+    told, run = json.loads(result.output), json.loads((trained / "run" / "config.json").read_text())
+    assert told == {**{key: run[key] for key in told}, "cooldown": 1}
+    assert not (tmp_path / "branch").exists()
