@@ -17,16 +17,16 @@ from hwdiff.data import synthetic
 from hwdiff.data.dataset import Dataset
 from hwdiff.data.preparation import prepare
 from hwdiff.data.style_features import StyleFeatures
-from hwdiff.evaluation.recognizer import load_reader
+from hwdiff.evaluation.recognizer import load_recognizer
 from hwdiff.ink import strokes
 from hwdiff.ink.ink import Ink
 from hwdiff.model.config import ModelConfig
 from hwdiff.model.style_encoder import load_style_extractor
-from hwdiff.model.unet import DiffusionWriter
+from hwdiff.model.unet import UNet
 
 GOLDEN = Path(__file__).parent / "golden"
 SHARED = Path(os.environ.get("HWDIFF_SHARED", Path(__file__).parents[2] / "shared"))
-LEGIBLE_WRITERS = (13, 23, 42, 43)  # of the built-in ones, those that the reader, who has seen none of them, reads best
+LEGIBLE_WRITERS = (13, 23, 42, 43)  # of the built-in ones, those that the recognizer, who has seen none of them, reads best
 TEXTS = ["a quick sketch", "Of 3 lines, or so", "written by nobody", "to be read by none."]
 LISTS = {"trainset": ["a01-000u", "a01-001", "b02-004z"], "testset_f": ["b02-005"], "testset_t": ["c03-000"], "testset_v": ["c03-001a"]}
 
@@ -180,7 +180,7 @@ def fill(network, seed=0):
 
 @pytest.fixture(scope="session")
 def network():
-    network = fill(DiffusionWriter(TINY))
+    network = fill(UNet(TINY))
     network.default_style = torch.from_numpy(np.random.default_rng(1).random((14, 1280), dtype=np.float32))
     return network
 
@@ -205,7 +205,7 @@ def once(tmp_path_factory):
 @pytest.fixture(scope="session")
 def iam_dataset(iam, once):
     """The whole real database, prepared."""
-    return Dataset(once("iam.npz", lambda path: prepare(iam, path)), split="authors")
+    return Dataset(once("iam.npz", lambda path: prepare(iam, path)), split_scheme="authors")
 
 
 def write_dataset(path, writers, forms=1):
@@ -224,8 +224,8 @@ def written(once):
 
 
 @pytest.fixture(scope="session")
-def reader():
-    return load_reader(device="cpu")
+def recognizer():
+    return load_recognizer(device="cpu")
 
 
 @pytest.fixture(scope="session")
@@ -241,11 +241,11 @@ def made_up_lines():
 
 @pytest.fixture(scope="session", params=["real", "made-up"])
 def lines(request):
-    """Lines by people who took no part in the reader's training, where the database is at hand, and made-up ones."""
+    """Lines by people who took no part in the recognizer's training, where the database is at hand, and made-up ones."""
     if request.param == "made-up":
         return request.getfixturevalue("made_up_lines")
     dataset = request.getfixturevalue("iam_dataset")
-    return [dataset.ink(index).trimmed() for index in dataset.part("test")[::16]]
+    return [dataset.ink(index).trimmed() for index in dataset.split("test")[::16]]
 
 
 # Files whose tests run notebooks, browsers, commands or whole trainings.

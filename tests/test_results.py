@@ -11,12 +11,12 @@ from hwdiff.suite.page import FOLDERS
 from hwdiff.utils.files import sha256_of
 
 RESULTS = Path(__file__).parents[1] / "results"
-STAGES = json.loads((RESULTS / "manifest.json").read_text())["stages"]
+RECORDS = json.loads((RESULTS / "manifest.json").read_text())["notebooks"]
 
 
-@pytest.mark.parametrize("name", STAGES)
+@pytest.mark.parametrize("name", RECORDS)
 def test_nothing_published_shows_peoples_ink(name):
-    listed = STAGES[name]["listed"]
+    listed = RECORDS[name]["listed"]
     marked = [output["file"] for output in listed if output["people's ink"]]
     assert not any((RESULTS / file).exists() for file in marked)
     assert (RESULTS / "notebooks" / f"{name}.ipynb").exists() != bool(marked)
@@ -25,16 +25,16 @@ def test_nothing_published_shows_peoples_ink(name):
 
 def test_every_published_file_is_that_of_the_run():
     found = {path.relative_to(RESULTS).as_posix() for folder in FOLDERS for path in (RESULTS / folder).iterdir()}
-    assert found == {file for stage in STAGES.values() for file in stage["outputs"]}
-    for stage in STAGES.values():
-        assert stage["status"] == "done"
-        assert all(sha256_of(RESULTS / file) == digest for file, digest in stage["outputs"].items())
+    assert found == {file for record in RECORDS.values() for file in record["outputs"]}
+    for record in RECORDS.values():
+        assert record["status"] == "done"
+        assert all(sha256_of(RESULTS / file) == digest for file, digest in record["outputs"].items())
 
 
-def test_the_page_has_all_stages():
-    assert len(STAGES) == 7
+def test_the_page_has_all_notebooks():
+    assert len(RECORDS) == 7
     page = (RESULTS / "index.html").read_text()
-    assert all(f'id="{name}"' in page for name in STAGES)
+    assert all(f'id="{name}"' in page for name in RECORDS)
     for path in RESULTS.glob("notebooks/*.ipynb"):
         outputs = [output for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code" for output in cell.outputs]
         assert not any(output.output_type == "error" for output in outputs)

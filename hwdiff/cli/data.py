@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from hwdiff.cli.options import Form, Split, StyleEncoder, command
+from hwdiff.cli.options import SplitScheme, StyleEncoder, Variant, command
 
 
 @command
@@ -15,8 +15,10 @@ def prepare(
     source: Annotated[
         Path | None, typer.Option(help="Folder with the IAM On-Line archives and the split lists; without it the built-in writers write.")
     ] = None,
-    split: Annotated[Split, typer.Option(help="authors: as the paper trains; official: as the database's makers propose.")] = Split.authors,
-    long_offsets: Annotated[Form, typer.Option(help="What a long offset is measured from: the mean (paper) or zero (released).")] = Form.paper,
+    split_scheme: Annotated[
+        SplitScheme, typer.Option(help="authors: as the paper trains; official: as the database's makers propose.")
+    ] = SplitScheme.authors,
+    long_offsets: Annotated[Variant, typer.Option(help="What a long offset is measured from: the mean (paper) or zero (released).")] = Variant.paper,
     seed: Annotated[int, typer.Option(help="Seed of the built-in writers.")] = 0,
 ):
     """Make a dataset file, of the IAM On-Line archives or of the built-in writers."""
@@ -25,7 +27,7 @@ def prepare(
     from hwdiff.utils.progress import Progress
 
     with Progress("preparing", unit="lines") as bar:
-        prepared = prepare_dataset(source, out, split.value, Limits(long_offsets=long_offsets.value), seed, progress=bar.update)
+        prepared = prepare_dataset(source, out, split_scheme.value, Limits(long_offsets=long_offsets.value), seed, progress=bar.update)
     if prepared.existed:
         print(f"{out} is there already, prepared with the same parameters: nothing to do (delete it to read the archives again)")
     _print_dataset(out, prepared.manifest)
@@ -71,12 +73,12 @@ def compare_images(
 
 def _print_dataset(path, manifest):
     counts, left_out = manifest["counts"], manifest["left out"]
-    parts = ", ".join(f"{counts[part]} {part}" for part in ("train", "validation", "test") if part in counts)
-    print(f"{path}: {counts['lines']} lines of {counts['forms']} forms ({parts}), split {manifest['parameters']['split']}")
+    splits = ", ".join(f"{counts[split]} {split}" for split in ("train", "validation", "test") if split in counts)
+    print(f"{path}: {counts['lines']} lines of {counts['forms']} forms ({splits}), split scheme {manifest['parameters']['split_scheme']}")
     print("left out:" if left_out else "nothing was left out")
     for reason, count in left_out.items():
         print(f"  {count:5}  {reason}, for example {', '.join(manifest['left out, for example'][reason])}")
-    if manifest["parameters"]["split"] == "hash":
+    if manifest["parameters"]["split_scheme"] == "hash":
         print("the split lists (trainset, testset_f, testset_t, testset_v) were not found below the source: split by hash of the form")
 
 
@@ -93,4 +95,4 @@ def info(path: Annotated[Path, typer.Argument(help="A dataset file, a checkpoint
     network = load_model(path, "cpu")
     parameters = sum(weight.numel() for weight in network.parameters())
     print(f"{path}: network of Luhman & Luhman (2020), {parameters:,} parameters")
-    print(json.dumps(network.info or {"model": network.settings, "written by": "the authors' program"}, indent=2))
+    print(json.dumps(network.metadata or {"model": network.settings, "written by": "the authors' program"}, indent=2))

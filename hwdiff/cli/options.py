@@ -24,18 +24,18 @@ Device = Annotated[str | None, typer.Option(help="cpu, cuda, ...; by default CUD
 UNFINISHED = 3  # exit code of what was stopped in good order before its end
 
 
-class Split(StrEnum):
+class SplitScheme(StrEnum):
     authors = "authors"
     official = "official"
 
 
-class Part(StrEnum):
+class Split(StrEnum):
     train = "train"
     validation = "validation"
     test = "test"
 
 
-class Form(StrEnum):
+class Variant(StrEnum):
     paper = "paper"
     released = "released"
 
@@ -49,12 +49,14 @@ class Sampler(StrEnum):
     fast = "fast"
 
 
-SamplerName = Annotated[Sampler, typer.Option(help="eq12: the paper's; eq9: its ablation; ddim, dpm: noiseless; fast: Eq. 12 in 40 calls.")]
-Steps = Annotated[int | None, typer.Option(help="Network calls; by default 60, fewer for fast.")]
+SamplerName = Annotated[Sampler, typer.Option(help="eq12: the paper's; eq9: its ablation; ddim, dpm: noiseless; fast: Eq. 12 in 40 steps.")]
+Steps = Annotated[int | None, typer.Option(help="Network evaluations, twice as many with guidance; by default 60, fewer for fast.")]
 Guidance = Annotated[
     float | None, typer.Option(help="1: the plain method; above: follow the text more closely, at twice the work. By default as the model says.")
 ]
-ReaderFile = Annotated[Path | None, typer.Option("--reader", help="A file that hwdiff train-reader wrote, instead of the bundled reader.")]
+RecognizerFile = Annotated[
+    Path | None, typer.Option("--recognizer", help="A file that hwdiff train-recognizer wrote, instead of the bundled recognizer.")
+]
 Lines = Annotated[int | None, typer.Option(min=1, help="At most so many lines, evenly spread; by default all.")]
 
 

@@ -26,7 +26,7 @@ def reproduce(
     What has not changed is not run again; after a failure, or when it was stopped, the same command goes on.
     """
     from hwdiff.suite.runner import Reproduction, chosen_parameters, find_notebooks, newest_run, selected
-    from hwdiff.utils.files import holding
+    from hwdiff.utils.files import lock_directory
 
     if only and start:
         raise HwdiffError("--only and --from: give one of them")
@@ -37,7 +37,7 @@ def reproduce(
         _require_paper(parameters)
     out = out or newest_run(profile)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # stopped from outside it cleans up as for Ctrl-C
-    with holding(out):
+    with lock_directory(out):
         bad = Reproduction(out, profile, notebooks, parameters, minutes).run(wanted)
     print(f"the page of the run: {out / 'index.html'}")
     if bad:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from hwdiff.cli.options import UNFINISHED, Device, Minutes, Model, Part, StyleEncoder, command
+from hwdiff.cli.options import UNFINISHED, Device, Minutes, Model, Split, StyleEncoder, command
 from hwdiff.utils.errors import HwdiffError
 
 
@@ -34,7 +34,7 @@ def train(
     cooldown: Annotated[int | None, typer.Option(help="Last steps, in which it falls to 0.")] = None,
     ema: Annotated[float | None, typer.Option(help="Decay of the moving average of the weights; 0 for none.")] = None,
     excerpts: Annotated[float | None, typer.Option(help="Share of lines of which only some words are trained on.")] = None,
-    excerpt_steps: Annotated[int | None, typer.Option(help="Steps over which that share falls to 0; 0: it stays.")] = None,
+    excerpt_steps: Annotated[int | None, typer.Option(help="Steps over which that fraction falls to 0; 0: it stays.")] = None,
     guided_attention: Annotated[float | None, typer.Option(help="Weight of a loss that draws attention to the right words.")] = None,
     drop_style: Annotated[float | None, typer.Option(help="Share of lines trained without style.")] = None,
     drop_text: Annotated[float | None, typer.Option(help="Share of lines trained without text.")] = None,
@@ -44,11 +44,11 @@ def train(
     pen_weight: Annotated[str | None, typer.Option(help="paper or released: how the pen's loss is weighted.")] = None,
     optimizer: Annotated[str | None, typer.Option(help="adam, or muon for the matrices.")] = None,
     clipping: Annotated[str | None, typer.Option(help="all or each (released): what gradients are clipped together.")] = None,
-    position_form: Annotated[str | None, typer.Option(help="strokes (released) or text (paper): which positions are multiplied.")] = None,
+    position_variant: Annotated[str | None, typer.Option(help="strokes (released) or text (paper): which positions are multiplied.")] = None,
     own_style: Annotated[bool | None, typer.Option(help="A line's style image may be its own (released).")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of weights, order and noise.")] = None,
     save_every: Annotated[int | None, typer.Option(help="Steps from one saved state to the next.")] = None,
-    held_out_every: Annotated[int | None, typer.Option(help="Steps from one held-out loss to the next; 0 for none.")] = None,
+    validate_every: Annotated[int | None, typer.Option(help="Steps from one held-out loss to the next; 0 for none.")] = None,
     sample_every: Annotated[int | None, typer.Option(help="Steps from one page of samples to the next; 0 for none.")] = None,
     compiled: Annotated[bool | None, typer.Option(help="Compile the step; by default on a GPU.")] = None,
     device: Device = None,
@@ -88,12 +88,12 @@ def train(
         noise_levels=noise_levels,
         pen_weight=pen_weight,
         clipping=clipping,
-        position_form=position_form,
+        position_variant=position_variant,
         own_style=own_style,
         init=init,
         seed=seed,
         save_every=save_every,
-        held_out_every=held_out_every,
+        validate_every=validate_every,
         sample_every=sample_every,
     )
     if dry_run:
@@ -125,8 +125,8 @@ def _train(config, data, style_encoder, out, device, resume, minutes, compiled):
     dataset, device = Dataset(data), find_device(device)
     features = StyleFeatures(dataset, load_style_extractor(style_encoder, device))
     if distributed.first_process():
-        split = dataset.manifest["parameters"]["split"]
-        print(f"training on {len(dataset.part('train'))} lines of {data} (split {split}) on {device}; style features: {features.path}")
+        split = dataset.manifest["parameters"]["split_scheme"]
+        print(f"training on {len(dataset.split('train'))} lines of {data} (split {split}) on {device}; style features: {features.path}")
     with Stop(minutes) as stop:
         if device.type == "cuda" and distributed.first_process():
             compute_features(features, stop)  # a GPU keeps all of them in its memory
@@ -173,7 +173,7 @@ def distil(
     datasets = [Dataset(path) for path in data]
     with Progress("drawing", unit="lines") as progress:
         lines = [LineImages(dataset, progress=progress.update) for dataset in datasets]
-    sources = [(images, dataset.part("train")) for dataset, images in zip(datasets, lines, strict=True)]
+    sources = [(images, dataset.split("train")) for dataset, images in zip(datasets, lines, strict=True)]
     with Stop(minutes) as stop, Progress("distilling", config.all_steps) as progress:
         encoder = distillation.distil(config, sources, extractor, out, resume, stop, progress.reach)
     if encoder is None:
@@ -214,9 +214,9 @@ def _print_agreement(dataset, lines, encoder, teacher):
 
 
 @command
-def train_reader(
+def train_recognizer(
     data: Annotated[Path, typer.Option(help="The dataset file that hwdiff prepare wrote.")],
-    out: Annotated[Path, typer.Option(help="The folder of the run; reader.safetensors in it is the reader.")],
+    out: Annotated[Path, typer.Option(help="The folder of the run; recognizer.safetensors in it is the recognizer.")],
     preset: Annotated[str, typer.Option(help="smoke or full.")] = "full",
     steps: Annotated[int | None, typer.Option(help="Steps instead of the preset's.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Lines a batch instead of the preset's.")] = None,
@@ -226,7 +226,7 @@ def train_reader(
     minutes: Minutes = None,
     device: Device = None,
 ):
-    """Train a reader, which measures legibility; Ctrl-C saves it."""
+    """Train a recognizer, which measures legibility; Ctrl-C saves it."""
     from hwdiff.data.dataset import Dataset
     from hwdiff.evaluation import recognizer_training
     from hwdiff.model.checkpoint import find_device
@@ -234,12 +234,12 @@ def train_reader(
     from hwdiff.utils.progress import Progress
 
     config = recognizer_training.preset(preset, steps=steps, batch_size=batch_size, learning_rate=learning_rate, seed=seed)
-    with Stop(minutes) as stop, Progress("training the reader", config.steps) as progress:
-        reached = recognizer_training.train_reader(config, Dataset(data), out, find_device(device), resume, stop, progress.reach)
+    with Stop(minutes) as stop, Progress("training the recognizer", config.steps) as progress:
+        reached = recognizer_training.train_recognizer(config, Dataset(data), out, find_device(device), resume, stop, progress.reach)
     if reached < config.steps:
         print(f"{stop.reason}: saved at step {reached} of {config.steps}; go on with the same command and --resume")
         raise typer.Exit(130 if stop.signal else UNFINISHED)
-    print(f"wrote {out / 'reader.safetensors'}; try: hwdiff legibility --data {data} --reader {out / 'reader.safetensors'}")
+    print(f"wrote {out / 'recognizer.safetensors'}; try: hwdiff legibility --data {data} --recognizer {out / 'recognizer.safetensors'}")
 
 
 @command
@@ -260,7 +260,7 @@ def chain(
 ):
     """Do it all: images, encoder, features, training, samples.
 
-    Each stage keeps its state; with --minutes it stops in time, and the same command goes on.
+    Each step keeps its state; with --minutes it stops in time, and the same command goes on.
     """
     from hwdiff.model.checkpoint import find_device
     from hwdiff.training import config as presets
@@ -269,9 +269,9 @@ def chain(
 
     config = presets.preset(preset, steps=steps, batch_size=batch_size, precision=precision, padding=padding)
     with Stop(minutes) as stop:
-        stage = run_chain(data, out, config, preset, teacher, distillation_steps, find_device(device), stop)
-    if stage:
-        print(f"{stop.reason} in the stage {stage}: saved; the same command goes on")
+        step = run_chain(data, out, config, preset, teacher, distillation_steps, find_device(device), stop)
+    if step:
+        print(f"{stop.reason} in the step {step}: saved; the same command goes on")
         raise typer.Exit(130 if stop.signal else UNFINISHED)
     print(f"done: the model is {out / 'training' / 'model.safetensors'}, figures are in {out / 'figures'}")
 
@@ -301,15 +301,15 @@ def benchmark(
 ):
     """Measure writing and training on this machine.
 
-    Speeds come with their share of the machine's matrix-product rate.
+    Speeds come with their fraction of the machine's matrix-product rate.
     """
     from hwdiff.data.dataset import Dataset
     from hwdiff.evaluation.speed import benchmark as measure
     from hwdiff.model.checkpoint import find_device
 
-    for what, seconds, rate, share in measure(Dataset(data), find_device(device)):
+    for what, seconds, rate, fraction in measure(Dataset(data), find_device(device)):
         duration = "" if seconds is None else f"{seconds:.3f} s"
-        speed = "" if rate is None else f"{rate / 1e9:9.1f} GFLOP/s {'' if share is None else format(share, '5.0%')}"
+        speed = "" if rate is None else f"{rate / 1e9:9.1f} GFLOP/s {'' if fraction is None else format(fraction, '5.0%')}"
         print(f"{what:84} {duration:>9} {speed}".rstrip())
 
 
@@ -317,11 +317,11 @@ def benchmark(
 def loss(
     data: Annotated[Path, typer.Option(help="A dataset file.")],
     model: Model = "pretrained",
-    lines: Annotated[int | None, typer.Option(min=1, help="At most so many lines of each part, evenly spread.")] = 500,
+    lines: Annotated[int | None, typer.Option(min=1, help="At most so many lines of each split, evenly spread.")] = 500,
     style_encoder: StyleEncoder = "bundled",
     device: Device = None,
 ):
-    """Measure a model's loss on each part of a dataset.
+    """Measure a model's loss on each split of a dataset.
 
     Real points only, at fixed noise levels; and as losses are usually logged: full padding, the released noise levels.
     """
@@ -329,18 +329,18 @@ def loss(
     from hwdiff.data.dataset import Dataset, style_lines
     from hwdiff.data.style_features import StyleFeatures
     from hwdiff.diffusion.generate import require_style_weights
-    from hwdiff.evaluation.generation import some_lines
+    from hwdiff.evaluation.generation import subsample_lines
     from hwdiff.model.checkpoint import load_model
     from hwdiff.model.style_encoder import load_style_extractor
-    from hwdiff.training.validation import held_out_loss, padded_loss
+    from hwdiff.training.validation import padded_loss, validation_loss
 
     dataset, network = Dataset(data), load_model(model, device)
     extractor = load_style_extractor(style_encoder, next(network.parameters()).device)
     require_style_weights(network, extractor.identity)
     tensors = LinesOf(dataset, StyleFeatures(dataset, extractor), style_lines(dataset.forms), next(network.parameters()).device)
-    print(f"{'part':12}{'lines':>7}{'real points':>14}{'stroke, pen of them':>24}{'padded':>10}{'stroke, pen of them':>24}")
-    for part in Part:
-        indices = some_lines(dataset, part.value, lines)
-        real, (stroke, pen) = held_out_loss(network, tensors, indices), padded_loss(network, tensors, indices)
+    print(f"{'split':12}{'lines':>7}{'real points':>14}{'stroke, pen of them':>24}{'padded':>10}{'stroke, pen of them':>24}")
+    for split in Split:
+        indices = subsample_lines(dataset, split.value, lines)
+        real, (stroke, pen) = validation_loss(network, tensors, indices), padded_loss(network, tensors, indices)
         terms = "{:.3f} {:.4f}".format(*(sum(real[term].values()) / len(real[term]) for term in ("stroke", "pen")))
-        print(f"{part.value:12}{len(indices):7}{real['held_out']:14.3f}{terms:>24}{stroke + pen:10.3f}{f'{stroke:.3f} {pen:.4f}':>24}")
+        print(f"{split.value:12}{len(indices):7}{real['loss']:14.3f}{terms:>24}{stroke + pen:10.3f}{f'{stroke:.3f} {pen:.4f}':>24}")

@@ -70,7 +70,7 @@ def styles(
     from hwdiff.model.checkpoint import load_model
 
     network, named = load_model(model, device), load_styles()
-    require_style_weights(network, named.info["style_weights"])
+    require_style_weights(network, named.metadata["style_weights"])
     inks = sample(network, [text] * len(named), torch.stack(list(named.values())), sampler.value, steps, seed, guidance=guidance)
     save_figure(plot_inks(inks, columns=2, titles=list(named)), out)
     print(f"wrote {out}: {', '.join(named)}")
@@ -85,7 +85,7 @@ def samples(
     seed: Annotated[int, typer.Option(help="Seed of the first line.")] = 0,
     device: Device = None,
 ):
-    """Draw pages of samples, each line with what the reader reads in it.
+    """Draw pages of samples, each line with what the recognizer reads in it.
 
     Texts of all kinds in all styles; three seeds; the paper's sampler beside its ablation.
     """
@@ -102,7 +102,7 @@ def samples(
 def release(
     run: Annotated[Path, typer.Argument(help="The folder that hwdiff train wrote.")],
     data: Annotated[Path, typer.Option(help="Its dataset file, whose hands the model writes in to make the styles.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The folder for writer.safetensors and styles.safetensors.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The folder for small.safetensors and small-styles.safetensors.")],
     style_encoder: StyleEncoder = "bundled",
     guidance: Annotated[float, typer.Option(help="How closely it will follow the text where nothing else is asked for.")] = 1.0,
     points_per_character: Annotated[float, typer.Option(help="The room that it will give a text where nothing else is asked for.")] = 16.0,
@@ -115,7 +115,7 @@ def release(
     """
     from hwdiff.data.dataset import Dataset
     from hwdiff.data.style_features import StyleFeatures
-    from hwdiff.evaluation.generation import some_lines
+    from hwdiff.evaluation.generation import subsample_lines
     from hwdiff.model.checkpoint import load_model
     from hwdiff.model.style_encoder import load_style_extractor
     from hwdiff.suite.release import CANDIDATES
@@ -123,7 +123,7 @@ def release(
 
     dataset, network = Dataset(data), load_model(run / "model.safetensors", device)
     extractor = load_style_extractor(style_encoder, next(network.parameters()).device)
-    hands = StyleFeatures(dataset, extractor)[some_lines(dataset, "train", CANDIDATES)]
+    styles = StyleFeatures(dataset, extractor)[subsample_lines(dataset, "train", CANDIDATES)]
     settings = {"guidance": guidance, "points_per_character": points_per_character}
-    names = make_release(network, hands, out, extractor, settings, seed=seed)
-    print(f"wrote {out / 'writer.safetensors'} and {out / 'styles.safetensors'}: {', '.join(names)}")
+    names = make_release(network, styles, out, extractor, settings, seed=seed)
+    print(f"wrote {out / 'small.safetensors'} and {out / 'small-styles.safetensors'}: {', '.join(names)}")

@@ -87,7 +87,7 @@ class Lines:
 
 
 def bucket_length(lengths, extra=0.0):
-    """The points that lines of these lengths (B,) are padded to: those of the longest, with a share `extra` more, rounded up to a multiple of 32;
+    """The points that lines of these lengths (B,) are padded to: those of the longest, with a fraction `extra` more, rounded up to a multiple of 32;
     at most 488."""
     return min(-(-int(lengths.max() * (1 + extra)) // BUCKET_UNIT) * BUCKET_UNIT, FULL_LENGTH)
 
@@ -99,7 +99,7 @@ def batch_order(lengths, batch_size, seed, epoch, bucketed=True):
     The order depends on the arguments alone. Raises HwdiffError when there are fewer lines than make one batch.
     """
     if len(lengths) < batch_size:
-        raise HwdiffError(f"batch size {batch_size}: the dataset's part has only {len(lengths)} lines; choose a smaller batch")
+        raise HwdiffError(f"batch size {batch_size}: the dataset's split has only {len(lengths)} lines; choose a smaller batch")
     generator = np.random.default_rng((seed, epoch))
     order = generator.permutation(len(lengths))
     if bucketed:

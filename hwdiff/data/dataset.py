@@ -1,4 +1,4 @@
-"""The prepared dataset: one compressed `.npz` file without pickle that holds strokes, texts, parts and a manifest."""
+"""The prepared dataset: one compressed `.npz` file without pickle that holds strokes, texts, splits and a manifest."""
 
 import hashlib
 import json
@@ -14,12 +14,12 @@ from hwdiff.ink import images, strokes
 from hwdiff.ink.ink import Ink
 from hwdiff.utils.errors import HwdiffError
 
-FORMAT = "hwdiff dataset 1"
+FORMAT = "hwdiff dataset 2"
 BUILT_IN = "built-in writers"  # the source of datasets by them
-PARTS = ("train", "validation", "test")
+SPLITS = ("train", "validation", "test")
 
 
-def hash_share(name):
+def hash_fraction(name):
     """A number in [0, 1) that depends on `name` alone, the same on every machine."""
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:6], "big") / 2**48
 
@@ -35,7 +35,7 @@ def style_lines(forms, own_style=False):
         members.setdefault(form, []).append(index)
     style = np.zeros(len(forms), dtype=np.int32)
     for form, indices in members.items():
-        order = sorted(indices, key=lambda index: hash_share(f"{form}/{index - indices[0]}"))
+        order = sorted(indices, key=lambda index: hash_fraction(f"{form}/{index - indices[0]}"))
         style[indices if own_style else order] = order if own_style else np.roll(order, -1)
     return style
 
@@ -52,9 +52,9 @@ def _require(path, manifest, parameters):
 
 
 class Dataset:
-    """A prepared dataset file, read into memory. Lines are numbered 0, 1, ...; `ids`, `forms`, `texts`, `parts` have one entry for each.
+    """A prepared dataset file, read into memory. Lines are numbered 0, 1, ...; `ids`, `forms`, `texts`, `splits` have one entry for each.
 
-    path: written by `prepare`.   parameters: what it must have been prepared with, for instance split="authors".
+    path: written by `prepare`.   parameters: what it must have been prepared with, for instance split_scheme="authors".
     Raises HwdiffError when the file is missing, damaged, something else, or was prepared with other parameters.
     """
 
@@ -72,36 +72,36 @@ class Dataset:
             raise HwdiffError(f"{path}: not a dataset file of this version, but this version reads {FORMAT!r}; prepare it again")
         _require(path, self.manifest, parameters)
         self.ids, self.forms, self.texts = arrays["ids"], arrays["forms"], arrays["texts"]
-        self.parts = np.array(PARTS)[arrays["parts"]]
+        self.splits = np.array(SPLITS)[arrays["parts"]]
         self._starts, self._offsets = arrays["starts"], _from_byte_planes(arrays["offsets"])
         self._pen_up, self._kept = (np.unpackbits(arrays[name], count=len(self._offsets)).astype(bool) for name in ("pen_up", "kept"))
         self._image_starts, self._images = arrays["image_starts"], arrays["images"]
         merged_ends = np.concatenate(([0], np.cumsum(self._kept)))[self._starts]
         self.lengths = np.diff(merged_ends)
-        self._assert_parts_share_no_form()
+        self._assert_splits_share_no_form()
 
-    def _assert_parts_share_no_form(self):
-        part_of = {}
-        for form, part in zip(self.forms, self.parts, strict=True):
-            if part_of.setdefault(form, part) != part:
-                raise HwdiffError(f"{self.path}: form {form} is in two parts, {part_of[form]} and {part}; prepare it again")
+    def _assert_splits_share_no_form(self):
+        split_of = {}
+        for form, split in zip(self.forms, self.splits, strict=True):
+            if split_of.setdefault(form, split) != split:
+                raise HwdiffError(f"{self.path}: form {form} is in two splits, {split_of[form]} and {split}; prepare it again")
 
     def __len__(self):
         return len(self.ids)
 
     @property
-    def content(self):
+    def fingerprint(self):
         """Fingerprint of the lines (SHA-256): what caches and checkpoints remember of the dataset."""
-        return self.manifest["content"]
+        return self.manifest["fingerprint"]
 
     @property
     def of_people(self):
         """Whether the lines were written by people, not by the built-in writers."""
         return BUILT_IN not in self.manifest["sources"]
 
-    def part(self, name):
-        """Indices of the lines of a part: "train", "validation" or "test"."""
-        return np.flatnonzero(self.parts == name)
+    def split(self, name):
+        """Indices of the lines of a split: "train", "validation" or "test"."""
+        return np.flatnonzero(self.splits == name)
 
     def recorded(self, index):
         """The line before its points were merged: offsets (N, 2) int64, y upwards; pen_up (N,) bool; kept (N,) bool."""

@@ -4,12 +4,12 @@ from functools import cached_property
 
 import numpy as np
 
-# A word's width is expected in proportion to its characters, the blank's share being these many; the logarithm spreads by WIDTH_SPREAD.
+# A word's width is expected in proportion to its characters, the space's share of it being these many; the logarithm spreads by WIDTH_SPREAD.
 EXTRA_CHARACTERS = 0.3
 WIDTH_SPREAD = 0.25
 GAP_WORTH = 4.0  # what a gap as wide as a character counts for, set against misfits of width
-WIDEST_GAP = 2.0  # wider ones count no more, in widths of a character
-LEAST_GAP, MOST_MISFIT = 0.6, 0.9  # of what is trusted: on such lines single words are read about as well as whole lines
+MAX_GAP = 2.0  # wider ones count no more, in widths of a character
+MIN_GAP, MAX_MISFIT = 0.6, 0.9  # of what is trusted: on such lines single words are read about as well as whole lines
 SMALL = 0.3  # least width of a word, in standard deviations of the offsets: a dot has hardly any
 
 
@@ -39,7 +39,7 @@ def word_starts(offsets, pen_up, text):
     width = np.maximum(right[None, :] - left[:, None], SMALL) / unit
     misfit = np.abs(np.log(width / characters[:, None, None]))
     penalty = np.where(np.arange(len(left))[:, None] <= np.arange(len(right)), misfit**2 / (2 * WIDTH_SPREAD**2), np.inf)
-    worth = GAP_WORTH * np.minimum(gaps, WIDEST_GAP)
+    worth = GAP_WORTH * np.minimum(gaps, MAX_GAP)
     cost, choices = penalty[0, 0], []  # (of bound j + 1 as the end of word 0)
     for number in range(1, len(words)):
         # From the end of the last word, less what the gap there is worth.
@@ -55,7 +55,7 @@ def word_starts(offsets, pen_up, text):
         end = start - 1
     worst = max(misfit[0, 0, end], *(found for _, found in cuts))
     starts = np.array([start for start, _ in reversed(cuts)])
-    if gaps[starts - 1].min() < LEAST_GAP or worst > MOST_MISFIT:
+    if gaps[starts - 1].min() < MIN_GAP or worst > MAX_MISFIT:
         return None
     return np.concatenate(([0], bounds[starts]))
 
@@ -92,18 +92,18 @@ class Excerpts:
                 places[index, first:after] = start + (np.arange(after - first) + 0.5) / (after - first) * (stop - start) - 0.5
         return places
 
-    def of_epoch(self, epoch, share):
-        """The spans of all lines in this epoch: (n, 4) as `whole_lines`, a function of seed, epoch and share alone.
+    def of_epoch(self, epoch, fraction):
+        """The spans of all lines in this epoch: (n, 4) as `whole_lines`, a function of seed, epoch and fraction alone.
 
-        share: of the lines of which only an excerpt is trained on.
+        fraction: of the lines of which only an excerpt is trained on.
         """
-        if not share:
+        if not fraction:
             return self._whole
         generator, spans = np.random.default_rng((self.seed, epoch)), self._whole.copy()
         draws = generator.random((len(spans), 3))
         for index, (points, characters) in self._starts.items():
             chosen, doublings, place = draws[index]
-            if chosen < share:
+            if chosen < fraction:
                 count = min(int(2 ** (doublings * np.log2(len(points) + 1))), len(points))
                 first = int(place * (len(points) - count + 1))
                 after = first + count

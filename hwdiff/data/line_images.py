@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from hwdiff.ink import images
 from hwdiff.utils.errors import HwdiffError
-from hwdiff.utils.files import replacing
+from hwdiff.utils.files import atomic_write
 
 LINES_PER_TASK = 64
 
@@ -23,8 +23,8 @@ class LineImages:
     """
 
     def __init__(self, dataset, folder=None, workers=-1, progress=None):
-        self.content = dataset.content
-        self.path = Path(folder or dataset.path.parent) / f"{dataset.path.stem}.images-{dataset.content[:8]}-{images.DRAWING}.safetensors"
+        self.fingerprint = dataset.fingerprint
+        self.path = Path(folder or dataset.path.parent) / f"{dataset.path.stem}.images-{dataset.fingerprint[:8]}-{images.DRAWING}.safetensors"
         if not self.path.exists():
             self._draw(dataset, workers, progress)
         try:
@@ -47,7 +47,7 @@ class LineImages:
                 progress(len(some))
         widths = np.array([image.shape[1] for image in drawn], dtype=np.int64)
         pixels = torch.from_numpy(np.concatenate([image.ravel() for image in drawn]))
-        with replacing(self.path) as temporary:
+        with atomic_write(self.path) as temporary:
             save_file({"widths": torch.from_numpy(widths), "pixels": pixels}, temporary)
 
     def __len__(self):

@@ -8,7 +8,7 @@ import torch
 
 from hwdiff.ink import images
 from hwdiff.utils.errors import HwdiffError
-from hwdiff.utils.files import replacing
+from hwdiff.utils.files import atomic_write
 
 
 class StyleFeatures:
@@ -23,12 +23,12 @@ class StyleFeatures:
         self.dataset, self.extractor = dataset, extractor
         self.line_image = dataset.line_image if line_images is None else line_images.__getitem__
         self.device = extractor.device
-        name = f"{dataset.path.stem}.style-{dataset.content[:8]}-{images.DRAWING}-{extractor.fingerprint[:8]}.npy"
+        name = f"{dataset.path.stem}.style-{dataset.fingerprint[:8]}-{images.DRAWING}-{extractor.fingerprint[:8]}.npy"
         self.path = path = Path(folder or dataset.path.parent) / name
         record = np.dtype([("computed", "?"), ("features", "f2", (14, 1280))])
         try:
             if not path.exists():
-                with replacing(path) as temporary:
+                with atomic_write(path) as temporary:
                     np.lib.format.open_memmap(temporary, mode="w+", dtype=record, shape=(len(dataset),)).flush()
                     if hasattr(os, "posix_fallocate"):  # a disk that fills up later would end the process without a word; macOS has no such call
                         with open(temporary, "r+b") as file:
@@ -49,11 +49,11 @@ class StyleFeatures:
 
         stop: a `Stop`; what is done by then is kept.
         """
-        missing, at_once = self.missing(indices), self.extractor.at_once
-        for start in range(0, len(missing), at_once):
+        missing, batch_size = self.missing(indices), self.extractor.batch_size
+        for start in range(0, len(missing), batch_size):
             if stop and stop.reason:
                 break
-            chunk = missing[start : start + at_once]
+            chunk = missing[start : start + batch_size]
             pixels = np.stack([images.pad_to_width(self.line_image(index), name=self.dataset.ids[index]) for index in chunk])
             self._cache["features"][chunk] = self.extractor(torch.from_numpy(pixels).to(self.device)).half().cpu().numpy()
             self._cache["computed"][chunk] = True

@@ -54,9 +54,9 @@ NOTES = (
 class Hand:
     """What stays the same from line to line of one writer. Lengths in font units, angles as slopes.
 
-    seed: of the writer's own letter shapes.   script: share of lower-case letters in script.   flourish: script capitals.   unit: tablet
+    seed: of the writer's own letter shapes.   script: fraction of lower-case letters in script.   flourish: script capitals.   unit: tablet
     units a font unit.   slant, aspect, tall, deep: shear, width to height, height of ascenders and depth of descenders as factors.
-    spacing, word_gap: between letters and words.   roundness: radius of corners.   joining: share of letter pairs written without
+    spacing, word_gap: between letters and words.   roundness: radius of corners.   joining: fraction of letter pairs written without
     lifting the pen.   character: how far letters are bent away from the font.   variation: how far one letter differs from the next.
     tremor: of the pen.   slope, drift: of the baseline, straight and wavy.   speed: tablet units from one point to the next.
     """
@@ -301,8 +301,8 @@ def write_form(seed, writer, form, limits=None):
     return lines
 
 
-def part_of_form(form):
-    """The part of a form of the built-in writers: 52 writers train, 4 validate, 8 test."""
+def split_of_form(form):
+    """The split of a form of the built-in writers: 52 writers train, 4 validate, 8 test."""
     place = int(form[1:].partition("-")[0]) % 16
     return {5: "validation", 3: "test", 10: "test"}.get(place, "train")
 

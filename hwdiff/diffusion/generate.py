@@ -17,7 +17,7 @@ from hwdiff.utils.errors import HwdiffError
 # How a model writes where nothing else is asked for; one whose header has "writing" may have other values.
 # 16 points a character are room for nearly all hands: people take 10.8 in the middle, one in fifty more than 16.
 WRITING = {"guidance": 1.0, "points_per_character": 16.0}
-FEWEST_POINTS = 10  # a character, in lines that would have more points than any line of the training
+MIN_POINTS = 10  # a character, in lines that would have more points than any line of the training
 MAX_BATCH = 64
 TRAINED_TOKENS = 50
 
@@ -89,12 +89,12 @@ def sample(
 
 def writing_settings(network):
     """How the model of `network` writes where nothing else is asked for: {"guidance": ..., "points_per_character": ...}."""
-    return {**WRITING, **network.info.get("writing", {})}
+    return {**WRITING, **network.metadata.get("writing", {})}
 
 
 def default_length(text, points_per_character):
     """The points that `text` is given, a multiple of 8. The model is trained on lines of at most 488, and more are given to long texts only."""
-    points = max(min(points_per_character * len(text), FULL_LENGTH), FEWEST_POINTS * len(text))
+    points = max(min(points_per_character * len(text), FULL_LENGTH), MIN_POINTS * len(text))
     return int(-(-points // LENGTH_UNIT) * LENGTH_UNIT)
 
 
@@ -135,7 +135,7 @@ def style_features(network, style, count, style_extractor="bundled", padded=True
         features = torch.as_tensor(style)
     elif isinstance(style, str) and not Path(style).suffix and not Path(style).exists():
         styles = load_styles()
-        require_style_weights(network, styles.info["style_weights"])
+        require_style_weights(network, styles.metadata["style_weights"])
         features = styles[style]
     else:
         from hwdiff.model.style_encoder import load_style_extractor  # torchvision takes seconds to load, and the model's own style needs none
@@ -156,10 +156,10 @@ def require_style_weights(network, given):
 
     given: the `StyleExtractor.identity` of those that they come from.
     """
-    trained = network.info.get("style_weights")
-    if not network.info and given["name"] == "hwdiff, distilled":
+    trained = network.metadata.get("style_weights")
+    if not network.metadata and given["name"] == "hwdiff, distilled":
         warnings.warn("the authors' models were trained with ImageNet's features; give Keras's weights with --style-encoder FILE", stacklevel=4)
-    elif not network.info and given["padding"] != "right-bottom":
+    elif not network.metadata and given["padding"] != "right-bottom":
         warnings.warn("the authors' models were trained with Keras's style weights, which pad right and bottom; these pad both sides", stacklevel=4)
     if trained and trained["fingerprint"] != given["fingerprint"]:
         raise HwdiffError(

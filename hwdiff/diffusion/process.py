@@ -16,18 +16,18 @@ def alpha_bars():
     return torch.cat((torch.ones(1, dtype=torch.float64), torch.cumprod(1 - beta, dim=0)))
 
 
-def draw_noise_levels(count, alpha_bar, generator, form="paper"):
+def draw_noise_levels(count, alpha_bar, generator, variant="paper"):
     """Noise levels for training, Algorithm 1: t uniform in 1..T, then sqrt(alpha_bar) uniform between l_(t-1) and l_t, l = sqrt(alpha_bar).
 
-    form: "paper", or "released": there alpha_bar itself is uniform between two neighbours, and the interval up to 1 is never drawn.
+    variant: "paper", or "released": there alpha_bar itself is uniform between two neighbours, and the interval up to 1 is never drawn.
     Returns (count, 1, 1) float32 on the generator's device.
     """
     device = generator.device
-    ladder = (alpha_bar if form == "released" else alpha_bar.sqrt()).to(device, torch.float32)
-    first = 2 if form == "released" else 1
+    ladder = (alpha_bar if variant == "released" else alpha_bar.sqrt()).to(device, torch.float32)
+    first = 2 if variant == "released" else 1
     t = torch.randint(first, len(alpha_bar), (count,), generator=generator, device=device)
     level = torch.lerp(ladder[t], ladder[t - 1], torch.rand(count, generator=generator, device=device))
-    return (level.sqrt() if form == "released" else level).view(-1, 1, 1)
+    return (level.sqrt() if variant == "released" else level).view(-1, 1, 1)
 
 
 def add_noise(clean, noise_level, eps):
@@ -35,10 +35,10 @@ def add_noise(clean, noise_level, eps):
     return noise_level * clean + (1 - noise_level**2).sqrt() * eps
 
 
-def pen_weights(noise_level, form="paper"):
+def pen_weights(noise_level, variant="paper"):
     """What the pen's loss is weighted with, (B, 1, 1): "paper" each example's own alpha_bar, "released" the batch's mean of it."""
     alpha_bar = noise_level**2
-    return alpha_bar.mean().expand_as(alpha_bar) if form == "released" else alpha_bar
+    return alpha_bar.mean().expand_as(alpha_bar) if variant == "released" else alpha_bar
 
 
 def loss_terms(eps, eps_predicted, pen_up, pen_logit, pen_weight):

@@ -47,7 +47,7 @@ def guided(network, weight):
     """A network for a sampler that predicts the noise with classifier-free guidance by the text (Ho & Salimans 2022, Eq. 6).
 
     The noise predicted with the text is carried `weight` times as far from that predicted for the empty text: 1 changes nothing, more follows
-    the text more closely, at twice the work. It takes a network that was trained with a share of empty texts.
+    the text more closely, at twice the work. It takes a network that was trained with a fraction of empty texts.
     """
     if weight == 1:
         return network
@@ -81,7 +81,7 @@ def _clean(y, eps, alpha_bar_t):
 def sample_eq12(network, y, text, style, alpha_bar, noise, callback=None, released=False):
     """Denoise y by Eq. 12 of Luhman & Luhman (2020), as in Algorithm 2: predict the clean ink, then noise it to the next level.
 
-    The paper's Eq. 12 divides by sqrt(alpha_t) and so keeps the next level's share of the signal.
+    The paper's Eq. 12 divides by sqrt(alpha_t) and so keeps the next level's fraction of the signal.
     y: (B, N, 2) standard normal.   text: (B, L) tokens.   style: (B, S, 1280).   alpha_bar: (T + 1,) by the paper's t, [0] = 1.
     noise(t): (B, N, 2) standard normal, asked for at t = T, ..., 2.   callback(t, y, pen_up, attention): what the network saw and said.
     attention is a list of every block's to the text, (B, heads, N / 2, 4 or 8, L); the last is that of the paper's Fig. 4.

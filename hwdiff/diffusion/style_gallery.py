@@ -7,18 +7,18 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from hwdiff.utils.errors import HwdiffError
-from hwdiff.utils.files import replacing
+from hwdiff.utils.files import atomic_write
 
 FORMAT = "hwdiff styles 1"
-BUNDLED = Path(__file__).parents[1] / "weights" / "styles.safetensors"
+BUNDLED = Path(__file__).parents[1] / "weights" / "small-styles.safetensors"
 
 
 class Styles(dict):
-    """Styles by name, {name: (14, 1280) float32}, in the order in which they were made; `info` is what their file tells of them."""
+    """Styles by name, {name: (14, 1280) float32}, in the order in which they were made; `metadata` is what their file tells of them."""
 
-    def __init__(self, styles, info):
+    def __init__(self, styles, metadata):
         super().__init__(styles)
-        self.info = info
+        self.metadata = metadata
 
     def __missing__(self, name):
         raise HwdiffError(f"style: no such style as {name!r}; choose one of {', '.join(self)}, or give a picture of a line of handwriting")
@@ -34,11 +34,11 @@ def mixed(styles, weights):
     return sum(float(weight) * style for style, weight in zip(styles, weights, strict=True))
 
 
-def save_styles(path, styles, **info):
-    """Write styles, {name: (14, 1280)}, to the safetensors file `path`, whole or not at all. info: what else its header tells, in JSON types."""
-    with replacing(path) as temporary:
+def save_styles(path, styles, **metadata):
+    """Write styles, {name: (14, 1280)}, to the safetensors file `path`, whole or not at all. metadata: what else it tells, in JSON types."""
+    with atomic_write(path) as temporary:
         tensors = {name: style.contiguous() for name, style in styles.items()}
-        save_file(tensors, temporary, metadata={"hwdiff": json.dumps({"format": FORMAT, "names": list(styles), **info})})
+        save_file(tensors, temporary, metadata={"hwdiff": json.dumps({"format": FORMAT, "names": list(styles), **metadata})})
 
 
 def load_styles(path=BUNDLED):
@@ -48,9 +48,9 @@ def load_styles(path=BUNDLED):
     """
     try:
         with safe_open(path, "pt") as file:
-            info = json.loads((file.metadata() or {}).get("hwdiff", "{}"))
-            if info.get("format") != FORMAT:
-                raise HwdiffError(f"{path}: not a file of styles of this version ({info.get('format')!r}, not {FORMAT!r})")
-            return Styles({name: file.get_tensor(name).float() for name in info["names"]}, info)
+            metadata = json.loads((file.metadata() or {}).get("hwdiff", "{}"))
+            if metadata.get("format") != FORMAT:
+                raise HwdiffError(f"{path}: not a file of styles of this version ({metadata.get('format')!r}, not {FORMAT!r})")
+            return Styles({name: file.get_tensor(name).float() for name in metadata["names"]}, metadata)
     except (SafetensorError, OSError, ValueError) as error:
         raise HwdiffError(f"{path}: not a whole file of styles ({error}); install hwdiff again") from error

@@ -7,8 +7,8 @@ from hwdiff.utils.lazy import lazy_names
 __getattr__, __dir__, __all__ = lazy_names(
     __name__,
     {
-        "error_rates": ["legibility", "read"],
-        "recognizer": ["load_reader"],
+        "error_rates": ["legibility", "recognize"],
+        "recognizer": ["load_recognizer"],
         "frechet": ["frechet_distance", "kernel_distance"],
         "geometry": ["mrlt", "geometry_score"],
     },

@@ -8,11 +8,11 @@ from scipy.stats import spearmanr
 from hwdiff.diffusion.tracing import trace
 from hwdiff.evaluation.error_rates import legibility
 from hwdiff.evaluation.generation import styles_of
-from hwdiff.evaluation.recognizer import load_reader
+from hwdiff.evaluation.recognizer import load_recognizer
 from hwdiff.utils.errors import HwdiffError
 
-SEEN = 0.25  # share of a cell's attention that makes it part of a character
-LATE = 0.5  # the share of the steps, the last ones, of which the attention is taken: before, there is only noise to be looked at from
+SEEN = 0.25  # fraction of a cell's attention that makes it part of a character
+LATE = 0.5  # the fraction of the steps, the last ones, of which the attention is taken: before, there is only noise to be looked at from
 
 
 @dataclass
@@ -20,7 +20,7 @@ class Alignment:
     """The attention of an ink to its text.
 
     text: what the ink is meant to say, L characters.   points: how many points of the ink a cell has; the last may have fewer.
-    weights: (M, L) share of each cell's attention that goes to each character; a row adds up to 1.
+    weights: (M, L) fraction of each cell's attention that goes to each character; a row adds up to 1.
     """
 
     text: str
@@ -41,12 +41,12 @@ class Alignment:
 
     @property
     def sharpness(self):
-        """The mean over the cells of the largest share: 1 where each cell looks at one character, 1 / L where all look everywhere."""
+        """The mean over the cells of the largest fraction: 1 where each cell looks at one character, 1 / L where all look everywhere."""
         return float(self.weights.max(axis=1, initial=0).mean()) if len(self.weights) else 0.0
 
     @property
     def coverage(self):
-        """The share of the letters (all but blanks) that some cell belongs to."""
+        """The fraction of the letters (all but blanks) that some cell belongs to."""
         letters = [runs > 0 for character, runs in zip(self.text, self.runs, strict=True) if character != " "]
         return float(np.mean(letters))
 
@@ -54,7 +54,7 @@ class Alignment:
     def runs(self):
         """How many separate pieces of ink belong to each character, (L,) int: 0 where it was skipped, 2 or more where it was repeated.
 
-        A cell belongs to the character with the largest share, and to any other with a quarter or more.
+        A cell belongs to the character with the largest fraction, and to any other with a quarter or more.
         """
         mine = self._mine()
         starts = mine & ~np.concatenate((np.zeros((1, mine.shape[1]), dtype=bool), mine[:-1]))
@@ -66,14 +66,14 @@ class Alignment:
         return mine
 
     def owners(self, count):
-        """The character that each of the first `count` points belongs to, that with the largest share of its cell: (count,) int."""
+        """The character that each of the first `count` points belongs to, that with the largest fraction of its cell: (count,) int."""
         return np.repeat(self.weights.argmax(axis=1), self.points)[:count]
 
     def table(self):
         """A row for each character: a list of dictionaries.
 
         number, character.   first point, last point: of the ink that belongs to it, None where it was skipped.
-        share: the largest of a cell.   skipped, repeated: whether no piece, or more than one piece of ink belongs to it.
+        fraction: the largest of a cell.   skipped, repeated: whether no piece, or more than one piece of ink belongs to it.
         """
         rows, mine = [], self._mine()
         for number, (character, runs) in enumerate(zip(self.text, self.runs.tolist(), strict=True)):
@@ -84,7 +84,7 @@ class Alignment:
                     "character": character,
                     "first point": int(cells[0]) * self.points if len(cells) else None,
                     "last point": (int(cells[-1]) + 1) * self.points - 1 if len(cells) else None,
-                    "share": float(self.weights[:, number].max(initial=0)),
+                    "fraction": float(self.weights[:, number].max(initial=0)),
                     "skipped": runs == 0,
                     "repeated": runs > 1,
                 }
@@ -95,8 +95,8 @@ class Alignment:
     def scores(self):
         """{name: number} of all that one line is summed up in.
 
-        skips: the share of the letters that `places` leaps over: between two cells, more than half a character from either.
-        repeats: the share to which more than one piece of ink belongs.
+        skips: the fraction of the letters that `places` leaps over: between two cells, more than half a character from either.
+        repeats: the fraction to which more than one piece of ink belongs.
         """
         letters, places = np.array([character != " " for character in self.text]), self.places
         numbers = np.arange(len(self.text))
@@ -145,16 +145,16 @@ def alignment_of_trace(written, block=-1):
     return alignment_of(written.ink, seen / np.maximum(seen.sum(axis=-1, keepdims=True), 1e-12), written.length)
 
 
-def aligned_anew(network, dataset, features, indices, reader=None, seed=0, progress=None, **options):
-    """The lines `indices` of a dataset written anew and aligned: [(scores, character error rate of the reader)], for `relations`.
+def regenerate_aligned(network, dataset, features, indices, recognizer=None, seed=0, progress=None, **options):
+    """The lines `indices` of a dataset written anew and aligned: [(scores, character error rate of the recognizer)], for `relations`.
 
-    As `generation.written_anew`, but a line at a time. A line without ink has None.   options: of `align`.
+    As `generation.regenerate_lines`, but a line at a time. A line without ink has None.   options: of `align`.
     progress(count): lines done since the last call.
     """
-    reader, styles, rows = reader or load_reader(), styles_of(network, dataset, features, indices), []
+    recognizer, styles, rows = recognizer or load_recognizer(), styles_of(network, dataset, features, indices), []
     for number, (index, style) in enumerate(zip(indices, styles, strict=True)):
         ink, aligned = align(network, str(dataset.texts[index]), style=style, seed=seed + number, **options)
-        rows.append(aligned and (aligned.scores, legibility([ink], reader, resamples=0).cer.value))
+        rows.append(aligned and (aligned.scores, legibility([ink], recognizer, resamples=0).cer.value))
         if progress:
             progress(1)
     return rows

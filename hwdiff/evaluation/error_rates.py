@@ -1,4 +1,4 @@
-"""Legibility: how much of what was written a reader can read."""
+"""Legibility: how much of what was written a recognizer can read."""
 
 from collections import Counter
 from dataclasses import asdict, dataclass
@@ -7,15 +7,15 @@ import numpy as np
 import torch
 from rapidfuzz.distance import Levenshtein
 
-from hwdiff.evaluation.recognizer import ALPHABET, BLANK, LENGTH_UNIT, MAX_POINTS, features, load_reader, normalise_text, outside, pad
+from hwdiff.evaluation.recognizer import ALPHABET, BLANK, LENGTH_UNIT, MAX_POINTS, features, load_recognizer, normalise_text, outside, pad
 from hwdiff.utils.errors import HwdiffError
 
-AT_ONCE = 32
+BATCH_SIZE = 32
 LENGTH_BOUNDS = (0, 10, 20, 30, 40)  # a line of 11 to 20 characters counts with its like
 
 
 @dataclass
-class Reading:
+class Recognition:
     """What was read of a line.
 
     text: the characters.   probabilities: (len(text),) of each.   points: (len(text),) number of the point of the ink at which each was told,
@@ -31,32 +31,32 @@ class Reading:
 
 
 @torch.inference_mode()
-def read(inks, reader=None):
-    """Read inks, a list of `Ink`. Returns a list of `Reading`.
+def recognize(inks, recognizer=None):
+    """Read inks, a list of `Ink`. Returns a list of `Recognition`.
 
     Greedy: the most probable character at each place, with no dictionary and no language model, which would guess what is not there.
     Pen-up moves at the end are left out. An ink without extent (none, one point, the pen never down) is read as "".
     How a line is read does not depend on the others. Raises HwdiffError for an ink of more than 2000 points.
     """
-    reader = reader or load_reader()
-    device = next(reader.parameters()).device
+    recognizer = recognizer or load_recognizer()
+    device = next(recognizer.parameters()).device
     trimmed = [ink.trimmed() for ink in inks]
     for number, ink in enumerate(trimmed):
         if len(ink) > MAX_POINTS:
             raise HwdiffError(f"ink {number}: {len(ink)} points, but at most {MAX_POINTS} are read at a time; break it into lines")
     seen, points = zip(*(features(ink.offsets, ink.pen_up) for ink in trimmed), strict=True) if inks else ((), ())
-    readings = [_decode(np.zeros((0, len(ALPHABET) + 1), dtype=np.float32), points[0]) for _ in seen]
+    recognitions = [_decode(np.zeros((0, len(ALPHABET) + 1), dtype=np.float32), points[0]) for _ in seen]
     # Lines are padded to their own length rounded up, never to that of a neighbour, so that none depends on its batch.
     places = {}
     for number, line in enumerate(seen):
         if len(line):
             places.setdefault(-(-len(line) // LENGTH_UNIT), []).append(number)
     for alike in places.values():
-        for numbers in (alike[start : start + AT_ONCE] for start in range(0, len(alike), AT_ONCE)):
-            batch = reader(pad([seen[number] for number in numbers]).to(device)).exp().cpu().numpy()
+        for numbers in (alike[start : start + BATCH_SIZE] for start in range(0, len(alike), BATCH_SIZE)):
+            batch = recognizer(pad([seen[number] for number in numbers]).to(device)).exp().cpu().numpy()
             for number, classes in zip(numbers, batch, strict=True):
-                readings[number] = _decode(classes[: -(-len(seen[number]) // 2)], points[number])
-    return readings
+                recognitions[number] = _decode(classes[: -(-len(seen[number]) // 2)], points[number])
+    return recognitions
 
 
 def _decode(classes, points):
@@ -68,23 +68,23 @@ def _decode(classes, points):
     # A blank at either end says nothing, and the normalised text has none.
     first, last = len(text) - len(text.lstrip()), len(text.rstrip())
     rows = peaks[first:last]
-    return Reading(text[first:last], classes[rows, best[rows]], points[2 * rows], rows, classes)
+    return Recognition(text[first:last], classes[rows, best[rows]], points[2 * rows], rows, classes)
 
 
-def letters(ink, reading):
-    """Which points each character of a reading was read from: (len(text) + 1,) bounds; character i has the points bounds[i] to bounds[i + 1].
+def letters(ink, recognition):
+    """Which points each character of a recognition was read from: (len(text) + 1,) bounds; character i has the points bounds[i] to bounds[i + 1].
 
-    ink: an `Ink`, trimmed.   reading: its `Reading`. A blank has the widest pen-up move to the right between its neighbours. Other bounds lie
+    ink: an `Ink`, trimmed.   recognition: its `Recognition`. A blank has the widest pen-up move to the right between its neighbours. Other bounds lie
     at the pen-up move nearest to the middle between the places at which two characters were told, or without one in the middle.
     """
-    places, bounds = reading.points, np.zeros(len(reading.text) + 1, dtype=int)
-    for number in range(1, len(reading.text)):
+    places, bounds = recognition.points, np.zeros(len(recognition.text) + 1, dtype=int)
+    for number in range(1, len(recognition.text)):
         before, after = places[number - 1], places[number]
         bounds[number] = (before + after + 1) // 2
         moves = np.flatnonzero(ink.pen_up[before + 1 : after + 1]) + before + 1
         if len(moves):
             bounds[number] = moves[np.abs(moves - bounds[number]).argmin()]
-    for number in [place for place, character in enumerate(reading.text) if character == " "]:  # neither the first nor the last is one
+    for number in [place for place, character in enumerate(recognition.text) if character == " "]:  # neither the first nor the last is one
         before, after = places[number - 1], places[number + 1]
         moves = np.flatnonzero(ink.pen_up[before + 1 : after + 1]) + before + 1
         if len(moves):
@@ -96,7 +96,7 @@ def letters(ink, reading):
 
 @dataclass
 class Rate:
-    """An error rate with its 95 % bootstrap interval: shares, where 0.1 is 10 % and more than 1 is possible."""
+    """An error rate with its 95 % bootstrap interval: fractions, where 0.1 is 10 % and more than 1 is possible."""
 
     value: float
     low: float
@@ -121,7 +121,7 @@ class Legibility:
     by_length: dict
     confusions: list
     outside: dict
-    readings: list
+    recognized: list
 
     def summary(self):
         """What fits on a line of a table, in JSON types."""
@@ -131,7 +131,7 @@ class Legibility:
         """The whole for a person, several lines."""
         rows = [("character error rate", self.cer), ("word error rate", self.wer)]
         rows += [(f"ceiling: {self.ceiling_of}", self.ceiling)] if self.ceiling else []
-        rows += [("floor: the same readings, texts shuffled", self.floor)] if self.floor else []
+        rows += [("floor: the same recognitions, texts shuffled", self.floor)] if self.floor else []
         rows += [(f"{length} characters, {lines} lines", f"{100 * rate:.1f} %") for length, (lines, rate) in self.by_length.items()]
         width = max(len(name) for name, _ in rows)
         worst = sorted(((wrong / count, character, count) for character, (count, wrong) in self.by_character.items() if count >= 20), reverse=True)
@@ -144,20 +144,20 @@ class Legibility:
         return "\n".join([*(f"{name:{width}}  {value}" for name, value in rows), *ending])
 
 
-def legibility(inks, reader=None, groups=None, real=None, real_groups=None, resamples=1000, seed=0):
-    """How much of what was written a reader can read.
+def legibility(inks, recognizer=None, groups=None, real=None, real_groups=None, resamples=1000, seed=0):
+    """How much of what was written a recognizer can read.
 
     inks: a list of `Ink`; what each is meant to say is its `text`.   real: inks by people, read beside them.
     groups, real_groups: (n,) what belongs together, such as the form; the bootstrap draws whole groups. None: each line for itself.
     Both the text and what was read go through `normalise_text`; capitals and punctuation count.
     Returns a `Legibility`:
-    cer, wer: edits (Levenshtein) from text to reading, in characters and in words between blanks, divided by the text's.
-    ceiling: the character error rate of `real`, or without it that which the reader had on the test lines of its own dataset; None if unknown.
-    floor: that of the same readings, each against the text of another line, drawn by `seed` among those that say something else; None
+    cer, wer: edits (Levenshtein) from text to recognition, in characters and in words between blanks, divided by the text's.
+    ceiling: the character error rate of `real`, or without it that which the recognizer had on the test lines of its own dataset; None if unknown.
+    floor: that of the same recognitions, each against the text of another line, drawn by `seed` among those that say something else; None
     if there is no other text.
     by_character: {character: (count, not read right)}.   by_length: {"11-20": (lines, error rate)} by the text's characters.
     confusions: [(written, read, count)], most frequent first; "" written is a character too many, "" read is one missing.
-    outside: {character: count} of those in the texts that the alphabet lacks; they count as `_`.   readings: the texts read.
+    outside: {character: count} of those in the texts that the alphabet lacks; they count as `_`.   recognized: the texts read.
     Raises HwdiffError when there are no inks, or one has no text.
     """
     if not inks:
@@ -167,18 +167,21 @@ def legibility(inks, reader=None, groups=None, real=None, real_groups=None, resa
         raise HwdiffError(f"legibility: ink {texts.index('')} has no text, so what is read has nothing to be compared with; give each its text")
     if groups is not None and len(groups) != len(inks):
         raise HwdiffError(f"legibility: {len(groups)} groups for {len(inks)} inks; give one for each")
-    reader = reader or load_reader()
-    readings = [normalise_text(reading.text) for reading in read(inks, reader)]
+    recognizer = recognizer or load_recognizer()
+    recognized = [normalise_text(recognition.text) for recognition in recognize(inks, recognizer)]
     weights = _bootstrap(np.arange(len(inks)) if groups is None else groups, resamples, seed)
     lengths = np.array([len(text) for text in texts])
-    edits = _distances(texts, readings)
-    words, read_words = ([text.split() for text in some] for some in (texts, readings))
+    edits = _distances(texts, recognized)
+    words, read_words = ([text.split() for text in some] for some in (texts, recognized))
     ceiling, ceiling_of = None, ""
     if real is not None:
-        other = legibility(real, reader, real_groups, resamples=resamples, seed=seed)
+        other = legibility(real, recognizer, real_groups, resamples=resamples, seed=seed)
         ceiling, ceiling_of = other.cer, f"{other.lines} real lines"
-    elif "test" in reader.info:
-        ceiling, ceiling_of = Rate(**reader.info["test"]["cer"]), f"{reader.info['test']['lines']} real lines on which the reader was tested"
+    elif "test" in recognizer.metadata:
+        ceiling, ceiling_of = (
+            Rate(**recognizer.metadata["test"]["cer"]),
+            f"{recognizer.metadata['test']['lines']} real lines on which the recognizer was tested",
+        )
     return Legibility(
         lines=len(inks),
         characters=int(lengths.sum()),
@@ -186,11 +189,11 @@ def legibility(inks, reader=None, groups=None, real=None, real_groups=None, resa
         wer=_rate(_distances(words, read_words), np.array([len(line) for line in words]), weights),
         ceiling=ceiling,
         ceiling_of=ceiling_of,
-        floor=_floor(texts, readings, weights, seed),
-        **_confusions(texts, readings),
+        floor=_floor(texts, recognized, weights, seed),
+        **_confusions(texts, recognized),
         by_length=_by_length(lengths, edits),
         outside=dict(Counter(character for ink in inks for character in outside(ink.text)).most_common()),
-        readings=readings,
+        recognized=recognized,
     )
 
 
@@ -211,7 +214,7 @@ def _rate(edits, lengths, weights):
     return Rate(float(edits.sum() / lengths.sum()), float(low), float(high))
 
 
-def _floor(texts, readings, weights, seed):
+def _floor(texts, recognized, weights, seed):
     _, kinds = np.unique(texts, return_inverse=True)
     if not kinds.any():
         return None
@@ -219,15 +222,15 @@ def _floor(texts, readings, weights, seed):
     while len(own := np.flatnonzero(kinds[drawn] == kinds)):
         drawn[own] = generator.integers(len(texts), size=len(own))
     others = [texts[number] for number in drawn]
-    return _rate(_distances(others, readings), np.array([len(text) for text in others]), weights)
+    return _rate(_distances(others, recognized), np.array([len(text) for text in others]), weights)
 
 
-def _confusions(texts, readings):
+def _confusions(texts, recognized):
     written, wrong, pairs = Counter("".join(texts)), Counter(), Counter()
-    for text, reading in zip(texts, readings, strict=True):
-        for kind, at, to in Levenshtein.editops(text, reading):
+    for text, found in zip(texts, recognized, strict=True):
+        for kind, at, to in Levenshtein.editops(text, found):
             wanted = "" if kind == "insert" else text[at]
-            pairs[wanted, "" if kind == "delete" else reading[to]] += 1
+            pairs[wanted, "" if kind == "delete" else found[to]] += 1
             wrong[wanted] += 1
     by_character = {character: (count, wrong[character]) for character, count in sorted(written.items())}
     confusions = [(*pair, count) for pair, count in sorted(pairs.items(), key=lambda item: (-item[1], item[0]))]

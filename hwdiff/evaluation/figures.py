@@ -8,20 +8,20 @@ from hwdiff.evaluation.recognizer import ALPHABET, BLANK
 from hwdiff.ink.plot import COLOURS, draw_coloured
 
 
-def plot_reading(ink, reading):
+def plot_recognition(ink, recognition):
     """How a line was read: its ink coloured by the character that each part was read as, and below how probable each was, with its rival in grey.
 
-    ink: an `Ink`, trimmed.   reading: the `Reading` of it.
+    ink: an `Ink`, trimmed.   recognition: the `Recognition` of it.
     Where one character's ink ends is taken from where the next was told, so that strokes added later, such as the bar of a t, may go astray.
     """
-    figure = Figure(figsize=(max(5.0, 0.27 * len(reading.text)), 3), layout="constrained")
+    figure = Figure(figsize=(max(5.0, 0.27 * len(recognition.text)), 3), layout="constrained")
     above, below = figure.subplots(2, height_ratios=(2, 1))
-    owner = np.searchsorted(letters(ink, reading)[1:-1], np.arange(len(ink)), side="right")
+    owner = np.searchsorted(letters(ink, recognition)[1:-1], np.arange(len(ink)), side="right")
     draw_coloured(above, ink, COLOURS[owner % len(COLOURS)])
-    title = f"read as: {reading.text}" + (f"\nmeant: {ink.text}" if ink.text else "")
+    title = f"read as: {recognition.text}" + (f"\nmeant: {ink.text}" if ink.text else "")
     above.set_title(title, fontsize=8, loc="left", parse_math=False)
-    for number, (character, probability, row) in enumerate(zip(reading.text, reading.probabilities, reading.rows, strict=True)):
-        colour, rivals = COLOURS[number % len(COLOURS)], reading.classes[row].copy()
+    for number, (character, probability, row) in enumerate(zip(recognition.text, recognition.probabilities, recognition.rows, strict=True)):
+        colour, rivals = COLOURS[number % len(COLOURS)], recognition.classes[row].copy()
         rivals[[BLANK, ALPHABET.index(character) + 1]] = 0
         rival = int(rivals.argmax())
         below.bar(number, probability, width=0.6, color=colour)

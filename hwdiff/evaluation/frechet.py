@@ -106,9 +106,9 @@ def mobilenet_features(pictures, extractor, progress=None):
     extractor: a `StyleExtractor`. Pictures are resized to height 96 with antialiasing, and padded with white or cut to a width of 1400.
     progress(count): pictures done since the last call.
     """
-    pictures, at_once, found = as_pictures(pictures), extractor.at_once, []
-    for start in range(0, len(pictures), at_once):
-        resized = [_resize(picture, images.scaled_width(picture.shape), images.HEIGHT) for picture in pictures[start : start + at_once]]
+    pictures, batch_size, found = as_pictures(pictures), extractor.batch_size, []
+    for start in range(0, len(pictures), batch_size):
+        resized = [_resize(picture, images.scaled_width(picture.shape), images.HEIGHT) for picture in pictures[start : start + batch_size]]
         padded = np.stack([images.pad_to_width(picture[:, : images.MAX_WIDTH]) for picture in resized])
         with torch.inference_mode():
             found.append(extractor(torch.from_numpy(padded).to(extractor.device)).mean(dim=1).double().cpu().numpy())

@@ -9,11 +9,11 @@ from hwdiff.diffusion.generate import require_style_weights, sample
 from hwdiff.utils.errors import HwdiffError
 
 
-def some_lines(dataset, part, count=None):
-    """Numbers of lines of a part, evenly spread over it: all, or at most `count`. Raises HwdiffError when the part is empty."""
-    indices = dataset.part(part)
+def subsample_lines(dataset, split, count=None):
+    """Numbers of lines of a split, evenly spread over it: all, or at most `count`. Raises HwdiffError when the split is empty."""
+    indices = dataset.split(split)
     if not len(indices):
-        raise HwdiffError(f"{dataset.path}: has no lines in the part {part}")
+        raise HwdiffError(f"{dataset.path}: has no lines in the split {split}")
     if count is not None and count < len(indices):
         indices = indices[np.linspace(0, len(indices) - 1, count).round().astype(int)]
     return indices
@@ -29,7 +29,7 @@ def styles_of(network, dataset, features, indices):
     return features[style_lines(dataset.forms)[indices]]
 
 
-def written_anew(network, dataset, features, indices, seed=0, **options):
+def regenerate_lines(network, dataset, features, indices, seed=0, **options):
     """The lines `indices` (n,) of a dataset as the model writes them: a list of `Ink`.
 
     seed: line i is written with seed + i.   options: of `sample`.   The rest as in `styles_of`.

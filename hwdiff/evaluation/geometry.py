@@ -22,9 +22,9 @@ _CHUNK = 8  # repetitions that a worker is handed at a time
 
 @dataclass
 class Relative:
-    """Relative living times of one witness complex. values: (i_max,) share of [0, alpha_max] in which exactly i holes live.
+    """Relative living times of one witness complex. values: (i_max,) fraction of [0, alpha_max] in which exactly i holes live.
 
-    beyond: the share with i_max holes or more, which `values` lacks.   alpha_max: where the complex ends.
+    beyond: the fraction with i_max holes or more, which `values` lacks.   alpha_max: where the complex ends.
     """
 
     values: np.ndarray
@@ -36,7 +36,7 @@ class Relative:
 class Mean:
     """Mean relative living times.
 
-    values: (i_max,).   beyond: mean share with i_max holes or more.   repetitions: (n, i_max) of each complex.   width: d of the points.
+    values: (i_max,).   beyond: mean fraction with i_max holes or more.   repetitions: (n, i_max) of each complex.   width: d of the points.
     """
 
     values: np.ndarray
@@ -79,7 +79,7 @@ def distances(X):
 def rlt(X, landmarks=LANDMARKS, gamma=None, i_max=I_MAX, seed=0, squared=False, replace=True):
     """Relative living times of one witness complex of the points X (N, d).
 
-    landmarks: their number, drawn by `seed`, or their indices (L,).   gamma: alpha_max as a share of the largest distance from a landmark to
+    landmarks: their number, drawn by `seed`, or their indices (L,).   gamma: alpha_max as a fraction of the largest distance from a landmark to
     a point, by default N / (128 * 5000).
     squared, replace: squared distances, and landmarks with replacement; the authors' program has False, True.
     Returns a `Relative`. Raises HwdiffError when X or the landmarks cannot be used.
@@ -130,7 +130,7 @@ def geometry_score(first, second):
 
 
 def default_gamma(points):
-    """What the authors' program takes for a cloud of so many points: alpha_max as a share of the largest distance."""
+    """What the authors' program takes for a cloud of so many points: alpha_max as a fraction of the largest distance."""
     return points / (128 * 5000)
 
 

@@ -11,15 +11,15 @@ from hwdiff.evaluation import geometry
 from hwdiff.evaluation.corruption import with_jitter
 from hwdiff.evaluation.error_rates import legibility
 from hwdiff.evaluation.frechet import INCEPTION_URL, Canvas, frechet_distance, inception_features, kernel_distance, load_inception, mobilenet_features
-from hwdiff.evaluation.tables import FOUND_WITHIN, GROUND_TRUTH, PAPER_LINES, REPEATED, SPOILT
-from hwdiff.evaluation.writer_retrieval import Hands, line_features, retrieve
+from hwdiff.evaluation.tables import CORRUPTED, GROUND_TRUTH, PAPER_LINES, REPEATED, TOP
+from hwdiff.evaluation.writer_retrieval import WriterStyles, line_features, retrieve
 from hwdiff.ink import strokes
 from hwdiff.utils.errors import HwdiffError
 
-JITTER = 0.4  # of the spoilt row, in standard deviations of the offsets
+JITTER = 0.4  # of the corrupted row, in standard deviations of the offsets
 COPIES = 10  # of each line in the repeated row: a generator that knows few lines
 KNOWN_A_FORM = 4
-HANDS_FORMS = 200  # forms of the other parts that hands are learnt from
+STYLE_FORMS = 200  # forms of the other splits that hands are learnt from
 
 
 @dataclass
@@ -31,12 +31,12 @@ class Sets:
     known: np.ndarray
 
     @classmethod
-    def draw(cls, dataset, part, count, seed):
-        """Raises HwdiffError when the part has fewer than 2 count lines, or count is below 2."""
-        lines = dataset.part(part)
+    def draw(cls, dataset, split, count, seed):
+        """Raises HwdiffError when the split has fewer than 2 count lines, or count is below 2."""
+        lines = dataset.split(split)
         if count < 2 or 2 * count > len(lines):
             raise HwdiffError(
-                f"{dataset.path}: two sets of {count} lines of the part {part} are asked for, which has {len(lines)}; sets of 2 or more"
+                f"{dataset.path}: two sets of {count} lines of the split {split} are asked for, which has {len(lines)}; sets of 2 or more"
             )
         order = np.random.default_rng((seed, 1)).permutation(lines)
         first, second = np.sort(order[:count]), np.sort(order[count : 2 * count])
@@ -51,28 +51,28 @@ class Sets:
 class Measures:
     """All measures of a set of lines against another one.
 
-    dataset: a `Dataset`.   part: whose lines are measured.   features: `StyleFeatures` of it.   reader: a `Reader`.
+    dataset: a `Dataset`.   split: whose lines are measured.   features: `StyleFeatures` of it.   recognizer: a `Recognizer`.
     weights: a file of Inception weights, "download" to let pytorch-fid fetch them, or None for the distance on MobileNetV2 features.
-    landmarks, repetitions: of the Geometry Score. Raises HwdiffError where the weights cannot be had or the other parts have too few forms.
+    landmarks, repetitions: of the Geometry Score. Raises HwdiffError where the weights cannot be had or the other splits have too few forms.
     """
 
-    def __init__(self, dataset, part, features, reader, weights=None, landmarks=geometry.LANDMARKS, repetitions=geometry.REPETITIONS):
-        self.dataset, self.features, self.reader = dataset, features, reader
+    def __init__(self, dataset, split, features, recognizer, weights=None, landmarks=geometry.LANDMARKS, repetitions=geometry.REPETITIONS):
+        self.dataset, self.features, self.recognizer = dataset, features, recognizer
         self.inception = load_inception(None if weights == "download" else weights, features.device) if weights else None
         self.landmarks, self.repetitions = landmarks, repetitions
         self.distance = "FID" if weights else "Fréchet distance (MobileNetV2)"
         self.weights = "Inception, " + INCEPTION_URL.rsplit("/", 1)[1] if weights else "MobileNetV2 of the style features"
-        self.hands = self._learn_hands(part)
+        self.writer_styles = self._learn_writer_styles(split)
 
-    def _learn_hands(self, part):
-        others = np.flatnonzero(self.dataset.parts != part)
+    def _learn_writer_styles(self, split):
+        others = np.flatnonzero(self.dataset.splits != split)
         forms = np.unique(self.dataset.forms[others])
-        forms = forms[np.linspace(0, len(forms) - 1, min(len(forms), HANDS_FORMS)).round().astype(int)] if len(forms) else forms
+        forms = forms[np.linspace(0, len(forms) - 1, min(len(forms), STYLE_FORMS)).round().astype(int)] if len(forms) else forms
         others = others[np.isin(self.dataset.forms[others], forms)]
-        return Hands.learn(self.features.half(others).numpy(), self.dataset.forms[others])
+        return WriterStyles.learn(self.features.half(others).numpy(), self.dataset.forms[others])
 
-    def notes(self, part, count):
-        """What is to be said of numbers that these measures give for sets of `count` lines of a part."""
+    def notes(self, split, count):
+        """What is to be said of numbers that these measures give for sets of `count` lines of a split."""
         notes = []
         if count < PAPER_LINES:
             notes.append(
@@ -81,19 +81,21 @@ class Measures:
             )
         if not self.dataset.of_people:
             notes.append(
-                "the lines are by built-in writers: nothing here can be compared with the paper's numbers, and the reader, which was trained on "
+                "the lines are by built-in writers: nothing here can be compared with the paper's numbers, and the recognizer, which was trained on "
                 "people's lines, reads them worse than it reads what a model of people's hands writes"
             )
         elif self.inception is None:
             notes.append("the distance is not FID, and the paper's FID stands beside it for its order of rows only")
-        share = 2 * count / len(self.dataset.part(part))
-        if share > 0.5:
-            notes.append(f"each seed draws {100 * share:.0f} % of the part: the spread tells of the drawing of sets and of noise, not of other lines")
+        fraction = 2 * count / len(self.dataset.split(split))
+        if fraction > 0.5:
+            notes.append(
+                f"each seed draws {100 * fraction:.0f} % of the split: the spread tells of the drawing of sets and of noise, not of other lines"
+            )
         if self.landmarks != geometry.LANDMARKS:
             notes.append(f"{self.landmarks} landmarks, not the paper's {geometry.LANDMARKS}: there must be more lines than landmarks")
-        seen = np.isin(self.dataset.forms[self.dataset.part(part)], self.reader.info.get("forms", {}).get("train", [])).mean()
+        seen = np.isin(self.dataset.forms[self.dataset.split(split)], self.recognizer.metadata.get("forms", {}).get("train", [])).mean()
         if seen:
-            notes.append(f"the reader was trained on {100 * seen:.0f} % of these real lines: its errors on them are too few")
+            notes.append(f"the recognizer was trained on {100 * seen:.0f} % of these real lines: its errors on them are too few")
         return notes
 
     def settings(self, count):
@@ -108,8 +110,8 @@ class Measures:
                 "i_max": geometry.I_MAX,
                 "points a line": FULL_LENGTH,
             },
-            "hands": {"forms": HANDS_FORMS, "lines a form": KNOWN_A_FORM, "found within": FOUND_WITHIN},
-            "spoilt lines": {"jitter": JITTER, "copies of a repeated line": COPIES},
+            "writer styles": {"forms": STYLE_FORMS, "lines a form": KNOWN_A_FORM, "found within": TOP},
+            "corrupted lines": {"jitter": JITTER, "copies of a repeated line": COPIES},
         }
 
     def picture_features(self, inks, canvas):
@@ -120,20 +122,20 @@ class Measures:
 
     def reference(self, inks, sets, seed):
         """What the lines of a seed are compared with: a `Reference` of inks, the lines `sets.first`."""
-        known = self.hands(self.features.half(sets.known).numpy())
+        known = self.writer_styles(self.features.half(sets.known).numpy())
         return Reference(self.picture_features(inks, Canvas()), self._holes(inks, (seed, 0)), known, self.dataset.forms[sets.known])
 
     def _holes(self, inks, seed):
         return geometry.mrlt(points(inks), n=self.repetitions, seed=seed, landmarks=self.landmarks)
 
-    def geometry_of_real(self, part, count, seed, spoilt=None):
-        """{row: Geometry Score} of two sets of `count` real lines of a part, the second as it is and spoilt.
+    def geometry_of_real(self, split, count, seed, corrupted=None):
+        """{row: Geometry Score} of two sets of `count` real lines of a split, the second as it is and corrupted.
 
         It costs no writing, and shows on many lines what the score tells: gamma, as its authors choose it, shrinks with the number of lines, and so
-        few are near enough to one another in a small set that the score is noise.   spoilt: {row: function(list of inks) -> list of inks}.
+        few are near enough to one another in a small set that the score is noise.   corrupted: {row: function(list of inks) -> list of inks}.
         """
-        spoilt = spoilt or {SPOILT: partial(shaken, size=JITTER, seed=seed), REPEATED: repeated}
-        sets = Sets.draw(self.dataset, part, count, seed)
+        corrupted = corrupted or {CORRUPTED: partial(jittered, size=JITTER, seed=seed), REPEATED: repeated}
+        sets = Sets.draw(self.dataset, split, count, seed)
         first, second = ([self.dataset.ink(index).trimmed() for index in some] for some in (sets.first, sets.second))
         landmarks = min(geometry.LANDMARKS, count // 2)
 
@@ -141,7 +143,7 @@ class Measures:
             return geometry.mrlt(points(inks), n=min(self.repetitions, 100), seed=(seed, of), landmarks=landmarks)
 
         reference = holes(first, 0)
-        return {row: geometry.geometry_score(reference, holes(change(second), 1)) for row, change in {GROUND_TRUTH: list, **spoilt}.items()}
+        return {row: geometry.geometry_score(reference, holes(change(second), 1)) for row, change in {GROUND_TRUTH: list, **corrupted}.items()}
 
     def __call__(self, inks, reference, sets, seed):
         """{measure: value} of inks, the lines `sets.second` or what was written instead of them, against a `Reference`; None without a value."""
@@ -151,18 +153,18 @@ class Measures:
         found = np.flatnonzero(np.isin(forms, reference.known_forms))
         style = None
         if len(found) and len(np.unique(reference.known_forms)) > 1:
-            queries = self.hands(line_features([inks[number] for number in found], self.features.extractor))
+            queries = self.writer_styles(line_features([inks[number] for number in found], self.features.extractor))
             style = retrieve(queries, forms[found], reference.known, reference.known_forms)
         return {
             "distance": frechet_distance(reference.pictures, own),
             "kernel distance": kernel,
             "kernel distance deviation": deviation,
             "Geometry Score": geometry.geometry_score(reference.holes, holes),
-            "share beyond i_max": max(reference.holes.beyond, holes.beyond),
-            "error rate": legibility(inks, self.reader, resamples=0).cer.value,
-            "style": style and style.within(FOUND_WITHIN),
+            "fraction beyond i_max": max(reference.holes.beyond, holes.beyond),
+            "error rate": legibility(inks, self.recognizer, resamples=0).cer.value,
+            "style": style and style.within(TOP),
             "style, first": style and style.within(1),
-            "style, by chance": style and min(1.0, FOUND_WITHIN / style.forms),
+            "style, by chance": style and min(1.0, TOP / style.forms),
         }
 
 
@@ -176,8 +178,8 @@ class Reference:
     known_forms: np.ndarray
 
 
-def shaken(inks, size, seed):
-    """Lines spoilt by jitter, the same noise for the same seed."""
+def jittered(inks, size, seed):
+    """Lines corrupted by jitter, the same noise for the same seed."""
     return [with_jitter(ink, size, seed=(seed, place)) for place, ink in enumerate(inks)] if size else inks
 
 

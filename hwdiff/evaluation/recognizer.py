@@ -1,4 +1,4 @@
-"""The reader: an online recogniser of handwriting, strokes in and characters out, by which legibility is measured.
+"""An online recognizer of handwriting, strokes in and characters out, by which legibility is measured.
 
 It is no part of the method: neither the network that writes nor its training ever sees it.
 """
@@ -18,15 +18,15 @@ from torch import nn
 from hwdiff.ink import strokes
 from hwdiff.model.checkpoint import find_device
 from hwdiff.utils.errors import HwdiffError
-from hwdiff.utils.files import replacing
+from hwdiff.utils.files import atomic_write
 
-FORMAT = "hwdiff reader 1"
-BUNDLED = Path(__file__).parents[1] / "weights" / "reader.safetensors"
+FORMAT, EARLIER_FORMAT = "hwdiff recognizer 1", "hwdiff reader 1"  # the same but for its name
+BUNDLED = Path(__file__).parents[1] / "weights" / "recognizer.safetensors"
 # What is read; `_` stands for any other character, on the paper as in a text.
 ALPHABET = "_ abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.,?!'\"-:;()#+/"
 BLANK = 0  # CTC's; character i of the alphabet is class i + 1
 MAX_POINTS = 2000
-RESTING = 0.01  # share of the mean offset; a pen-down offset below it is no movement
+RESTING = 0.01  # fraction of the mean offset; a pen-down offset below it is no movement
 SMOOTHING = 32  # points on either side over which the height of the line is averaged
 LENGTH_UNIT = 32
 _NUMBER = {character: number for number, character in enumerate(ALPHABET, start=1)}
@@ -104,7 +104,7 @@ def pad(lines):
 
 
 @dataclass(frozen=True)
-class ReaderConfig:
+class RecognizerConfig:
     """Size of the network: channels at the points' rate, at half of it and at a quarter, convolutions at the quarter rate, and recurrent
     layers with `hidden` channels each way."""
 
@@ -129,12 +129,12 @@ class _Convolution(nn.Module):
         return x + y if self.residual else y
 
 
-class Reader(nn.Module):
+class Recognizer(nn.Module):
     """Convolutions from the points' rate down to a quarter of it, a BiLSTM there, and back to half, where characters are told (CTC)."""
 
     def __init__(self, config=None):
         super().__init__()
-        self.config = config = config or ReaderConfig()
+        self.config = config = config or RecognizerConfig()
         self.front = nn.Sequential(_Convolution(FEATURES, config.c1), _Convolution(config.c1, config.c2, 2), _Convolution(config.c2, config.c2))
         self.down = nn.Sequential(_Convolution(config.c2, config.c3, 2), *(_Convolution(config.c3, config.c3) for _ in range(config.convolutions)))
         widths = [config.c3, *[2 * config.hidden] * (config.layers - 1)]
@@ -143,7 +143,7 @@ class Reader(nn.Module):
         self.last = _Convolution(config.c2, config.c2)
         self.dropout = nn.Dropout1d(config.dropout)  # a channel is dropped all along the line
         self.classes = nn.Conv1d(config.c2, len(ALPHABET) + 1, 1)
-        self.info = {}
+        self.metadata = {}
 
     def forward(self, x):
         """x: (B, N, 8) features, N divisible by 4. Returns (B, N / 2, 1 + number of characters) log-probabilities."""
@@ -156,34 +156,34 @@ class Reader(nn.Module):
         return self.classes(self.dropout(self.last(half + y))).transpose(1, 2).log_softmax(dim=-1)
 
 
-def save_reader(reader, path, **info):
-    """Write a reader, in half precision, to the safetensors file `path`, whole or not at all. info: what else the header tells."""
-    header = {"format": FORMAT, "alphabet": ALPHABET, "network": asdict(reader.config), **info}
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in reader.state_dict().items()}
+def save_recognizer(recognizer, path, **metadata):
+    """Write a recognizer, in half precision, to the safetensors file `path`, whole or not at all. metadata: what else it tells."""
+    stored = {"format": FORMAT, "alphabet": ALPHABET, "network": asdict(recognizer.config), **metadata}
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in recognizer.state_dict().items()}
     state = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
-    with replacing(path) as temporary:
-        save_file(state, temporary, metadata={"hwdiff": json.dumps(header)})
+    with atomic_write(path) as temporary:
+        save_file(state, temporary, metadata={"hwdiff": json.dumps(stored)})
 
 
-def load_reader(path=BUNDLED, device=None):
-    """The reader of the file `path`, by default the bundled one, in eval mode; its `info` is the file's header.
+def load_recognizer(path=BUNDLED, device=None):
+    """The recognizer of the file `path`, by default the bundled one, in eval mode; `metadata` is the file's.
 
     device: by default CUDA where there is one. Raises HwdiffError when the file is missing, damaged, or something else.
     """
     try:
         with safe_open(path, "pt") as file:
-            header = json.loads((file.metadata() or {}).get("hwdiff", "{}"))
+            metadata = json.loads((file.metadata() or {}).get("hwdiff", "{}"))
             state = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 (no mapping)
     except (SafetensorError, OSError, ValueError) as error:
-        raise HwdiffError(f"{path}: not a whole reader ({error}); give a file that hwdiff train-reader wrote") from error
-    if header.get("format") != FORMAT or header.get("alphabet") != ALPHABET:
+        raise HwdiffError(f"{path}: not a whole recognizer ({error}); give a file that hwdiff train-recognizer wrote") from error
+    if metadata.get("format") not in (FORMAT, EARLIER_FORMAT) or metadata.get("alphabet") != ALPHABET:
         raise HwdiffError(
-            f"{path}: format {header.get('format')!r}, but this version reads {FORMAT!r} with its alphabet; use the version that wrote it"
+            f"{path}: format {metadata.get('format')!r}, but this version reads {FORMAT!r} with its alphabet; use the version that wrote it"
         )
     try:
-        reader = Reader(ReaderConfig(**header["network"]))
-        reader.load_state_dict(state)
+        recognizer = Recognizer(RecognizerConfig(**metadata["network"]))
+        recognizer.load_state_dict(state)
     except (RuntimeError, KeyError, TypeError) as error:
-        raise HwdiffError(f"{path}: its weights do not fit its header ({str(error).splitlines()[0]}); copy the file again") from error
-    reader.info = header
-    return reader.to(find_device(device)).eval()
+        raise HwdiffError(f"{path}: its weights do not fit its metadata ({str(error).splitlines()[0]}); copy the file again") from error
+    recognizer.metadata = metadata
+    return recognizer.to(find_device(device)).eval()

@@ -1,4 +1,4 @@
-"""Training the reader: CTC on real lines that are bent, slanted, scaled, sped up and shaken."""
+"""Training the recognizer: CTC on real lines that are bent, slanted, scaled, sped up and jittered."""
 
 import time
 from dataclasses import asdict, dataclass, field, replace
@@ -13,25 +13,25 @@ from torch import nn
 
 from hwdiff.data.excerpts import Excerpts
 from hwdiff.evaluation.error_rates import legibility
-from hwdiff.evaluation.recognizer import BLANK, Reader, ReaderConfig, encode, features, load_reader, pad, save_reader
+from hwdiff.evaluation.recognizer import BLANK, Recognizer, RecognizerConfig, encode, features, load_recognizer, pad, save_recognizer
 from hwdiff.ink import strokes
 from hwdiff.training.loop import training_order
-from hwdiff.training.optimizers import moving_average
-from hwdiff.training.run_dir import check_same, load_state, read_header, save_state
+from hwdiff.training.optimizers import make_ema
+from hwdiff.training.run_dir import check_same, load_state, read_metadata, save_state
 from hwdiff.utils.errors import HwdiffError
-from hwdiff.utils.files import append_rows, cut_rows, holding
+from hwdiff.utils.files import append_jsonl, lock_directory, truncate_jsonl
 from hwdiff.utils.interrupt import Stop
 
-FORMAT = "hwdiff reader training 1"
+FORMAT = "hwdiff recognizer training 1"
 CLIP_NORM = 5.0
 
 
 @dataclass(frozen=True)
-class ReaderTraining:
-    """How a reader is trained: AdamW, whose learning rate rises over `warmup` steps and falls to 0 along a cosine until the last.
+class RecognizerTraining:
+    """How a recognizer is trained: AdamW, whose learning rate rises over `warmup` steps and falls to 0 along a cosine until the last.
 
-    ema: decay of the moving average of the weights, which is what is saved.   held_out_every: steps from one error rate on the validation
-    part to the next; 0 for none.
+    ema: decay of the moving ema of the weights, which is what is saved.   validate_every: steps from one error rate on the validation
+    split to the next; 0 for none.
     """
 
     steps: int = 10_000
@@ -42,11 +42,11 @@ class ReaderTraining:
     ema: float = 0.998
     seed: int = 0
     save_every: int = 250
-    held_out_every: int = 1000
-    network: ReaderConfig = field(default_factory=ReaderConfig)
+    validate_every: int = 1000
+    network: RecognizerConfig = field(default_factory=RecognizerConfig)
 
     def __post_init__(self):
-        for name, lowest in {"steps": 1, "batch_size": 1, "save_every": 1, "held_out_every": 0, "warmup": 1}.items():
+        for name, lowest in {"steps": 1, "batch_size": 1, "save_every": 1, "validate_every": 0, "warmup": 1}.items():
             if getattr(self, name) < lowest:
                 raise HwdiffError(f"{name} = {getattr(self, name)}: must be at least {lowest}")
         if not 0 < self.learning_rate < 1:
@@ -60,22 +60,22 @@ class ReaderTraining:
 
 
 PRESETS = {
-    "smoke": ReaderTraining(
+    "smoke": RecognizerTraining(
         steps=20,
         batch_size=8,
         save_every=10,
-        held_out_every=20,
+        validate_every=20,
         ema=0.9,
-        network=ReaderConfig(c1=16, c2=24, c3=32, convolutions=1, hidden=24, layers=1),
+        network=RecognizerConfig(c1=16, c2=24, c3=32, convolutions=1, hidden=24, layers=1),
     ),
-    "full": ReaderTraining(),
+    "full": RecognizerTraining(),
 }
 
 
 def preset(name, **changes):
     """The configuration of a preset with some fields changed; those given as None stay. Raises HwdiffError for an unknown preset."""
     if name not in PRESETS:
-        raise HwdiffError(f"preset: no such preset of the reader as {name!r}; choose one of {', '.join(PRESETS)}")
+        raise HwdiffError(f"preset: no such preset of the recognizer as {name!r}; choose one of {', '.join(PRESETS)}")
     return replace(PRESETS[name], **{key: value for key, value in changes.items() if value is not None})
 
 
@@ -128,52 +128,52 @@ def batch_of(dataset, indices, generator=None):
     return pad(seen), torch.from_numpy(np.concatenate(targets)), lengths, torch.tensor([-(-len(line) // 2) for line in seen])
 
 
-def train_reader(config, dataset, out, device, resume=False, stop=None, progress=None):
-    """Train a reader on the dataset's training part, in the folder `out`: state.safetensors, metrics.jsonl, held_out.jsonl, reader.safetensors.
+def train_recognizer(config, dataset, out, device, resume=False, stop=None, progress=None):
+    """Train a recognizer on the dataset's training split, in the folder `out`: state.safetensors, metrics.jsonl, validation.jsonl, recognizer.safetensors.
 
-    After the last step it reads the test part, and `reader.safetensors` tells its error rate there.
+    After the last step it reads the test split, and `recognizer.safetensors` tells its error rate there.
     resume: go on from the folder's state where it has one; on a CPU the weights come out the same, bit for bit, as those of a run that
     was never stopped.   stop: a `Stop`, looked at between steps.   progress(step, note): called after each step.
     Returns the step reached. Raises HwdiffError when `out` holds another run, or the loss is no longer finite.
     """
     out, device, stop = Path(out), torch.device(device), stop or Stop()
-    train_lines, held_out = dataset.part("train"), dataset.part("validation")
-    settings = {**asdict(config), "dataset": dataset.content, "device": device.type}
-    forms = {part: sorted(set(dataset.forms[dataset.part(part)].tolist())) for part in ("train", "validation")}
-    information = {"training": asdict(config), "dataset": dataset.content, "forms": forms}
+    train_lines, validation_lines = dataset.split("train"), dataset.split("validation")
+    settings = {**asdict(config), "dataset": dataset.fingerprint, "device": device.type}
+    forms = {split: sorted(set(dataset.forms[dataset.split(split)].tolist())) for split in ("train", "validation")}
+    metadata = {"training": asdict(config), "dataset": dataset.fingerprint, "forms": forms}
     state, done = out / "state.safetensors", 0
     if state.exists():
         if not resume:
-            raise HwdiffError(f"{out}: holds a training of a reader already; go on with --resume, or choose another folder")
-        header = read_header(state, FORMAT)
-        check_same(out, header["settings"], settings)
-        done = header["step"]
+            raise HwdiffError(f"{out}: holds a training of a recognizer already; go on with --resume, or choose another folder")
+        saved = read_metadata(state, FORMAT)
+        check_same(out, saved["settings"], settings)
+        done = saved["step"]
     order = training_order(Excerpts(dataset, config.seed), train_lines, config.batch_size, config.seed, done)
     order = chain([next(order)], order)  # whatever is wrong with the data shows before anything is written
-    with holding(out), torch.random.fork_rng():
+    with lock_directory(out), torch.random.fork_rng():
         torch.manual_seed(config.seed)
-        reader = Reader(config.network).to(device).train()
-        average = moving_average(reader, config.ema)
-        optimizer = torch.optim.AdamW(reader.parameters(), lr=0.0, betas=(0.9, 0.98), weight_decay=config.weight_decay, fused=True)
+        recognizer = Recognizer(config.network).to(device).train()
+        ema = make_ema(recognizer, config.ema)
+        optimizer = torch.optim.AdamW(recognizer.parameters(), lr=0.0, betas=(0.9, 0.98), weight_decay=config.weight_decay, fused=True)
         generator = torch.Generator().manual_seed(config.seed)
-        modules = {"reader": reader, "average": average}
+        modules = {"recognizer": recognizer, "ema": ema}
         if done:
             load_state(state, modules, {"optimizer": optimizer}, generator)
-        cut_rows(out / "held_out.jsonl", done)
-        last_row = cut_rows(out / "metrics.jsonl", done)
+        truncate_jsonl(out / "validation.jsonl", done)
+        last_row = truncate_jsonl(out / "metrics.jsonl", done)
         before, start = last_row["seconds"] if last_row else 0, time.perf_counter()
         for step in range(done + 1, config.steps + 1):
             drawn = int(torch.randint(2**62, (), generator=generator))  # what varies the lines, and dropout
             torch.manual_seed(drawn)
             seen, targets, target_lengths, lengths = batch_of(dataset, next(order)[0], np.random.default_rng(drawn))
-            read = reader(seen.to(device)).transpose(0, 1)
+            read = recognizer(seen.to(device)).transpose(0, 1)
             loss = F.ctc_loss(read, targets.to(device), lengths, target_lengths, BLANK, reduction="sum", zero_infinity=True) / len(targets)
             optimizer.param_groups[0]["lr"] = config.learning_rate_at(step)
             optimizer.zero_grad()
             loss.backward()
-            norm = nn.utils.clip_grad_norm_(reader.parameters(), CLIP_NORM)
+            norm = nn.utils.clip_grad_norm_(recognizer.parameters(), CLIP_NORM)
             optimizer.step()
-            average.update_parameters(reader)
+            ema.update_parameters(recognizer)
             ended, last, note = stop.reason, step == config.steps, None
             saving = ended or last or step % config.save_every == 0
             if saving or step % 20 == 0:
@@ -181,25 +181,25 @@ def train_reader(config, dataset, out, device, resume=False, stop=None, progress
                     found = f"the loss is {loss.item()} and the gradient {norm.item()}"
                     raise HwdiffError(f"{out}: {found} at step {step}; the last saved state is kept; try a lower learning rate")
                 seconds = round(before + time.perf_counter() - start, 1)
-                append_rows(out / "metrics.jsonl", [{"step": step, "loss": loss.item(), "gradient_norm": norm.item(), "seconds": seconds}])
+                append_jsonl(out / "metrics.jsonl", [{"step": step, "loss": loss.item(), "gradient_norm": norm.item(), "seconds": seconds}])
                 note = f"loss {loss.item():.3f} a character"
-            if len(held_out) and config.held_out_every and (last or step % config.held_out_every == 0):
-                append_rows(out / "held_out.jsonl", [{"step": step, **_legibility_of(dataset, "validation", average.module)}])
+            if len(validation_lines) and config.validate_every and (last or step % config.validate_every == 0):
+                append_jsonl(out / "validation.jsonl", [{"step": step, **_legibility_of(dataset, "validation", ema.module)}])
             if saving:
-                save_reader(average.module, out / "reader.safetensors", **information, step=step)
+                save_recognizer(ema.module, out / "recognizer.safetensors", **metadata, step=step)
                 save_state(state, {"format": FORMAT, "step": step, "settings": settings}, modules, {"optimizer": optimizer}, generator)
             if progress:
                 progress(step, note)
             done = step
             if ended:
                 break
-        if done == config.steps and len(dataset.part("test")):
+        if done == config.steps and len(dataset.split("test")):
             # As it will be used: in half precision.
-            tested = _legibility_of(dataset, "test", load_reader(out / "reader.safetensors", device))
-            save_reader(average.module, out / "reader.safetensors", **information, step=done, test=tested)
+            tested = _legibility_of(dataset, "test", load_recognizer(out / "recognizer.safetensors", device))
+            save_recognizer(ema.module, out / "recognizer.safetensors", **metadata, step=done, test=tested)
     return done
 
 
-def _legibility_of(dataset, part, reader):
-    indices = dataset.part(part)
-    return legibility([dataset.ink(index) for index in indices], reader.eval(), groups=dataset.forms[indices]).summary()
+def _legibility_of(dataset, split, recognizer):
+    indices = dataset.split(split)
+    return legibility([dataset.ink(index) for index in indices], recognizer.eval(), groups=dataset.forms[indices]).summary()

@@ -1,4 +1,4 @@
-"""Speed as a share of what the machine's matrix products reach, measured in the same run."""
+"""Speed as a fraction of what the machine's matrix products reach, measured in the same run."""
 
 import json
 import tempfile
@@ -22,7 +22,7 @@ from hwdiff.evaluation import geometry
 from hwdiff.evaluation.measures import points
 from hwdiff.evaluation.tables import PAPER_LINES
 from hwdiff.model.style_encoder import FEATURES
-from hwdiff.model.unet import DiffusionWriter
+from hwdiff.model.unet import UNet
 from hwdiff.training import config as presets
 from hwdiff.training import loop, optimizers
 from hwdiff.training.distributed import Processes, default_count, first_process, launch
@@ -36,15 +36,15 @@ def rate_of(function, flop, device, seconds=3.0):
     """Floating-point operations a second of `function`, which does `flop` of them; repeated for `seconds`, after a call to warm up."""
 
     on_gpu = torch.device(device).type == "cuda"
-    at_once = 10 if on_gpu else 1  # a GPU works while it is given more to do
+    burst = 10 if on_gpu else 1  # a GPU works while it is given more to do
     function()
     calls, start = 0, time.perf_counter()
     while time.perf_counter() - start < seconds:
-        for _ in range(at_once):
+        for _ in range(burst):
             function()
         if on_gpu:
             torch.cuda.synchronize()
-        calls += at_once
+        calls += burst
     return flop * calls / (time.perf_counter() - start)
 
 
@@ -63,7 +63,7 @@ def bf16_is_emulated(device):
 
 def sampling_rate(device):
     """Operations a second while one line of 488 points is written in 60 steps at the published size."""
-    network = DiffusionWriter().to(device).eval()
+    network = UNet().to(device).eval()
     noise = seeded_noise([0], LINE_POINTS, device)
     text = torch.randint(3, 70, (1, 31), device=device)
     style = torch.rand(1, *FEATURES, device=device)
@@ -82,7 +82,7 @@ def training_rate(dataset, config, device, steps=4):
     processes = Processes(device)
     lines = Lines(dataset, _RandomStyle(), np.arange(len(dataset)), device)
     torch.manual_seed(0)
-    network = DiffusionWriter(config.model).to(device).train()
+    network = UNet(config.model).to(device).train()
     objective = Objective(network, config.precision)
     if device.type == "cuda":
         objective = compiled_objective(objective, device)
@@ -91,7 +91,7 @@ def training_rate(dataset, config, device, steps=4):
     made = optimizers.make_optimizers(network, config, processes)
     generator, alpha_bar = torch.Generator(device).manual_seed(0), process.alpha_bars()
     points, start, terms = 0, 0.0, torch.zeros(2)
-    order = loop.training_order(Excerpts(dataset, config.seed), dataset.part("train"), config.batch_size, config.seed)
+    order = loop.training_order(Excerpts(dataset, config.seed), dataset.split("train"), config.batch_size, config.seed)
     batches = []
     for indices, spans in islice(order, steps):
         length = bucket_length(spans[:, 1] - spans[:, 0])
@@ -163,7 +163,7 @@ def _plain_living_times(X, seed):
 def benchmark(dataset, device):
     """Measure the machine, sampling, training and the Geometry Score.
 
-    Yields (what, seconds, operations a second, share of the matrix-product rate), None where there is none.
+    Yields (what, seconds, operations a second, fraction of the matrix-product rate), None where there is none.
     """
     device = torch.device(device)
     fp32, bf16 = (matrix_product_rate(dtype, device) for dtype in (torch.float32, torch.bfloat16))

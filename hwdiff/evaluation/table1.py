@@ -8,8 +8,8 @@ import time
 
 from hwdiff.data.dataset import style_lines
 from hwdiff.evaluation.frechet import Canvas, frechet_distance
-from hwdiff.evaluation.measures import JITTER, Sets, shaken
-from hwdiff.evaluation.tables import GROUND_TRUTH, PAPER, SPOILT, Table
+from hwdiff.evaluation.measures import JITTER, Sets, jittered
+from hwdiff.evaluation.tables import CORRUPTED, GROUND_TRUTH, PAPER, Table
 
 GEOMETRY_LINES = 600  # of a set: with far fewer lines the Geometry Score tells nothing, see `Measures.geometry_of_real`
 SEED_STRIDE = 1_000_000
@@ -21,35 +21,35 @@ CANVASES = {
 }
 
 
-def table1(measures, part, count, seeds, writers, settings=None, canvases=True, folder=None, progress=None):
-    """Measure real lines, spoilt ones and written ones against real lines.
+def table1(measures, split, count, seeds, generators, settings=None, canvases=True, folder=None, progress=None):
+    """Measure real lines, corrupted ones and written ones against real lines.
 
-    measures: `Measures`.   part: of the dataset.   count: lines of each of both sets.   seeds: a list; each draws its own sets and noise.
-    writers: {row: function(indices, seed) that returns a list of `Ink`}, line i written with seed + i.   settings: what is noted with the table.
+    measures: `Measures`.   split: of the dataset.   count: lines of each of both sets.   seeds: a list; each draws its own sets and noise.
+    generators: {row: function(indices, seed) that returns a list of `Ink`}, line i written with seed + i.   settings: what is noted with the table.
     canvases: also measure the first seed's distance on other CANVASES.   folder: where the table is saved after each seed, None for nowhere.
     progress(row): what was done since the last call.
-    Returns a `Table`. Raises HwdiffError when the part is too small.
+    Returns a `Table`. Raises HwdiffError when the split is too small.
     """
     dataset = measures.dataset
-    larger = min(GEOMETRY_LINES, len(dataset.part(part)) // 2)
-    chosen = {"part": part, "lines": count, "seeds": [], **measures.settings(count), "lines of a larger set": larger}
-    notes = measures.notes(part, count)
+    larger = min(GEOMETRY_LINES, len(dataset.split(split)) // 2)
+    chosen = {"split": split, "lines": count, "seeds": [], **measures.settings(count), "lines of a larger set": larger}
+    notes = measures.notes(split, count)
     table = Table(measures.distance, {**(settings or {}), **chosen}, notes=notes, paper=PAPER if dataset.of_people else {})
     for number, seed in enumerate(seeds):
-        sets = Sets.draw(dataset, part, count, seed)
+        sets = Sets.draw(dataset, split, count, seed)
         first, second = ([dataset.ink(index).trimmed() for index in some] for some in (sets.first, sets.second))
         reference = measures.reference(first, sets, seed)
         measures.features.compute(style_lines(dataset.forms)[sets.second])  # not to be counted as time of the first row
         rows = {}
-        for row in (GROUND_TRUTH, *writers, SPOILT):
+        for row in (GROUND_TRUTH, *generators, CORRUPTED):
             if row == GROUND_TRUTH:
                 inks = second
-            elif row == SPOILT:
-                inks = shaken(second, JITTER, seed)
+            elif row == CORRUPTED:
+                inks = jittered(second, JITTER, seed)
             else:
                 start = time.perf_counter()
                 # Line i of one seed must not be written as line i + 1 of the one before.
-                inks = writers[row](sets.second, seed * SEED_STRIDE)
+                inks = generators[row](sets.second, seed * SEED_STRIDE)
                 table.seconds.setdefault(row, []).append((time.perf_counter() - start) / count)
             for key, value in measures(inks, reference, sets, seed).items():
                 table.values.setdefault(row, {}).setdefault(key, []).append(value)
@@ -61,7 +61,7 @@ def table1(measures, part, count, seeds, writers, settings=None, canvases=True, 
                 against = measures.picture_features(first, canvas)
                 table.canvases[name] = {row: frechet_distance(against, measures.picture_features(inks, canvas)) for row, inks in rows.items()}
         if larger > count:
-            for row, value in measures.geometry_of_real(part, larger, seed).items():
+            for row, value in measures.geometry_of_real(split, larger, seed).items():
                 table.geometry.setdefault(row, []).append(value)
         table.settings["seeds"].append(seed)
         table.notes = [*notes, *table.found_notes()]

@@ -7,22 +7,22 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 
 from hwdiff.evaluation import geometry
-from hwdiff.utils.files import replacing
+from hwdiff.utils.files import atomic_write
 
 PAPER = {"ground truth": (2.91, 5.4e-4), "model (Eq. 12)": (7.10, 3.3e-3), "ablation (Eq. 9)": (8.05, 2.7e-3)}  # FID, Geometry Score
-GROUND_TRUTH, SPOILT, REPEATED = "ground truth", "real, spoilt", "real, repeated"
+GROUND_TRUTH, CORRUPTED, REPEATED = "ground truth", "real, corrupted", "real, repeated"
 PAPER_LINES = 4500
-FOUND_WITHIN = 10  # forms: about as many as one person wrote
+TOP = 10  # forms: about as many as one person wrote
 
 
 @dataclass
 class Column:
-    """A measure. key: of the values.   title, form, factor: how a value is printed, times what.   sign: 1 where less is better, -1 where more is,
+    """A measure. key: of the values.   title, fmt, factor: how a value is printed, times what.   sign: 1 where less is better, -1 where more is,
     0 where neither is."""
 
     key: str
     title: str
-    form: str = "{:.2f}"
+    fmt: str = "{:.2f}"
     factor: float = 1.0
     sign: int = 1
 
@@ -53,8 +53,8 @@ class Table:
             Column("kernel distance", "kernel distance x 1000", factor=1000),
             Column("kernel distance deviation", "its deviation x 1000", factor=1000, sign=0),
             Column("Geometry Score", "Geometry Score x 1000", factor=1000),
-            Column("error rate", "reader's errors, %", "{:.1f}", 100),
-            Column("style", f"hand among first {FOUND_WITHIN}, %", "{:.1f}", 100, -1),
+            Column("error rate", "recognizer's errors, %", "{:.1f}", 100),
+            Column("style", f"hand among first {TOP}, %", "{:.1f}", 100, -1),
         )
 
     def worse(self, row, other):
@@ -108,8 +108,8 @@ class Table:
             )
         chances = [chance for chance in self.values[GROUND_TRUTH]["style, by chance"] if chance]
         if chances:
-            found.append(f"by chance {100 * np.mean(chances):.1f} % of the hands would be among the first {FOUND_WITHIN} as well")
-        beyond = max(max(values["share beyond i_max"]) for values in self.values.values())
+            found.append(f"by chance {100 * np.mean(chances):.1f} % of the hands would be among the first {TOP} as well")
+        beyond = max(max(values["fraction beyond i_max"]) for values in self.values.values())
         if beyond:
             found.append(
                 f"up to {100 * beyond:.1f} % of the living times lie at or above i_max = {geometry.I_MAX} holes, which the Geometry Score leaves out"
@@ -118,8 +118,8 @@ class Table:
 
     def rows(self):
         """Mean and standard deviation over the seeds, a list of dictionaries {"row", "<measure>; mean", "<measure>; sd", ...}; NaN without values."""
-        names = {column.key: column.key for column in self.columns} | {"distance": self.distance, "error rate": "reader's error rate"}
-        names["style"] = f"hand among first {FOUND_WITHIN}"
+        names = {column.key: column.key for column in self.columns} | {"distance": self.distance, "error rate": "recognizer's error rate"}
+        names["style"] = f"hand among first {TOP}"
         rows = []
         for row, values in self.values.items():
             numbers = {
@@ -130,7 +130,7 @@ class Table:
 
     def save(self, folder):
         """Write table1.csv (mean and standard deviation), table1.json (everything but times) and timings.json into `folder`."""
-        with replacing(folder / "table1.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        with atomic_write(folder / "table1.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             for number, row in enumerate(self.rows()):
                 if number == 0:
@@ -139,7 +139,7 @@ class Table:
         everything = asdict(self)
         times = everything.pop("seconds")
         for name, content in (("table1.json", everything), ("timings.json", {"seconds a line": times})):
-            with replacing(folder / name) as temporary:
+            with atomic_write(folder / name) as temporary:
                 temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
 
 
@@ -152,4 +152,4 @@ def _spread(values, column):
     mean, sd = (column.factor * number for number in _mean_sd(values))
     if np.isnan(mean):
         return "-"
-    return column.form.format(mean) + ("" if np.isnan(sd) else " ± " + column.form.format(sd))
+    return column.fmt.format(mean) + ("" if np.isnan(sd) else " ± " + column.fmt.format(sd))

@@ -12,7 +12,7 @@ from hwdiff.utils.errors import HwdiffError
 
 DIRECTIONS = 64
 SHRINKAGE = 1.0  # of the covariance within forms towards a multiple of the identity: far fewer lines than features are known
-FEWEST_FORMS = 10
+MIN_FORMS = 10
 
 
 @dataclass
@@ -33,8 +33,8 @@ def line_features(inks, extractor):
     extractor: a `StyleExtractor`. What is too long for its image is cut off; an ink without extent is a blank one.
     """
     found = [np.zeros((0, *FEATURES), dtype=np.float32)]
-    for start in range(0, len(inks), extractor.at_once):
-        pixels = np.stack([images.pad_to_width(_line_image(ink)) for ink in inks[start : start + extractor.at_once]])
+    for start in range(0, len(inks), extractor.batch_size):
+        pixels = np.stack([images.pad_to_width(_line_image(ink)) for ink in inks[start : start + extractor.batch_size]])
         found.append(extractor(torch.from_numpy(pixels).to(extractor.device)).float().cpu().numpy())
     return np.concatenate(found)
 
@@ -80,7 +80,7 @@ def _halves(features):
 
 
 @dataclass
-class Hands:
+class WriterStyles:
     """Where hands differ: what maps descriptors to directions in which forms lie apart while the lines of a form lie together.
 
     centre (2560,), spread (2560,): of the lines it was learnt from.   directions: (2560, k), k at most 64.
@@ -98,10 +98,8 @@ class Hands:
         """
         forms = _one_each(forms, features, "lines to learn hands from")
         names, member, counts = np.unique(forms, return_inverse=True, return_counts=True)
-        if len(names) < FEWEST_FORMS or counts.max() < 2:
-            raise HwdiffError(
-                f"style: {len(forms)} lines of {len(names)} forms; hands are learnt from at least {FEWEST_FORMS}, with two lines or more"
-            )
+        if len(names) < MIN_FORMS or counts.max() < 2:
+            raise HwdiffError(f"style: {len(forms)} lines of {len(names)} forms; hands are learnt from at least {MIN_FORMS}, with two lines or more")
         known = descriptors(features)
         centre, spread = known.mean(axis=0), known.std(axis=0) + 1e-6
         known = (known - centre) / spread
@@ -124,7 +122,7 @@ class Hands:
 def retrieve(queries, query_forms, known, known_forms):
     """Look for the form of each line among the forms of known lines: the form with the nearest centre, by the cosine.
 
-    queries (n, k), known (m, k): lines as `Hands` sees them.   query_forms (n,), known_forms (m,): the form that each was to be like, or is of.
+    queries (n, k), known (m, k): lines as `WriterStyles` sees them.   query_forms (n,), known_forms (m,): the form that each was to be like, or is of.
     The known lines must hold none of the lines that the queries are, nor those that gave them their style.
     Returns a `Retrieval`. Raises HwdiffError when a form asked for is not known.
     """

@@ -82,9 +82,9 @@ def scale_to_height(image, height=HEIGHT):
         old = image.shape[axis]
         at = np.clip((np.arange(size, dtype=np.float32) + 0.5) * np.float32(old / size) - 0.5, 0, old - 1)
         low = np.floor(at).astype(int)
-        share = (at - low.astype(np.float32)).reshape((-1, 1) if axis == 0 else (1, -1))
+        fraction = (at - low.astype(np.float32)).reshape((-1, 1) if axis == 0 else (1, -1))
         high = np.minimum(low + 1, old - 1)
-        image = np.take(image, low, axis) * (1 - share) + np.take(image, high, axis) * share
+        image = np.take(image, low, axis) * (1 - fraction) + np.take(image, high, axis) * fraction
     return image.astype(np.uint8)
 
 

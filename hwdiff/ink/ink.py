@@ -10,7 +10,7 @@ from lxml import etree
 
 from hwdiff.ink import images, strokes
 from hwdiff.utils.errors import HwdiffError
-from hwdiff.utils.files import replacing
+from hwdiff.utils.files import atomic_write
 
 PEN_WIDTH = 0.45  # in the offsets' unit, a standard deviation of them: about the pen of the official IAM line images
 TABLET_UNITS = 64  # of IAM's tablet to the offsets' unit: the median standard deviation of its lines
@@ -162,13 +162,13 @@ class Ink:
         """Write the line to `path`, an `.svg`, `.png` or `.gif` file (the pen writing it), and its folders. Raises HwdiffError for another kind."""
         path = Path(path)
         if path.suffix.lower() == ".svg":
-            with replacing(path) as temporary:
+            with atomic_write(path) as temporary:
                 temporary.write_text(self.to_svg(), encoding="utf-8")
         elif path.suffix.lower() == ".png":
-            with replacing(path) as temporary:
+            with atomic_write(path) as temporary:
                 self.to_image().save(temporary, format="PNG")
         elif path.suffix.lower() == ".gif":
-            with replacing(path) as temporary:
+            with atomic_write(path) as temporary:
                 temporary.write_bytes(self.to_gif())
         else:
             raise HwdiffError(f"{path}: ink is saved as .svg, .png or .gif, not as {path.suffix or 'a file without a suffix'}")

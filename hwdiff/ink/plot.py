@@ -8,7 +8,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from hwdiff.utils.errors import HwdiffError
-from hwdiff.utils.files import replacing
+from hwdiff.utils.files import atomic_write
 
 COLOURS = np.array(matplotlib.color_sequences["Dark2"][:7])  # of neighbouring characters
 
@@ -19,7 +19,7 @@ def save_figure(figure, path):
     if path.suffix.lower() not in (".png", ".svg"):
         raise HwdiffError(f"{path}: figures are saved as .png or .svg; choose such a name")
     # Without a fixed salt and date two SVGs of one figure differ.
-    with replacing(path) as temporary, matplotlib.rc_context({"svg.hashsalt": "hwdiff"}):
+    with atomic_write(path) as temporary, matplotlib.rc_context({"svg.hashsalt": "hwdiff"}):
         metadata = {"Date": None} if path.suffix.lower() == ".svg" else None
         figure.savefig(temporary, dpi=150, bbox_inches="tight", metadata=metadata)
 

@@ -7,7 +7,7 @@ nor their order, so a line is kept as integers and one scale, and is normalised 
 import numpy as np
 
 MERGE_ROUNDS = 3
-MERGE_SHARE = 0.2
+MERGE_FRACTION = 0.2
 
 
 def to_offsets(points, pen_up):
@@ -19,10 +19,10 @@ def to_offsets(points, pen_up):
     return np.diff(np.asarray(points, dtype=np.int64), axis=0) * (1, -1), np.array(pen_up[1:], dtype=bool)
 
 
-def merge_collinear(offsets, rounds=MERGE_ROUNDS, share=MERGE_SHARE):
+def merge_collinear(offsets, rounds=MERGE_ROUNDS, fraction=MERGE_FRACTION):
     """Which points are left when the successive offsets that lie most nearly on one line are merged.
 
-    In each round the offsets are paired up, (0, 1), (2, 3), ..., pairs are ranked by |a| + |b| - |a + b|, and the best `share` of the
+    In each round the offsets are paired up, (0, 1), (2, 3), ..., pairs are ranked by |a| + |b| - |a + b|, and the best `fraction` of the
     current length is merged.
     offsets: (N, 2) integers. Returns (N,) bool, True where the path still has a point at the end of that offset: about 0.51 N of them.
     """
@@ -31,7 +31,7 @@ def merge_collinear(offsets, rounds=MERGE_ROUNDS, share=MERGE_SHARE):
         pairs = len(offsets) // 2
         first, second = offsets[0 : 2 * pairs : 2], offsets[1 : 2 * pairs : 2]
         detour = _norm(first) + _norm(second) - _norm(first + second)
-        merged = 2 * np.argsort(detour, kind="stable")[: int(len(offsets) * share)]
+        merged = 2 * np.argsort(detour, kind="stable")[: int(len(offsets) * fraction)]
         left = np.ones(len(offsets), dtype=bool)
         left[merged] = False
         offsets = offsets.copy()

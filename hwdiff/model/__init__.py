@@ -8,7 +8,7 @@ __getattr__, __dir__, __all__ = lazy_names(
     __name__,
     {
         "config": ["ModelConfig"],
-        "unet": ["DiffusionWriter"],
+        "unet": ["UNet"],
         "checkpoint": ["load_model", "save_model"],
         "style_encoder": ["load_style_extractor"],
     },

@@ -139,13 +139,13 @@ class FeedForward(nn.Module):
 class AttentionBlock(nn.Module):
     """Fig. 8: strokes (B, N, channels) attend to the text (B, L, text_channels) and to themselves.
 
-    position_factor: strokes are shorter here than text by this factor, so that either the stroke angles (position_form "strokes", the
+    position_factor: strokes are shorter here than text by this factor, so that either the stroke angles (position_variant "strokes", the
     released code) or the text positions ("text", the paper) are multiplied by it.
     """
 
-    def __init__(self, text_channels, channels, heads, emb, position_factor, position_form):
+    def __init__(self, text_channels, channels, heads, emb, position_factor, position_variant):
         super().__init__()
-        self.stroke_factor, self.text_factor = (position_factor, 1) if position_form == "strokes" else (1, position_factor)
+        self.stroke_factor, self.text_factor = (position_factor, 1) if position_variant == "strokes" else (1, position_factor)
         self.text_dense = nn.Linear(text_channels, channels)
         self.text_affine = Affine(channels, emb)
         self.cross_attention = MultiHeadAttention(channels, heads)

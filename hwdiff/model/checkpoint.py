@@ -1,4 +1,4 @@
-"""Weights on disk: safetensors with everything about them, as JSON, in the header. No pickle is ever loaded."""
+"""Weights on disk: safetensors with everything about them, as JSON, in the metadata. No pickle is ever loaded."""
 
 import json
 import os
@@ -10,12 +10,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from hwdiff.model.config import ModelConfig
-from hwdiff.model.unet import DiffusionWriter
+from hwdiff.model.unet import UNet
 from hwdiff.utils.errors import HwdiffError
-from hwdiff.utils.files import replacing
+from hwdiff.utils.files import atomic_write
 
 FORMAT = "hwdiff checkpoint 1"
-PRETRAINED = Path(__file__).parents[1] / "weights" / "writer.safetensors"
+PRETRAINED = Path(__file__).parents[1] / "weights" / "small.safetensors"
 _DEFAULT_STYLE = "default_style"
 _HDF5 = b"\x89HDF"
 
@@ -35,38 +35,38 @@ def find_device(name=None):
     return device
 
 
-def save_model(network, path, half=False, **info):
+def save_model(network, path, half=False, **metadata):
     """Write the weights of `network` and its default style to the safetensors file `path`, whole or not at all.
 
     half: the weights in half precision instead of fp32; the default style is always.
-    info: what else belongs in the header, in JSON types: `step`, `style_weights` (a `StyleExtractor.identity`), `training`, `dataset`.
+    metadata: what else belongs there, in JSON types: `step`, `style_weights` (a `StyleExtractor.identity`), `training`, `dataset`.
     """
-    header = {
+    stored = {
         "format": FORMAT,
         "model": network.settings,
-        **info,
+        **metadata,
         "versions": {name: version(name) for name in ("hwdiff", "torch")},
     }
     precision = torch.half if half else torch.float
     state = {name: tensor.detach().to(precision).cpu().contiguous() for name, tensor in network.state_dict().items()}
     if network.default_style is not None:
         state[_DEFAULT_STYLE] = network.default_style.half().cpu().contiguous()
-    with replacing(path) as temporary:
-        save_file(state, temporary, metadata={"hwdiff": json.dumps(header)})
+    with atomic_write(path) as temporary:
+        save_file(state, temporary, metadata={"hwdiff": json.dumps(stored)})
 
 
-def read_info(path):
-    """The header of the checkpoint `path`, without its weights: a dictionary. Raises HwdiffError when it is not a checkpoint."""
+def read_metadata(path):
+    """The metadata of the checkpoint `path`, without its weights: a dictionary. Raises HwdiffError when it is not a checkpoint."""
     try:
         with safe_open(path, "pt") as file:
-            header = json.loads((file.metadata() or {}).get("hwdiff", "null"))
+            metadata = json.loads((file.metadata() or {}).get("hwdiff", "null"))
     except (SafetensorError, OSError, ValueError) as error:
         raise HwdiffError(f"{path}: not a whole checkpoint ({error}); give a .safetensors file that hwdiff train wrote") from error
-    if not isinstance(header, dict):
-        raise HwdiffError(f"{path}: a safetensors file, but not of hwdiff (its header does not say so); give one that hwdiff train wrote")
-    if header.get("format") != FORMAT:
-        raise HwdiffError(f"{path}: format {header.get('format')!r}, but this version reads {FORMAT!r}; use the version that wrote it")
-    return header
+    if not isinstance(metadata, dict):
+        raise HwdiffError(f"{path}: a safetensors file, but not of hwdiff (its metadata does not say so); give one that hwdiff train wrote")
+    if metadata.get("format") != FORMAT:
+        raise HwdiffError(f"{path}: format {metadata.get('format')!r}, but this version reads {FORMAT!r}; use the version that wrote it")
+    return metadata
 
 
 def path_of_model(name):
@@ -79,7 +79,7 @@ def load_model(path="pretrained", device=None):
     or a weights file (`.h5`) of the authors' program. Files are told apart by content.
 
     device: "cpu", "cuda", ...; by default CUDA where there is one.
-    Returns a DiffusionWriter in eval mode; its `info` is the checkpoint's header ({} for `.h5`).
+    Returns a UNet in eval mode; its `metadata` is the checkpoint's metadata ({} for `.h5`).
     Raises HwdiffError when the file is missing, damaged, or something else; a pickle is refused, never run.
     """
     path, device = path_of_model(path), find_device(device)
@@ -95,18 +95,19 @@ def load_model(path="pretrained", device=None):
     elif start[:2] in (b"PK", b"\x80\x02", b"\x80\x04", b"\x80\x05"):
         raise HwdiffError(f"{path}: a pickle (as torch.save writes), which could run code and is not opened; give a .safetensors or .h5 file")
     else:
-        network = _read_network(path, read_info(path))
+        network = _read_network(path, read_metadata(path))
     return network.to(device).eval()
 
 
-def _read_network(path, info):
+def _read_network(path, metadata):
     try:
-        network = DiffusionWriter(ModelConfig(**info["model"]))
+        # Earlier checkpoints have another name for one of the settings.
+        network = UNet(ModelConfig(**{key.replace("position_form", "position_variant"): value for key, value in metadata["model"].items()}))
         with safe_open(path, "pt") as file:
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
         network.default_style = state.pop(_DEFAULT_STYLE, None)
         network.load_state_dict(state)
     except (SafetensorError, RuntimeError, KeyError, TypeError) as error:
-        raise HwdiffError(f"{path}: its weights do not fit its header ({str(error).splitlines()[0]}); copy the file again") from error
-    network.info = info
+        raise HwdiffError(f"{path}: its weights do not fit its metadata ({str(error).splitlines()[0]}); copy the file again") from error
+    network.metadata = metadata
     return network

@@ -4,18 +4,18 @@ from dataclasses import dataclass
 
 from hwdiff.utils.errors import HwdiffError
 
-POSITION_FORMS = ("strokes", "text")
+POSITION_VARIANTS = ("strokes", "text")
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Widths and depth; the defaults are the published size. position_form: see `blocks.AttentionBlock`."""
+    """Widths and depth; the defaults are the published size. position_variant: see `blocks.AttentionBlock`."""
 
     c1: int = 128
     c2: int = 192
     c3: int = 256
     num_layers: int = 2
-    position_form: str = "strokes"
+    position_variant: str = "strokes"
 
     def __post_init__(self):
         for name, unit in (("c1", 4), ("c2", 12), ("c3", 8)):  # divisible by the heads; channels of a head and of emb even
@@ -23,5 +23,5 @@ class ModelConfig:
                 raise HwdiffError(f"{name} = {getattr(self, name)}: must be a positive multiple of {unit}")
         if self.num_layers < 1:
             raise HwdiffError(f"num_layers = {self.num_layers}: must be at least 1")
-        if self.position_form not in POSITION_FORMS:
-            raise HwdiffError(f"position_form = {self.position_form!r}: choose one of {', '.join(POSITION_FORMS)}")
+        if self.position_variant not in POSITION_VARIANTS:
+            raise HwdiffError(f"position_variant = {self.position_variant!r}: choose one of {', '.join(POSITION_VARIANTS)}")

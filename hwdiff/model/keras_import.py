@@ -1,4 +1,4 @@
-"""The weights files of the authors' TensorFlow program (`.h5`, Keras `save_weights`) as a DiffusionWriter.
+"""The weights files of the authors' TensorFlow program (`.h5`, Keras `save_weights`) as a UNet.
 
 The numbers in the names of layers and weights depend on what else that program had built before, so a group is recognised by the shapes
 of its weights, and its place in the network by its order among those of its kind.
@@ -11,7 +11,7 @@ import torch
 from hwdiff.data.tokenizer import VOCABULARY_SIZE
 from hwdiff.model.blocks import NOISE_HIDDEN
 from hwdiff.model.config import ModelConfig
-from hwdiff.model.unet import DiffusionWriter
+from hwdiff.model.unet import UNet
 from hwdiff.utils.errors import HwdiffError
 
 # The order in which the authors' program stores the weights of each kind of group, by the names here.
@@ -39,7 +39,7 @@ _ENCODER = (
 
 
 def load_reference(path):
-    """Open the authors' `.h5` file as a DiffusionWriter in eval mode; width and number of layers are read from the file.
+    """Open the authors' `.h5` file as a UNet in eval mode; width and number of layers are read from the file.
 
     Raises HwdiffError when the file is damaged or holds another network.
     """
@@ -56,7 +56,7 @@ def load_reference(path):
     if counts != expected or layers < 1:
         raise HwdiffError(f"{path}: not the network of Luhman & Luhman (found {counts}); give a file that their program saved")
     c1, c2, c3 = (kinds["conv block"][i][-1].shape[0] for i in range(3))
-    network = DiffusionWriter(ModelConfig(c1=int(c1), c2=int(c2), c3=int(c3), num_layers=layers))
+    network = UNet(ModelConfig(c1=int(c1), c2=int(c2), c3=int(c3), num_layers=layers))
     places = {
         "dense": [("input",), ("middle_dense",), ("eps_out",), ("pen_out",)],
         "noise embedding": [("noise_embedding.hidden", "noise_embedding.out")],

@@ -52,7 +52,7 @@ class StyleExtractor(nn.Module):
         return next(self.parameters()).device
 
     @property
-    def at_once(self):
+    def batch_size(self):
         """How many images it is best given at a time: on a CPU larger batches fall out of its cache."""
         return 64 if self.device.type == "cuda" else 2
 
@@ -130,7 +130,7 @@ def _fingerprint(state_dict, padding):
 def load_style_extractor(weights="bundled", device="cpu"):
     """A StyleExtractor: "bundled", the one that comes with the package (distilled from the ImageNet network, see `hwdiff.training.distillation`);
     "imagenet", torchvision's IMAGENET1K_V1, downloaded once by torchvision; or from the path of a file, `.safetensors` in torchvision's
-    names (its header may say `padding`: "both" or "right-bottom") or torchvision's own `.pth`.
+    names (its metadata may say `padding`: "both" or "right-bottom") or torchvision's own `.pth`.
 
     Raises HwdiffError when the weights cannot be had or are something else.
     """

@@ -14,7 +14,7 @@ from hwdiff.utils.errors import HwdiffError
 LENGTH_UNIT = 8
 
 
-class DiffusionWriter(nn.Module):
+class UNet(nn.Module):
     """Predicts the noise in pen offsets, and the pen flag, from noisy offsets, text, noise level and style.
 
     eps, pen_up, attention = network(strokes, text, noise_level, style)
@@ -27,14 +27,14 @@ class DiffusionWriter(nn.Module):
 
     def __init__(self, config=None):
         super().__init__()
-        self.info = {}  # the header of the checkpoint it came from
+        self.metadata = {}  # of the checkpoint it came from
         self.default_style = None  # (14, 1280): the hand it writes in when none is given
         self.config = config = config or ModelConfig()
         c1, c2, c3, emb = config.c1, config.c2, config.c3, config.c1 // 4
         text_channels = 2 * c2
 
         def attention_block(channels, heads, position_factor):
-            return AttentionBlock(text_channels, channels, heads, emb, position_factor, config.position_form)
+            return AttentionBlock(text_channels, channels, heads, emb, position_factor, config.position_variant)
 
         self.noise_embedding = NoiseEmbedding(emb)
         self.encoder = TextStyleEncoder(text_channels, 4 * c2, emb)

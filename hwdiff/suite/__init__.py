@@ -8,7 +8,7 @@ __getattr__, __dir__, __all__ = lazy_names(
     __name__,
     {
         "runner": ["Reproduction", "find_notebooks"],
-        "outputs": ["Stage"],
+        "outputs": ["Outputs"],
         "page": ["publish"],
     },
 )

@@ -9,13 +9,13 @@ from IPython.display import Image
 
 from hwdiff.ink.plot import save_figure
 from hwdiff.utils.errors import HwdiffError
-from hwdiff.utils.files import replacing
+from hwdiff.utils.files import atomic_write
 
 SHOWN_WIDTH = 900  # of figures in a notebook, in pixels
 HEADLESS = "HWDIFF_HEADLESS"  # set in the environment of kernels that no person looks at
 
 
-class Stage:
+class Outputs:
     """A notebook's outputs. What is listed is what this notebook wrote since it was begun.
 
     run: the folder of the run.   name: the notebook's, such as "03_attention".
@@ -25,7 +25,7 @@ class Stage:
 
     def __init__(self, run, name):
         self.run, self.name = Path(run), name
-        self.outputs = []
+        self.entries = []
         self._list()
 
     def figure(self, figure, name, title, ink_of=None):
@@ -40,7 +40,7 @@ class Stage:
         """Take a figure that was saved before as `path`, a PNG, with an SVG beside it. Returns the picture, which a notebook shows."""
         for suffix in (".svg", ".png"):
             content = Path(path).with_suffix(suffix).read_bytes()
-            with replacing(self._add("figure", f"figures/{name}{suffix}", title, None)) as copy:
+            with atomic_write(self._add("figure", f"figures/{name}{suffix}", title, None)) as copy:
                 copy.write_bytes(content)
         self._list()
         return Image(content, width=SHOWN_WIDTH)
@@ -70,23 +70,23 @@ class Stage:
         if not rows or any(row.keys() != rows[0].keys() for row in rows):
             raise HwdiffError(f"table {name}: {len(rows)} rows; at least one is needed, all with the same columns")
         rows = [{key: _plain(value) for key, value in row.items()} for row in rows]
-        with replacing(self._add(kind, f"{folder}/{name}.csv", title, ink_of)) as path, path.open("w", newline="", encoding="utf-8") as file:
+        with atomic_write(self._add(kind, f"{folder}/{name}.csv", title, ink_of)) as path, path.open("w", newline="", encoding="utf-8") as file:
             table = csv.writer(file)
             table.writerow(rows[0])
             table.writerows(row.values() for row in rows)
-        with replacing(self._add(kind, f"{folder}/{name}.json", title, ink_of)) as path:
+        with atomic_write(self._add(kind, f"{folder}/{name}.json", title, ink_of)) as path:
             content = {"title": title, "rows": rows, "paper": paper or {}, "notes": list(notes)}
             path.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
         self._list()
         return Shown(rows)
 
     def _add(self, kind, file, title, ink_of):
-        self.outputs.append({"kind": kind, "file": file, "title": title, "people's ink": shows_people(ink_of)})
+        self.entries.append({"kind": kind, "file": file, "title": title, "people's ink": shows_people(ink_of)})
         return self.run / file
 
     def _list(self):
-        with replacing(self.run / "stages" / f"{self.name}.outputs.json") as path:
-            path.write_text(json.dumps(self.outputs, indent=1, ensure_ascii=False), encoding="utf-8")
+        with atomic_write(self.run / "records" / f"{self.name}.outputs.json") as path:
+            path.write_text(json.dumps(self.entries, indent=1, ensure_ascii=False), encoding="utf-8")
 
 
 class Shown(list):

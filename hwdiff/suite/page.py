@@ -12,25 +12,25 @@ from jinja2 import Environment, FileSystemLoader
 
 from hwdiff.suite.outputs import shown
 from hwdiff.utils.errors import HwdiffError
-from hwdiff.utils.files import replacing, sha256_of
+from hwdiff.utils.files import atomic_write, sha256_of
 
 PAGE, MANIFEST = "index.html", "manifest.json"
 FOLDERS = ("figures", "tables", "timings", "notebooks")
 
 
 def write_manifest(run, profile, names):
-    """Write manifest.json of the run in the folder `run`: for each stage its parameters, inputs, outputs, environment, times."""
-    stages = {name: read_json(run / "stages" / f"{name}.json", {"status": "not run"}) for name in names}
-    _write(run / MANIFEST, json.dumps({"profile": profile, "stages": stages}, indent=1, ensure_ascii=False))
+    """Write manifest.json of the run in the folder `run`: for each notebook its parameters, inputs, outputs, environment, times."""
+    records = {name: read_json(run / "records" / f"{name}.json", {"status": "not run"}) for name in names}
+    _write(run / MANIFEST, json.dumps({"profile": profile, "notebooks": records}, indent=1, ensure_ascii=False))
 
 
 def write_page(run):
     """Write index.html of the run in the folder `run` from its manifest."""
     manifest = _manifest(run)
-    stages = [{"name": name, **stage, "shown": _shown(run, stage)} for name, stage in manifest["stages"].items()]
-    made_on = next((stage["environment"] for stage in stages if "environment" in stage), None)
+    records = [{"name": name, **record, "shown": _shown(run, record)} for name, record in manifest["notebooks"].items()]
+    made_on = next((record["environment"] for record in records if "environment" in record), None)
     template = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True).get_template("page.html")
-    text = template.render(manifest=manifest, stages=stages, environment=made_on, value=shown, exists=lambda file: (run / file).exists())
+    text = template.render(manifest=manifest, records=records, environment=made_on, value=shown, exists=lambda file: (run / file).exists())
     _write(run / PAGE, text)
 
 
@@ -41,10 +41,10 @@ def _manifest(run):
     return manifest
 
 
-def _shown(run, stage):
-    """The figures and tables of a stage, in order, each once."""
+def _shown(run, record):
+    """The figures and tables of a notebook, in order, each once."""
     found = []
-    for output in stage.get("listed", []):
+    for output in record.get("listed", []):
         if output["file"].endswith((".svg", ".csv")) or output["kind"] == "file":
             continue
         table = read_json(run / output["file"], None) if output["file"].endswith(".json") else None
@@ -54,9 +54,9 @@ def _shown(run, stage):
     return found
 
 
-def changed_files(run, stage):
-    """Those of the files that a stage's record lists which are no longer what it wrote."""
-    return [file for file, digest in stage["outputs"].items() if not (run / file).exists() or sha256_of(run / file) != digest]
+def changed_files(run, record):
+    """Those of the files that a notebook's record lists which are no longer what it wrote."""
+    return [file for file, sha256 in record["outputs"].items() if not (run / file).exists() or sha256_of(run / file) != sha256]
 
 
 def _with_spreads(row):
@@ -76,24 +76,24 @@ def publish(run, out):
 
     Whatever shows people's ink or texts is left out, and a notebook that shows any of it. Large files, such as checkpoints, stay behind.
     What was published in `out` before is replaced; other files there stay. Returns what was left out.
-    Raises HwdiffError, and publishes nothing, when a stage is not done or its files are not what it wrote, when a file tells where on this
+    Raises HwdiffError, and publishes nothing, when a notebook is not done or its files are not what it wrote, when a file tells where on this
     machine it was made, or when `out` is no folder to publish in.
     """
     run, out = Path(run).resolve(), Path(out).resolve()
-    names = list(_manifest(run)["stages"])
-    # The manifest may be older than the stages: one that was begun again has its marks no more.
-    stages = {name: read_json(run / "stages" / f"{name}.json", {"status": "not run"}) for name in names}
-    for name, stage in stages.items():
-        if stage["status"] != "done":
-            raise HwdiffError(f"{run}: {name} is not done ({stage['status']}); only whole runs are published")
-        if changed := changed_files(run, stage):
+    names = list(_manifest(run)["notebooks"])
+    # The manifest may be older than the records: one that was begun again has its marks no more.
+    records = {name: read_json(run / "records" / f"{name}.json", {"status": "not run"}) for name in names}
+    for name, record in records.items():
+        if record["status"] != "done":
+            raise HwdiffError(f"{run}: {name} is not done ({record['status']}); only whole runs are published")
+        if changed := changed_files(run, record):
             raise HwdiffError(f"{run / changed[0]}: is not what {name} wrote; run the suite again")
     if out == run or run in out.parents or (any((out / folder).exists() for folder in FOLDERS) and not (out / MANIFEST).exists()):
         raise HwdiffError(f"{out}: holds other things than what was published before; choose a folder of its own")
     with tempfile.TemporaryDirectory(prefix=".publishing-", dir=_existing(out.parent)) as temporary:
         fresh = Path(temporary)
-        left_out = _copy(run, stages, fresh)
-        _write(fresh / MANIFEST, json.dumps(_published_manifest(run, stages, fresh, left_out), indent=1, ensure_ascii=False))
+        left_out = _copy(run, records, fresh)
+        _write(fresh / MANIFEST, json.dumps(_published_manifest(run, records, fresh, left_out), indent=1, ensure_ascii=False))
         write_page(fresh)
         _check_places(fresh, run)
         out.mkdir(exist_ok=True)
@@ -109,14 +109,14 @@ def _existing(folder):
     return folder
 
 
-def _copy(run, stages, out):
+def _copy(run, records, out):
     """Copy figures, tables, times and notebooks that show no people's ink; returns what does."""
     left_out = []
-    for name, stage in stages.items():
+    for name, record in records.items():
         notebook = f"notebooks/{name}.ipynb"
-        closed = [output["file"] for output in stage["listed"] if output["people's ink"]]
+        closed = [output["file"] for output in record["listed"] if output["people's ink"]]
         left_out += [*closed, notebook] if closed else []
-        for file in dict.fromkeys(output["file"] for output in stage["listed"] if output["kind"] != "file" and output["file"] not in closed):
+        for file in dict.fromkeys(output["file"] for output in record["listed"] if output["kind"] != "file" and output["file"] not in closed):
             _existing((out / file).parent)
             shutil.copyfile(run / file, out / file)
         if not closed:
@@ -124,17 +124,17 @@ def _copy(run, stages, out):
     return sorted(set(left_out))
 
 
-def _published_manifest(run, stages, out, left_out):
+def _published_manifest(run, records, out, left_out):
     published = {}
-    for name, stage in stages.items():
-        files = [file for file in stage["outputs"] if (out / file).exists()]
+    for name, record in records.items():
+        files = [file for file in record["outputs"] if (out / file).exists()]
         published[name] = {
-            **stage,
+            **record,
             "outputs": {file: sha256_of(out / file) for file in files},
-            "inputs": {_name_only(path): digest for path, digest in stage["inputs"].items()},
-            "parameters": {key: _name_only(value) for key, value in stage["parameters"].items()},
+            "inputs": {_name_only(path): sha256 for path, sha256 in record["inputs"].items()},
+            "parameters": {key: _name_only(value) for key, value in record["parameters"].items()},
         }
-    return {"profile": _manifest(run)["profile"], "stages": published, "left out, since they show people's ink": left_out}
+    return {"profile": _manifest(run)["profile"], "notebooks": published, "left out, since they show people's ink": left_out}
 
 
 def _name_only(value):
@@ -168,5 +168,5 @@ def read_json(path, default):
 
 
 def _write(path, text):
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")

@@ -21,13 +21,13 @@ from hwdiff.suite.outputs import HEADLESS
 from hwdiff.suite.page import changed_files, read_json, write_manifest, write_page
 from hwdiff.utils.environment import environment
 from hwdiff.utils.errors import HwdiffError
-from hwdiff.utils.files import replacing, sha256_of
+from hwdiff.utils.files import atomic_write, sha256_of
 from hwdiff.utils.progress import Progress
 
 PACKAGE = Path(__file__).parents[1]
 NOTEBOOKS = PACKAGE.parent / "notebooks"
 RUNS = PACKAGE.parent / "results" / "runs"
-MOST_FILES = 50  # of a folder that are named one by one in the manifest
+MAX_FILES = 50  # of a folder that are named one by one in the manifest
 START_SECONDS = 300  # for a kernel to start: it may be the first to load torch on a busy machine
 PROFILES = {
     "smoke": {},
@@ -43,7 +43,7 @@ PROFILES = {
             "repetitions": 1000,
             "inception_weights": "download",
         },
-        "06_sampling": {"checkpoint": "trained", "texts": 240, "calls": [60, 30, 20, 12, 8, 5]},
+        "06_sampling": {"checkpoint": "trained", "texts": 240, "step_counts": [60, 30, 20, 12, 8, 5]},
     },
 }
 LIMIT_MINUTES = {"smoke": 30, "paper": 48 * 60}
@@ -89,10 +89,10 @@ class Notebook:
         heading, _, text = "".join(json.loads(self.path.read_text(encoding="utf-8"))["cells"][0]["source"]).partition("\n")
         return {"title": heading.strip("# "), "about": text.strip().split("\n\n")[0]}
 
-    def digest(self):
+    def fingerprint(self):
         """Of its cells: what it does."""
         cells = json.loads(self.path.read_text(encoding="utf-8"))["cells"]
-        return _digest([cell["source"] for cell in cells if cell["cell_type"] == "code"])
+        return _fingerprint([cell["source"] for cell in cells if cell["cell_type"] == "code"])
 
 
 def find_notebooks(folder=NOTEBOOKS):
@@ -166,14 +166,14 @@ def selected(notebooks, only=None, start=None):
 class Reproduction:
     """A run of the suite in the folder `out`.
 
-    notebooks: from `find_notebooks`.   parameters: from `chosen_parameters`.   minutes: the limit of a stage.   say(line): tells a person.
+    notebooks: from `find_notebooks`.   parameters: from `chosen_parameters`.   minutes: the limit of a notebook.   say(line): tells a person.
     """
 
     def __init__(self, out, profile, notebooks, parameters, minutes=None, say=print):
         self.out, self.profile, self.parameters, self.say = Path(out), profile, parameters, say
         self.notebooks = {notebook.name: notebook for notebook in notebooks}
         self.minutes = LIMIT_MINUTES[profile] if minutes is None else minutes
-        self.code, self._digests = tree_digest(PACKAGE), {}
+        self.code, self._fingerprints = tree_fingerprint(PACKAGE), {}
         self.weights = {path.name: sha256_of(path) for path in sorted((PACKAGE / "weights").glob("*.safetensors"))}
         self.environment = environment("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -217,47 +217,47 @@ class Reproduction:
         return [name for name in self.notebooks if name in wanted]
 
     def key(self, name):
-        """Fingerprint of all that a stage depends on: its cells and what `state_key` has, and the whole package."""
-        return _digest([self.notebooks[name].digest(), self.state_key(name), self.code])
+        """Fingerprint of all that a notebook depends on: its cells and what `state_key` has, and the whole package."""
+        return _fingerprint([self.notebooks[name].fingerprint(), self.state_key(name), self.code])
 
     def state_key(self, name):
-        """Fingerprint of what a half-done state depends on: parameters, files that they name or that other stages wrote, the code of training."""
-        code = [tree_digest(PACKAGE / part) for part in STATE_CODE]
-        return _digest([self.parameters[name], self.inputs(name), code])
+        """Fingerprint of what a half-done state depends on: parameters, files that they name or that other notebooks wrote, the code of training."""
+        code = [tree_fingerprint(PACKAGE / part) for part in STATE_CODE]
+        return _fingerprint([self.parameters[name], self.inputs(name), code])
 
     def inputs(self, name):
-        """{what: SHA-256} of what a stage reads: files that its parameters name, and those of the stages that it needs."""
+        """{what: SHA-256} of what a notebook reads: files that its parameters name, and those of the notebooks that it needs."""
         paths = [Path(value) for key, value in self.parameters[name].items() if key in PATHS and isinstance(value, str)]
-        named = {path: digest for top in paths if top.exists() for path, digest in self._files_of(top).items()}
-        return {**named, **{file: digest for need in self._needs(name) for file, digest in self._files(need).items()}}
+        named = {path: fingerprint for top in paths if top.exists() for path, fingerprint in self._files_of(top).items()}
+        return {**named, **{file: fingerprint for need in self._needs(name) for file, fingerprint in self._files(need).items()}}
 
     def _files_of(self, top):
-        if top not in self._digests:
+        if top not in self._fingerprints:
             files = [top] if top.is_file() else sorted(path for path in top.rglob("*") if path.is_file())
-            few = len(files) <= MOST_FILES  # archives rather than what was unpacked from them
-            self._digests[top] = {str(path): sha256_of(path) for path in files} if few else {str(top): tree_digest(top)}
-        return self._digests[top]
+            few = len(files) <= MAX_FILES  # archives rather than what was unpacked from them
+            self._fingerprints[top] = {str(path): sha256_of(path) for path in files} if few else {str(top): tree_fingerprint(top)}
+        return self._fingerprints[top]
 
     def _files(self, name):
-        """{file: SHA-256} of what a stage wrote for others to read: neither figures nor tables."""
+        """{file: SHA-256} of what a notebook wrote for others to read: neither figures nor tables."""
         record = self.record(name)
         files = [output["file"] for output in record.get("listed", []) if output["kind"] == "file"]
         return {file: record["outputs"][file] for file in files if file in record.get("outputs", {})}
 
     def record(self, name):
-        """What is known of a stage: {"status", "key", "listed", "outputs": {file: SHA-256}, "error", ...}, {} of one that was never run."""
+        """What is known of a notebook: {"status", "key", "listed", "outputs": {file: SHA-256}, "error", ...}, {} of one that was never run."""
         return read_json(self._record_path(name), {})
 
     def is_up_to_date(self, name):
-        """Whether a stage was done with all that it depends on as it is now, and its files are still what it wrote."""
+        """Whether a notebook was done with all that it depends on as it is now, and its files are still what it wrote."""
         record = self.record(name)
         return record.get("status") == DONE and record.get("key") == self.key(name) and not changed_files(self.out, record)
 
     def _record_path(self, name):
-        return self.out / "stages" / f"{name}.json"
+        return self.out / "records" / f"{name}.json"
 
     def _record(self, name, record):
-        with replacing(self._record_path(name)) as path:
+        with atomic_write(self._record_path(name)) as path:
             path.write_text(json.dumps(record, indent=1), encoding="utf-8")
         return record
 
@@ -266,20 +266,20 @@ class Reproduction:
         self._set_aside(name, before, state)
         begun = {"status": STARTED, "key": key, "state": state, "parameters": self.parameters[name], "inputs": self.inputs(name)}
         self._record(name, begun)
-        with replacing(self.out / "stages" / f"{name}.outputs.json") as path:
+        with atomic_write(self.out / "records" / f"{name}.outputs.json") as path:
             path.write_text("[]")
         self._show()
         begun["started"], start = f"{datetime.now().astimezone():%Y-%m-%d %H:%M:%S %z}", time.perf_counter()
         error = self._run_notebook(name)
         record = {**begun, "status": FAILED if error else DONE, **self.notebooks[name].about()}
         record |= {"seconds": round(time.perf_counter() - start, 1), "code": self.code, "environment": self.environment, "weights": self.weights}
-        record["listed"] = read_json(self.out / "stages" / f"{name}.outputs.json", [])
+        record["listed"] = read_json(self.out / "records" / f"{name}.outputs.json", [])
         files = [*(output["file"] for output in record["listed"]), f"notebooks/{name}.ipynb"]
         record["outputs"] = {file: sha256_of(self.out / file) for file in dict.fromkeys(files) if (self.out / file).exists()}
         return self._record(name, {**record, "error": error} if error else record)
 
     def _set_aside(self, name, before, state):
-        """Keep what a stage would go on from under another name when it is of other parameters, data or code, or damaged; what fits comes back."""
+        """Keep what a notebook would go on from under another name when it is of other parameters, data or code, or damaged; what fits comes back."""
         damaged = before.get("status") == DONE and before.get("state") == state and changed_files(self.out, before)
         if before.get("state") == state and not damaged:
             return
@@ -292,7 +292,7 @@ class Reproduction:
                 self.say(f"    {folder} is {'damaged' if damaged else 'of other parameters, data or code'}: it is kept as {aside.name}")
             if back.exists() and not damaged:
                 os.rename(back, here)
-                self.say(f"    {back.name} fits again: the stage goes on from it")
+                self.say(f"    {back.name} fits again: the notebook goes on from it")
 
     def _run_notebook(self, name):
         """Returns what went wrong, one line, or None. The notebook, whole or with its error, comes to lie in notebooks/, its output in logs/."""
@@ -322,7 +322,7 @@ class Reproduction:
         except PapermillExecutionError as failure:
             error = f"cell {failure.exec_count}: {failure.ename}: {failure.evalue.strip().splitlines()[0] if failure.evalue.strip() else ''}"
         except TimeoutError:
-            error = f"ran past the limit of {self.minutes:g} minutes for a stage (--minutes)"
+            error = f"ran past the limit of {self.minutes:g} minutes for a notebook (--minutes)"
         except DeadKernelError:
             error = "its kernel died; often there was not enough memory"
         except (PapermillException, OSError, RuntimeError) as failure:
@@ -378,14 +378,14 @@ class _Tee:
         self.file.flush()
 
 
-def tree_digest(path):
+def tree_fingerprint(path):
     """SHA-256 of a file, or of the names and contents of all files in a folder but caches."""
     path = Path(path)
     if path.is_file():
         return sha256_of(path)
     files = sorted(file for file in path.rglob("*") if file.is_file() and "__pycache__" not in file.parts)
-    return _digest([[file.relative_to(path).as_posix(), sha256_of(file)] for file in files])
+    return _fingerprint([[file.relative_to(path).as_posix(), sha256_of(file)] for file in files])
 
 
-def _digest(content):
+def _fingerprint(content):
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -90,13 +90,13 @@ def _heads(written, block):
 
 
 def interpolate(network, text, first, second, seed=0, sampler="fast"):
-    """Write a text in a style between two of those with names; at share 1 it is the first alone (Fig. 5 of the paper)."""
+    """Write a text in a style between two of those with names; at fraction 1 it is the first alone (Fig. 5 of the paper)."""
     styles = load_styles()
 
-    def render(text, first, second, share):
-        features = mixed([styles[first], styles[second]], [share, 1 - share])
+    def render(text, first, second, fraction):
+        features = mixed([styles[first], styles[second]], [fraction, 1 - fraction])
         [ink] = sample(network, [text], style=features[None], seed=seed, sampler=sampler)
-        return plot_inks([ink], titles=[f"{share:.2f} {first} + {1 - share:.2f} {second}"])
+        return plot_inks([ink], titles=[f"{fraction:.2f} {first} + {1 - fraction:.2f} {second}"])
 
     if headless():
         return display(_image(render(text, first, second, 0.5)))
@@ -104,7 +104,7 @@ def interpolate(network, text, first, second, seed=0, sampler="fast"):
         "text": ipywidgets.Text(text, description="text", continuous_update=False),
         "first": ipywidgets.Dropdown(options=list(styles), value=first, description="at λ = 1"),
         "second": ipywidgets.Dropdown(options=list(styles), value=second, description="at λ = 0"),
-        "share": ipywidgets.FloatSlider(0.5, min=0, max=1, step=0.05, description="λ", continuous_update=False),
+        "fraction": ipywidgets.FloatSlider(0.5, min=0, max=1, step=0.05, description="λ", continuous_update=False),
     }
     return ipywidgets.VBox([*controls.values(), _Picture(render, **controls)])
 

@@ -10,6 +10,6 @@ __getattr__, __dir__, __all__ = lazy_names(
         "config": ["TrainingConfig", "PRESETS", "preset"],
         "loop": ["train"],
         "objective": ["Objective"],
-        "validation": ["held_out_loss", "padded_loss"],
+        "validation": ["validation_loss", "padded_loss"],
     },
 )

@@ -33,15 +33,15 @@ class TrainingConfig:
     optimizer: "adam", or "muon" for the matrices and Adam for the rest, see `muon.Muon`; in bf16 where that is the precision.
     clipping: gradients to norm 100, of "all" weights together or of "each" on its own.
     own_style: a line's style image may be that of the line itself, as in the released program.
-    excerpts: share of the lines of which only some consecutive words are trained on, drawn anew in each epoch: far cheaper, and with few
+    excerpts: fraction of the lines of which only some consecutive words are trained on, drawn anew in each epoch: far cheaper, and with few
     characters to choose from, which ink belongs to which is learnt far sooner. excerpt_steps: over how many steps it falls to 0,
     evenly; 0 for not at all.
     guided_attention: weight of a loss that draws each point's attention to the letters about where its word is, see
-    `training.attention_off_place`; not in the paper, where that is left to be found out.
-    drop_style, drop_text: share of the lines that are trained without style (zeros) or text (the end alone), for guidance.
+    `training.guided_attention_loss`; not in the paper, where that is left to be found out.
+    drop_style, drop_text: fraction of the lines that are trained without style (zeros) or text (the end alone), for guidance.
     ema: decay of the moving average of the weights, which is what is saved for writing; 0 for the weights themselves.
     init: a checkpoint whose weights it starts from, instead of random ones: a path, or "pretrained".
-    save_every, held_out_every, sample_every: steps from one saved state, held-out loss or page of samples to the next; 0 for none of the
+    save_every, validate_every, sample_every: steps from one saved state, held-out loss or page of samples to the next; 0 for none of the
     latter two.
     """
 
@@ -66,7 +66,7 @@ class TrainingConfig:
     seed: int = 0
     init: str = ""
     save_every: int = 1000
-    held_out_every: int = 1000
+    validate_every: int = 1000
     sample_every: int = 10_000
     model: ModelConfig = field(default_factory=ModelConfig)
 
@@ -78,7 +78,7 @@ class TrainingConfig:
             "steps": 1,
             "batch_size": 1,
             "save_every": 1,
-            "held_out_every": 0,
+            "validate_every": 0,
             "sample_every": 0,
             "warmup": 0,
             "cooldown": 0,
@@ -107,7 +107,7 @@ class TrainingConfig:
         return self.learning_rate * min(1, step / max(1, self.warmup), (self.steps + 1 - step) / (self.cooldown + 1))
 
     def excerpts_at(self, step):
-        """The share of excerpts at step 1, 2, ...."""
+        """The fraction of excerpts at step 1, 2, ...."""
         return self.excerpts * max(0.0, 1 - step / self.excerpt_steps) if self.excerpt_steps else self.excerpts
 
 
@@ -119,7 +119,7 @@ PRESETS = {
         padding="bucket",
         ema=0.99,
         save_every=50,
-        held_out_every=50,
+        validate_every=50,
         sample_every=0,
         model=ModelConfig(c1=32, c2=48, c3=64, num_layers=1),
     ),

@@ -1,7 +1,7 @@
 """Distilling the bundled style encoder: a MobileNetV2 that starts at random and learns to give the ImageNet network's features of handwriting.
 
 The student has the teacher's form. It sees pieces of lines, half of them bent, thickened, blurred, faded or noisy, and learns the output
-of each of the teacher's 19 stages, not the last alone (hints, after FitNets, Romero et al. 2015): that is what makes it learn in an hour.
+of each of the teacher's 19 layers, not the last alone (hints, after FitNets, Romero et al. 2015): that is what makes it learn in an hour.
 """
 
 import time
@@ -17,21 +17,21 @@ from torchvision.models import mobilenet_v2
 
 from hwdiff.ink import images
 from hwdiff.model.style_encoder import fold_batch_norms, grey_input, pool, set_padding
-from hwdiff.training.run_dir import check_same, load_state, read_header, save_state
+from hwdiff.training.run_dir import check_same, load_state, read_metadata, save_state
 from hwdiff.utils.errors import HwdiffError
-from hwdiff.utils.files import append_rows, cut_rows, holding, replacing
+from hwdiff.utils.files import append_jsonl, atomic_write, lock_directory, truncate_jsonl
 from hwdiff.utils.interrupt import Stop
 
 FORMAT = "hwdiff distillation 1"
 PIECE_WIDTH = 480  # pixels: five of the fourteen columns of features
-FEATURE_WEIGHT = 4.0  # of the last stage's error against the mean of the hints
+FEATURE_WEIGHT = 4.0  # of the last layer's error against the mean of the hints
 WARMUP = 100
-FORCED = 0.4  # share of the steps in which each stage is fed the teacher's output of the stage before, so that all learn at once
+FORCED = 0.4  # fraction of the steps in which each layer is fed the teacher's output of the layer before, so that all learn at once
 
 
 @dataclass(frozen=True)
 class DistillationConfig:
-    """steps: of the first part, with hints.   fine_steps: of the second, in which batch norms are folded and the last stage alone is learnt.
+    """steps: of the first part, with hints.   fine_steps: of the second, in which batch norms are folded and the last layer alone is learnt.
     pieces: of lines in a batch.   learning_rate, fine_rate: the highest of either part, after 100 steps; they fall to 0 along a cosine.
     """
 
@@ -74,7 +74,7 @@ def preset(name, steps=None):
 
 def lines_to_judge(dataset, count=200):
     """Indices of `count` test lines, evenly spread."""
-    indices = dataset.part("test")
+    indices = dataset.split("test")
     return indices[np.linspace(0, len(indices) - 1, min(count, len(indices))).astype(int)]
 
 
@@ -121,17 +121,17 @@ def vary(pixels, generator):
     return 255 * (1 - varied.clamp(0, 1))[:, 0]
 
 
-def stages(features, x, given=None):
-    """The outputs of the 19 stages of MobileNetV2's `features`, a list. given: what each stage after the first is fed, instead of the one before."""
+def layer_outputs(features, x, given=None):
+    """The outputs of the 19 layers of MobileNetV2's `features`, a list. given: what each layer after the first is fed, instead of the one before."""
     outputs = []
-    for number, stage in enumerate(features):
-        outputs.append(stage(x))
+    for number, layer in enumerate(features):
+        outputs.append(layer(x))
         x = given[number] if given else outputs[-1]
     return outputs
 
 
 def hint_loss(student, teacher):
-    """Mean over stages of the squared error, each channel in units of the teacher's variance in the batch.
+    """Mean over layers of the squared error, each channel in units of the teacher's variance in the batch.
 
     student, teacher: lists of (B, C, H, W).
     """
@@ -164,14 +164,14 @@ def distil(config, sources, teacher, out, resume=False, stop=None, progress=None
     student = student.to(device, memory_format=torch.channels_last).train()
     optimizer = _optimizer(student)
     generator = torch.Generator(device).manual_seed(config.seed)
-    settings = {**asdict(config), "teacher": teacher.identity, "data": [lines.content for lines, _ in sources], "device": device.type}
+    settings = {**asdict(config), "teacher": teacher.identity, "data": [lines.fingerprint for lines, _ in sources], "device": device.type}
     state, done = out / "state.safetensors", 0
     if state.exists():
         if not resume:
             raise HwdiffError(f"{out}: holds a distillation already; go on with --resume, or choose another folder")
-        header = read_header(state, FORMAT)
-        check_same(out, header["settings"], settings)
-        done = header["step"]
+        metadata = read_metadata(state, FORMAT)
+        check_same(out, metadata["settings"], settings)
+        done = metadata["step"]
         if done > config.steps:
             optimizer = _begin_second_part(student)
         load_state(state, {"student": student}, {"optimizer": optimizer}, generator)
@@ -180,8 +180,8 @@ def distil(config, sources, teacher, out, resume=False, stop=None, progress=None
     def save(step):
         save_state(state, {"format": FORMAT, "step": step, "settings": settings}, {"student": student}, {"optimizer": optimizer}, generator)
 
-    with holding(out):
-        last_row = cut_rows(out / "metrics.jsonl", done)
+    with lock_directory(out):
+        last_row = truncate_jsonl(out / "metrics.jsonl", done)
         before = last_row["seconds"] if last_row else 0
         for step in range(done + 1, config.all_steps + 1):
             if step == config.steps + 1:
@@ -189,8 +189,8 @@ def distil(config, sources, teacher, out, resume=False, stop=None, progress=None
             pieces = torch.from_numpy(draw_pieces(sources, config.pieces, np.random.default_rng((config.seed, step)))).to(device)
             x = grey_input(vary(pieces, generator))
             with torch.no_grad():
-                theirs = stages(teacher.features, x)
-            ours = stages(student, x, theirs if step <= FORCED * config.steps else None)
+                theirs = layer_outputs(teacher.features, x)
+            ours = layer_outputs(student, x, theirs if step <= FORCED * config.steps else None)
             target, features = pool(theirs[-1]), pool(ours[-1])
             loss = feature_loss(features, target)
             if step <= config.steps:
@@ -208,7 +208,7 @@ def distil(config, sources, teacher, out, resume=False, stop=None, progress=None
                     raise HwdiffError(f"{out}: {found} at step {step}; the last saved state is kept; try a lower learning rate")
                 cosine = F.cosine_similarity(features.detach().flatten(1), target.flatten(1)).mean().item()
                 seconds = round(before + time.perf_counter() - start, 1)
-                append_rows(out / "metrics.jsonl", [{"step": step, "loss": loss.item(), "cosine": cosine, "seconds": seconds}])
+                append_jsonl(out / "metrics.jsonl", [{"step": step, "loss": loss.item(), "cosine": cosine, "seconds": seconds}])
             if progress:
                 progress(step)
             if saving:
@@ -245,9 +245,9 @@ def save_encoder(student, teacher, path):
             values["running_var"] = torch.ones_like(last.bias)
             state[f"features.{name}"] = values.get(kind, torch.zeros((), dtype=torch.long))
     state = {name: tensor.detach().cpu().contiguous().to(torch.long if tensor.dtype == torch.long else torch.half) for name, tensor in state.items()}
-    metadata = {"padding": "right, bottom" if teacher.padding == "right-bottom" else "both", "source": "hwdiff, distilled", "teacher": teacher.name}
-    with replacing(path) as temporary:
-        save_file(state, temporary, metadata=metadata)
+    stored = {"padding": "right, bottom" if teacher.padding == "right-bottom" else "both", "source": "hwdiff, distilled", "teacher": teacher.name}
+    with atomic_write(path) as temporary:
+        save_file(state, temporary, metadata=stored)
     return path
 
 

@@ -39,8 +39,8 @@ def plot_loss(metrics):
     return figure
 
 
-def plot_held_out(rows):
-    """The loss on held-out lines by noise level: of the strokes left, of the pen right, a line for each row of `held_out.jsonl`."""
+def plot_validation(rows):
+    """The loss on held-out lines by noise level: of the strokes left, of the pen right, a line for each row of `validation.jsonl`."""
     figure = Figure(figsize=(9, 3.2), layout="constrained")
     for axes, term in zip(figure.subplots(1, 2), ("stroke", "pen"), strict=True):
         for place, row in enumerate(rows):

@@ -15,33 +15,33 @@ from hwdiff.diffusion.generate import sample
 from hwdiff.diffusion.texts import PAPER_TEXTS
 from hwdiff.ink.plot import plot_inks, save_figure
 from hwdiff.model.checkpoint import load_model
-from hwdiff.model.unet import DiffusionWriter
+from hwdiff.model.unet import UNet
 from hwdiff.training.distributed import Processes
 from hwdiff.training.objective import Draws, Objective, accumulate_gradients, compiled_objective, draw
-from hwdiff.training.optimizers import clip_gradients, make_optimizers, moving_average
+from hwdiff.training.optimizers import clip_gradients, make_ema, make_optimizers
 from hwdiff.training.run_dir import RunFolder, load_state
 from hwdiff.training.step_log import StepLog
-from hwdiff.training.validation import held_out_loss
+from hwdiff.training.validation import validation_loss
 from hwdiff.utils.errors import HwdiffError
-from hwdiff.utils.files import append_rows, holding
+from hwdiff.utils.files import append_jsonl, lock_directory
 from hwdiff.utils.interrupt import Stop
 
 GPU_LOG_STEPS = 50  # a GPU is asked for its losses this seldom: asking makes it wait
-MOST_EXTRA_PADDING = 0.5  # of the longest line in a bucket: who writes must know where the text ends in more room than it needs
-HELD_OUT_LINES = 48
+MAX_EXTRA_PADDING = 0.5  # of the longest line in a bucket: who writes must know where the text ends in more room than it needs
+VALIDATION_LINES = 48
 
 
-def training_order(excerpts, lines, batch_size, seed, done=0, bucketed=True, share=lambda step: 0.0):
+def training_order(excerpts, lines, batch_size, seed, done=0, bucketed=True, fraction=lambda step: 0.0):
     """Endless batches, epoch after epoch, from that of step `done` + 1 on: a function of the arguments alone.
 
     excerpts: `Excerpts` of the dataset.   lines: (n,) numbers of the lines.   bucketed: see `batch_order`.
-    share: of the lines of which only an excerpt is trained on, by step; that of an epoch's beginning holds for all of it.
+    fraction: of the lines of which only an excerpt is trained on, by step; that of an epoch's beginning holds for all of it.
     Yields (lines (B,), spans (B, 4)). Raises HwdiffError when there are fewer lines than make one batch.
     """
     epoch_steps = max(1, len(lines) // batch_size)
     epoch, at = divmod(done, epoch_steps)
     while True:
-        spans = excerpts.of_epoch(epoch, share(epoch * epoch_steps))[lines]
+        spans = excerpts.of_epoch(epoch, fraction(epoch * epoch_steps))[lines]
         for batch in batch_order(spans[:, 1] - spans[:, 0], batch_size, seed, epoch, bucketed)[at:]:
             yield lines[batch], spans[batch]
         epoch, at = epoch + 1, 0
@@ -72,13 +72,13 @@ def train(config, dataset, style_features, out, device, resume=False, stop=None,
         done = folder.step_to_resume(resume)
         if processes.mean(torch.tensor(float(done), device=device)).item() != done:
             raise HwdiffError(f"{folder.path}: the processes do not see the same state; let them share a disk")
-        train_lines, held_out = dataset.part("train"), dataset.part("validation")[:HELD_OUT_LINES]
+        train_lines, validation_lines = dataset.split("train"), dataset.split("validation")[:VALIDATION_LINES]
         excerpts = Excerpts(dataset, config.seed)
         order = training_order(excerpts, train_lines, config.batch_size, config.seed, done, config.padding == "bucket", config.excerpts_at)
         order = chain([next(order)], order)
         processes.wait()
         if processes.first:
-            held.enter_context(holding(folder.path))
+            held.enter_context(lock_directory(folder.path))
 
         # The data.
         guides = excerpts if config.guided_attention else None
@@ -88,14 +88,14 @@ def train(config, dataset, style_features, out, device, resume=False, stop=None,
         # The network, what trains it, and the state of both.
         torch.manual_seed(config.seed)  # initial weights
         generator = torch.Generator(device).manual_seed(config.seed)
-        network = DiffusionWriter(config.model).to(device).train()
+        network = UNet(config.model).to(device).train()
         if config.init and not done:
             start_from(network, config.init)
         network.default_style = style_features[train_lines[:1]][0]
-        average = moving_average(network, config.ema) if config.ema else None
-        for_writing = average.module if average else network
+        ema = make_ema(network, config.ema) if config.ema else None
+        for_writing = ema.module if ema else network
         optimizers = make_optimizers(network, config, processes)
-        modules = {"network": network, **({"average": average} if average else {})}
+        modules = {"network": network, **({"ema": ema} if ema else {})}
         if done:
             load_state(folder.state, modules, optimizers, generator)
         objective = Objective(network, config.precision, config.guided_attention)
@@ -124,21 +124,24 @@ def train(config, dataset, style_features, out, device, resume=False, stop=None,
                 optimizer.step()
 
             # Update the EMA.
-            if average:
-                average.update_parameters(network)
+            if ema:
+                ema.update_parameters(network)
 
             # Log, judge, draw and save. Several processes must meet to agree on stopping; one alone looks at every step.
             log.add(step, learning_rate, terms, norm)
             saving, judging, drawing = (
-                every and (step % every == 0 or step == config.steps) for every in (config.save_every, config.held_out_every, config.sample_every)
+                every and (step % every == 0 or step == config.steps) for every in (config.save_every, config.validate_every, config.sample_every)
             )
             note, stopping = None, processes.count == 1 and stop.reason is not None
             if saving or judging or drawing or stopping or step % log_steps == 0:
                 note = f"loss {log.flush():.3f}"
                 stopping = processes.any(stop.reason is not None)
                 if processes.first:
-                    if judging and len(held_out):
-                        append_rows(folder.path / "held_out.jsonl", [{"step": step, **held_out_loss(for_writing, lines, held_out, config.precision)}])
+                    if judging and len(validation_lines):
+                        append_jsonl(
+                            folder.path / "validation.jsonl",
+                            [{"step": step, **validation_loss(for_writing, lines, validation_lines, config.precision)}],
+                        )
                     if drawing:
                         _write_samples(for_writing, folder.path / "samples" / f"step-{step:06d}", step)
                     if saving or stopping:
@@ -153,7 +156,7 @@ def train(config, dataset, style_features, out, device, resume=False, stop=None,
 
 
 def _extra_padding(seed, step):
-    return MOST_EXTRA_PADDING * np.random.default_rng((seed, step)).random()
+    return MAX_EXTRA_PADDING * np.random.default_rng((seed, step)).random()
 
 
 def _write_samples(network, path, step):

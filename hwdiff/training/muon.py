@@ -62,7 +62,7 @@ def orthogonalize(matrices):
 
 
 def matrices_and_rest(network):
-    """The parameters of a `DiffusionWriter` for Muon and those for Adam: (list, list)."""
+    """The parameters of a `UNet` for Muon and those for Adam: (list, list)."""
     matrices, rest = [], []
     for name, weight in network.named_parameters():
         (rest if weight.ndim != 2 or any(layer in name.split(".") for layer in ADAM_LAYERS) else matrices).append(weight)

@@ -18,7 +18,7 @@ ATTENTION_WINDOW = 1.5  # standard deviation in characters: so much letters of o
 class Objective(nn.Module):
     """The terms of Algorithm 1's loss of lines that were noised already, as a module that can be compiled and shared among processes.
 
-    guided_attention: weight of a third term, see `attention_off_place`; 0 for none, as in the paper.
+    guided_attention: weight of a third term, see `guided_attention_loss`; 0 for none, as in the paper.
     """
 
     def __init__(self, network, precision, guided_attention=0.0):
@@ -26,18 +26,18 @@ class Objective(nn.Module):
         self.network, self.precision, self.guided_attention = network, precision, guided_attention
 
     def forward(self, noisy, text, noise_level, style, eps, pen_up, pen_weight, places=None):
-        """Shapes as in `DiffusionWriter`, `process.loss_terms` and `Batch`. Returns (2,) or (3,): stroke, pen and attention."""
+        """Shapes as in `UNet`, `process.loss_terms` and `Batch`. Returns (2,) or (3,): stroke, pen and attention."""
         every = "all" if self.guided_attention else False
         with torch.autocast(noisy.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
             eps_predicted, pen_logit, attention = self.network.predict(noisy, text, noise_level, style, every)
         terms = process.loss_terms(eps, eps_predicted.float(), pen_up, pen_logit.float(), pen_weight)
         if self.guided_attention:
-            terms = (*terms, self.guided_attention * sum(attention_off_place(weights, places) for weights in attention) / len(attention))
+            terms = (*terms, self.guided_attention * sum(guided_attention_loss(weights, places) for weights in attention) / len(attention))
         return torch.stack(terms)
 
 
-def attention_off_place(attention, places):
-    """How far the attention to the text is from where each point should look: the mean of -log of the share within a Gaussian window.
+def guided_attention_loss(attention, places):
+    """How far the attention to the text is from where each point should look: the mean of -log of the fraction within a Gaussian window.
 
     attention: (B, heads, M, L).   places: (B, N) as in `Batch`, N a multiple of M. Where a place is uncertain nothing is asked.
     In the manner of the guided attention of Tachibana et al. (2018), with the places of words instead of a diagonal.
@@ -46,8 +46,8 @@ def attention_off_place(attention, places):
     places = places[:, step // 2 :: step, None]
     known = places.isfinite()
     window = torch.exp(-((torch.arange(attention.shape[3], device=places.device) - places.nan_to_num()) ** 2) / (2 * ATTENTION_WINDOW**2))
-    share = (attention.float().mean(dim=1) * window).sum(dim=-1, keepdim=True)
-    return -((share + 1e-3).log() * known).sum() / known.sum().clamp(min=1)
+    fraction = (attention.float().mean(dim=1) * window).sum(dim=-1, keepdim=True)
+    return -((fraction + 1e-3).log() * known).sum() / known.sum().clamp(min=1)
 
 
 def compiled_objective(objective, device, graphs=True):

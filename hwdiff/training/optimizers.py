@@ -1,4 +1,4 @@
-"""The optimizers of a run, clipping, and the moving average of the weights."""
+"""The optimizers of a run, clipping, and the EMA of the weights."""
 
 import torch
 from torch.optim.swa_utils import AveragedModel
@@ -33,13 +33,16 @@ def make_optimizers(network, config, processes):
     return {"muon": muon, "optimizer": torch.optim.Adam(rest, lr=0.0, betas=BETAS, fused=True)}
 
 
-def moving_average(network, decay):
-    """A moving average of the weights of `network`; in the first steps, when they change fast, its decay is lower: (1 + n) / (10 + n)."""
+def make_ema(network, decay):
+    """The exponential moving average (EMA) of the weights of `network`.
+
+    In the first steps, in which they change fast, its decay is lower: (1 + n) / (10 + n).
+    """
 
     @torch.no_grad()
     def update(averages, weights, _):
-        count = int(average.n_averaged)  # on the CPU, unlike the copy that is handed in, for which one would wait
+        count = int(ema.n_averaged)  # on the CPU, unlike the copy that is handed in, for which one would wait
         torch._foreach_lerp_(averages, weights, 1 - min(decay, (1 + count) / (10 + count)))
 
-    average = AveragedModel(network, multi_avg_fn=update)
-    return average
+    ema = AveragedModel(network, multi_avg_fn=update)
+    return ema

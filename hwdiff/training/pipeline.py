@@ -1,4 +1,4 @@
-"""The whole way from a dataset to samples in one call, stage after stage. All but the drawing of images, which takes a minute, stop when asked."""
+"""The whole way from a dataset to samples in one call, step after step. All but the drawing of images, which takes a minute, stop when asked."""
 
 from pathlib import Path
 
@@ -24,7 +24,7 @@ def run_chain(data, out, config, preset, teacher, distillation_steps, device, st
 
     data: a dataset file.   out: the folder of the encoder, the training run and the figures.   config: a `TrainingConfig`.
     preset: names the distillation's preset too.   teacher: of the distillation; None for the bundled encoder.   stop: a `Stop`.
-    Returns None, or the name of the stage in which it was stopped.
+    Returns None, or the name of the step in which it was stopped.
     """
     out, dataset = Path(out), Dataset(data)
     with Progress("drawing line images", len(dataset), unit="lines") as progress:
@@ -36,7 +36,7 @@ def run_chain(data, out, config, preset, teacher, distillation_steps, device, st
         settings = distillation.preset("smoke" if preset == "smoke" else "paper", distillation_steps)
         extractor = load_style_extractor(teacher, device)
         with Progress("distilling the encoder", settings.all_steps) as progress:
-            encoder = distillation.distil(settings, [(lines, dataset.part("train"))], extractor, out / "encoder", True, stop, progress.reach)
+            encoder = distillation.distil(settings, [(lines, dataset.split("train"))], extractor, out / "encoder", True, stop, progress.reach)
         if encoder is None:
             return "encoder"
     features = StyleFeatures(dataset, load_style_extractor(encoder, device), line_images=lines)
@@ -62,6 +62,6 @@ def report_run(run, network, out, seed=0):
     """Draw a run's loss, `loss.png`, and samples of the paper's texts by three samplers, `samples.png`, into the folder `out`."""
     save_figure(plot_loss(read_metrics(run)), Path(out) / "loss.png")
     columns = [sample(network, PAPER_TEXTS, sampler=sampler, steps=steps, seed=seed) for sampler, steps in REPORTED.values()]
-    title = f"after {network.info['step']} training steps; from left to right: {'; '.join(REPORTED)}"
+    title = f"after {network.metadata['step']} training steps; from left to right: {'; '.join(REPORTED)}"
     page = plot_inks([ink for row in zip(*columns, strict=True) for ink in row], columns=len(columns), title=title)
     save_figure(page, Path(out) / "samples.png")

@@ -14,19 +14,19 @@ from hwdiff.model.checkpoint import save_model
 from hwdiff.model.config import ModelConfig
 from hwdiff.training.config import TrainingConfig
 from hwdiff.utils.errors import HwdiffError
-from hwdiff.utils.files import cut_rows, replacing
+from hwdiff.utils.files import atomic_write, truncate_jsonl
 
 FORMAT = "hwdiff training state 1"
 # What may change when a run is gone on with; each change is kept in the configuration, with the step after which it holds.
 CHANGEABLE = {
     *("learning_rate", "warmup", "cooldown", "excerpts", "excerpt_steps", "guided_attention", "drop_style", "drop_text", "precision"),
-    *("save_every", "held_out_every", "sample_every"),
+    *("save_every", "validate_every", "sample_every"),
 }
 NOT_OF_CONFIG = ("dataset", "style_weights", "device", "changes")
 
 
-def save_state(path, header, modules, optimizers, generator):
-    """Write the state of a run, whole or not at all: safetensors with `header`, in JSON, beside it.
+def save_state(path, metadata, modules, optimizers, generator):
+    """Write the state of a run, whole or not at all: safetensors with `metadata`, in JSON, beside it.
 
     modules: {name: Module}.   optimizers: {name: Optimizer}, their moments and step counts.   generator: a torch.Generator.
     Raises HwdiffError when it cannot be written; what stood at `path` stays.
@@ -37,20 +37,20 @@ def save_state(path, header, modules, optimizers, generator):
             state |= {f"{name}.{number}.{key}": tensor for key, tensor in moments.items()}
     state["generator"] = generator.get_state()
     state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
-    with replacing(path) as temporary:
-        save_file(state, temporary, metadata={"hwdiff": json.dumps(header)})
+    with atomic_write(path) as temporary:
+        save_file(state, temporary, metadata={"hwdiff": json.dumps(metadata)})
 
 
-def read_header(path, form):
-    """The header of a state file of the format `form`. Raises HwdiffError when the file is missing, cut short or of another format."""
+def read_metadata(path, fmt):
+    """The metadata of a state file of the format `fmt`. Raises HwdiffError when the file is missing, cut short or of another format."""
     try:
         with safe_open(path, "pt") as file:
-            header = json.loads((file.metadata() or {}).get("hwdiff", "{}"))
+            metadata = json.loads((file.metadata() or {}).get("hwdiff", "{}"))
     except (SafetensorError, OSError, ValueError) as error:
         raise HwdiffError(f"{path}: not a whole state of a run ({error}); nothing can be resumed from it: start again in another folder") from error
-    if header.get("format") != form:
-        raise HwdiffError(f"{path}: format {header.get('format')!r}, but this version reads {form!r}; use the version that wrote it")
-    return header
+    if metadata.get("format") != fmt:
+        raise HwdiffError(f"{path}: format {metadata.get('format')!r}, but this version reads {fmt!r}; use the version that wrote it")
+    return metadata
 
 
 def load_state(path, modules, optimizers, generator):
@@ -73,7 +73,7 @@ def load_state(path, modules, optimizers, generator):
     except torch.OutOfMemoryError:
         raise
     except (SafetensorError, RuntimeError, KeyError, IndexError, ValueError) as error:
-        raise HwdiffError(f"{path}: its content does not fit its header ({str(error).splitlines()[0]}); start again in another folder") from error
+        raise HwdiffError(f"{path}: its content does not fit its metadata ({str(error).splitlines()[0]}); start again in another folder") from error
 
 
 def check_same(path, found, wanted):
@@ -86,11 +86,11 @@ def check_same(path, found, wanted):
 
 class RunFolder:
     """The folder of a training run: config.json, state.safetensors (to resume), model.safetensors (to write with), metrics.jsonl,
-    held_out.jsonl and samples/. Only the first process writes to it."""
+    validation.jsonl and samples/. Only the first process writes to it."""
 
     def __init__(self, path, config, dataset, style_weights, device):
         self.path, self.config = Path(path), config
-        self.settings = {**asdict(config), "dataset": dataset.content, "style_weights": style_weights, "device": device.type}
+        self.settings = {**asdict(config), "dataset": dataset.fingerprint, "style_weights": style_weights, "device": device.type}
         self.settings = json.loads(json.dumps(self.settings))
         self.state = self.path / "state.safetensors"
 
@@ -102,11 +102,11 @@ class RunFolder:
             return 0
         if not resume:
             raise HwdiffError(f"{self.path}: holds a training run already; go on with --resume, choose another folder or delete it")
-        header = read_header(self.state, FORMAT) if self.state.exists() else {"step": 0, "settings": read_config(self.path)}
-        for found in (read_config(self.path), header["settings"]):
-            changed = self._changed(found, header["step"])
-        self.settings["changes"] = header["settings"].get("changes", []) + ([{"after": header["step"], **changed}] if changed else [])
-        return header["step"]
+        metadata = read_metadata(self.state, FORMAT) if self.state.exists() else {"step": 0, "settings": read_config(self.path)}
+        for found in (read_config(self.path), metadata["settings"]):
+            changed = self._changed(found, metadata["step"])
+        self.settings["changes"] = metadata["settings"].get("changes", []) + ([{"after": metadata["step"], **changed}] if changed else [])
+        return metadata["step"]
 
     def _changed(self, found, step):
         """{setting: [of the run at `step` with the settings `found`, now]}. Raises HwdiffError for what may not change."""
@@ -124,16 +124,16 @@ class RunFolder:
 
     def begin(self, done):
         """Write the configuration and cut the logs back to step `done`. Returns the seconds of training until then, and the CPU seconds."""
-        with replacing(self.path / "config.json") as path:
+        with atomic_write(self.path / "config.json") as path:
             path.write_text(json.dumps(self.settings, indent=1))
-        cut_rows(self.path / "held_out.jsonl", done)
-        last = cut_rows(self.path / "metrics.jsonl", done)
+        truncate_jsonl(self.path / "validation.jsonl", done)
+        last = truncate_jsonl(self.path / "metrics.jsonl", done)
         return (last["seconds"], last.get("cpu_seconds", 0.0)) if last else (0.0, 0.0)
 
     def save(self, step, modules, optimizers, generator, network):
         """The state comes last: whatever is interrupted before it is done again."""
-        information = {"training": asdict(self.config), "dataset": self.settings["dataset"], "style_weights": self.settings["style_weights"]}
-        save_model(network, self.path / "model.safetensors", step=step, **information)
+        metadata = {"training": asdict(self.config), "dataset": self.settings["dataset"], "style_weights": self.settings["style_weights"]}
+        save_model(network, self.path / "model.safetensors", step=step, **metadata)
         save_state(self.state, {"format": FORMAT, "step": step, "settings": self.settings}, modules, optimizers, generator)
 
 
@@ -141,12 +141,12 @@ def branch(run, out):
     """Copy the run in the folder `run` to the new folder `out`, to be gone on with there. Raises HwdiffError when it has no saved state."""
     run, out = Path(run), Path(out)
     read_config(run)
-    read_header(run / "state.safetensors", FORMAT)
+    read_metadata(run / "state.safetensors", FORMAT)
     try:
         out.mkdir(parents=True, exist_ok=True)
-        for name in ("metrics.jsonl", "held_out.jsonl", "state.safetensors", "config.json"):  # the last makes it a run
+        for name in ("metrics.jsonl", "validation.jsonl", "state.safetensors", "config.json"):  # the last makes it a run
             if (run / name).exists():
-                with replacing(out / name) as path:
+                with atomic_write(out / name) as path:
                     shutil.copyfile(run / name, path)
     except OSError as error:
         raise HwdiffError(f"{out}: cannot be the folder of a run ({error.strerror}); choose another") from error

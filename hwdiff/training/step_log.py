@@ -6,9 +6,9 @@ import time
 import torch
 
 from hwdiff.utils.errors import HwdiffError
-from hwdiff.utils.files import append_rows
+from hwdiff.utils.files import append_jsonl
 
-LONGEST_STEP = 60.0  # seconds
+MAX_STEP_SECONDS = 60.0  # seconds
 
 
 class Clock:
@@ -21,7 +21,7 @@ class Clock:
         """A step is done. Returns the CPU seconds of this process since the last one."""
         last, self._last = self._last, time.perf_counter()
         cpu, self._cpu = self._cpu, time.process_time()
-        self.seconds += min(self._last - last, LONGEST_STEP)
+        self.seconds += min(self._last - last, MAX_STEP_SECONDS)
         return self._cpu - cpu
 
 
@@ -59,7 +59,7 @@ class StepLog:
             rows.append({**row, "learning_rate": learning_rate, "seconds": round(seconds, 3), "cpu_seconds": round(self.cpu_seconds, 3)})
         self._steps, self._values = [], []
         if self.processes.first:
-            append_rows(self.run / "metrics.jsonl", rows)
+            append_jsonl(self.run / "metrics.jsonl", rows)
         if failure:
             raise failure
         return rows[-1]["loss"]

@@ -8,7 +8,7 @@ __getattr__, __dir__, __all__ = lazy_names(
     __name__,
     {
         "errors": ["HwdiffError"],
-        "files": ["replacing", "sha256_of"],
+        "files": ["atomic_write", "sha256_of"],
         "progress": ["Progress"],
         "interrupt": ["Stop"],
     },

@@ -14,8 +14,8 @@ from hwdiff.utils.errors import HwdiffError
 
 
 @contextmanager
-def replacing(path):
-    """Yield a temporary path beside `path` that takes its place at the end of the block, so that a reader never sees half a file.
+def atomic_write(path):
+    """Yield a temporary path beside `path` that takes its place at the end of the block, so that nobody ever sees half a file.
 
     The folders of `path` are made. If the block fails, what stood at `path` stays as it was.
     Raises HwdiffError when the folder cannot be made or written, or when the disk is full.
@@ -48,7 +48,7 @@ def sha256_of(path):
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def append_rows(path, rows):
+def append_jsonl(path, rows):
     """Append rows, dictionaries in JSON types, to the log `path`, one a line. Raises HwdiffError when it cannot be written."""
     try:
         with open(path, "a") as log:
@@ -57,19 +57,19 @@ def append_rows(path, rows):
         raise HwdiffError(f"{path}: cannot be written ({error.strerror}); what was saved is kept; free some space, then --resume") from error
 
 
-def cut_rows(path, step):
+def truncate_jsonl(path, step):
     """Cut a log back to the rows up to step `step`, as a run does that goes on from there. Returns the last of them, or None."""
     rows = []
     if path.exists():
         lines = path.read_text().splitlines(keepends=True)
         rows = [row for row in (json.loads(line) for line in lines if line.endswith("\n")) if row["step"] <= step]
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return rows[-1] if rows else None
 
 
 @contextmanager
-def holding(folder):
+def lock_directory(folder):
     """Hold the folder of a run, so that no second process writes to it too, and clear away what a killed one left half-written.
 
     Raises HwdiffError when another process holds it, or it cannot be made.
@@ -81,8 +81,8 @@ def holding(folder):
         raise HwdiffError(f"{folder}: cannot be the folder of a run ({error.strerror}); choose another") from error
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        for name in ("state", "model", "style", "reader", "config", "metrics", "held_out"):
-            for left_over in folder.glob(f".{name}-????????.*"):  # as `replacing` names them
+        for name in ("state", "model", "style", "recognizer", "config", "metrics", "validation"):
+            for left_over in folder.glob(f".{name}-????????.*"):  # as `atomic_write` names them
                 left_over.unlink()
         yield
     except BlockingIOError as error:

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from hwdiff import Ink
 from hwdiff.cli import app
 from hwdiff.data.dataset import Dataset
-from hwdiff.evaluation.error_rates import read
+from hwdiff.evaluation.error_rates import recognize
 
 
 def hwdiff(*arguments):
@@ -22,7 +22,7 @@ def trained(source, style_weights, tmp_path_factory):
     folder = tmp_path_factory.mktemp("cli")
     prepared = hwdiff("prepare", "--source", source, "--out", folder / "data" / "lines.npz")
     assert prepared.exit_code == 0, prepared.output
-    assert "24 lines of 6 forms (16 train, 4 validation, 4 test), split authors" in prepared.output
+    assert "24 lines of 6 forms (16 train, 4 validation, 4 test), split scheme authors" in prepared.output
     options = ("--steps", 2, "--batch-size", 3, "--style-encoder", style_weights)
     result = hwdiff("train", "--data", folder / "data" / "lines.npz", "--out", folder / "run", *options)
     assert result.exit_code == 0, result.output
@@ -71,15 +71,15 @@ def test_measuring_and_releasing_a_model(trained, style_weights, monkeypatch):
     assert "dpm in 2 steps, guidance 1, seed 0" in result.output
     assert "ceiling: 2 real lines" in result.output
     written = json.loads((trained / "anew.json").read_text())
-    assert written["written by"]["info"]["step"] == 2
+    assert written["written by"]["metadata"]["step"] == 2
     assert written["ceiling"]["value"] != written["cer"]["value"]
     result = hwdiff("legibility", "--model", model, "--data", data, "--lines", 2)
     assert "the model was trained with" in result.output
     monkeypatch.setattr("hwdiff.suite.release.NAMES", ("one", "two"))
     result = hwdiff("release", trained / "run", "--data", data, "--style-encoder", style_weights, "-o", trained / "released")
     assert result.exit_code == 0, result.output
-    assert "styles.safetensors: one, two" in result.output
-    assert json.loads(hwdiff("info", trained / "released" / "writer.safetensors").output.split("\n", 1)[1])["step"] == 2
+    assert "small-styles.safetensors: one, two" in result.output
+    assert json.loads(hwdiff("info", trained / "released" / "small.safetensors").output.split("\n", 1)[1])["step"] == 2
 
 
 def test_info(trained):
@@ -100,35 +100,44 @@ def test_reading(trained):
     data, ink = trained / "data" / "lines.npz", trained / "ink.svg"
     dataset = Dataset(data)
     dataset.ink(0).save(ink)
-    [reading] = read([Ink.load(ink)])
-    result = hwdiff("read", ink, "-o", trained / "reading.png")
+    [recognition] = recognize([Ink.load(ink)])
+    result = hwdiff("recognize", ink, "-o", trained / "recognition.png")
     assert result.exit_code == 0, result.output
-    assert result.output.splitlines()[0] == reading.text
-    assert Image.open(trained / "reading.png").width > 300
-    [reading] = read([dataset.ink(1)])
-    assert hwdiff("read", data, "--line", dataset.ids[1]).output.splitlines()[0] == reading.text
+    assert result.output.splitlines()[0] == recognition.text
+    assert Image.open(trained / "recognition.png").width > 300
+    [recognition] = recognize([dataset.ink(1)])
+    assert hwdiff("recognize", data, "--line", dataset.ids[1]).output.splitlines()[0] == recognition.text
 
 
 def test_training_a_reader_and_measuring_legibility(trained):
-    data, out = trained / "data" / "lines.npz", trained / "reader"
-    options = ("train-reader", "--data", data, "--out", out, "--preset", "smoke", "--batch-size", 4, "--steps", 3)
+    data, out = trained / "data" / "lines.npz", trained / "recognizer"
+    options = ("train-recognizer", "--data", data, "--out", out, "--preset", "smoke", "--batch-size", 4, "--steps", 3)
     result = hwdiff(*options, "--minutes", 0)
     assert result.exit_code == 3
     assert "time is up: saved at step 1 of 3; go on with the same command and --resume" in result.output
     assert hwdiff(*options, "--resume").exit_code == 0
-    for part, mark in (("test", "part test: 4 lines, 67 characters"), ("train", "part train: 16 lines, 16 of them seen in training, ")):
+    for split, mark in (("test", "split test: 4 lines, 67 characters"), ("train", "split train: 16 lines, 16 of them seen in training, ")):
         result = hwdiff(
-            "legibility", "--data", data, "--part", part, "--reader", out / "reader.safetensors", "-o", trained / "legibility.json", "--corrupted"
+            "legibility",
+            "--data",
+            data,
+            "--split",
+            split,
+            "--recognizer",
+            out / "recognizer.safetensors",
+            "-o",
+            trained / "legibility.json",
+            "--corrupted",
         )
         assert result.exit_code == 0, result.output
         assert mark in result.output
         assert "character error rate" in result.output
-        assert "the same readings, texts shuffled" in result.output
+        assert "the same recognitions, texts shuffled" in result.output
     written = json.loads((trained / "legibility.json").read_text())
-    assert written["lines"] == len(written["readings"]) == 16
-    assert written["reader"]["step"] == 3
+    assert written["lines"] == len(written["recognized"]) == 16
+    assert written["recognizer"]["step"] == 3
     assert written["lines in training"] == {"seen": 16, "watched": 0}
-    assert "spoilt: 1 letter in 10 missing" in result.output
+    assert "corrupted: 1 letter in 10 missing" in result.output
     assert len(written["corrupted"]) > 8
 
 
@@ -149,12 +158,12 @@ def test_preparing_twice_says_so(trained, source):
             ("write", "hi", "--model", "{run}/model.safetensors", "--style", "no.png", "--style-encoder", "{weights}", "-o", "a.svg"),
             "no.png: no such file",
         ),
-        (("read", "none.svg"), "none.svg: cannot be read"),
-        (("read", "{data}"), "lines.npz: give --line with a dataset file"),
-        (("read", "{data}", "--line", "z"), "lines.npz: no line 'z' in it; its first is a01-000u-01"),
-        (("read", "{run}/config.json"), "config.json: holds no ink"),
-        (("legibility", "--data", "{data}", "--reader", "{run}/model.safetensors"), "model.safetensors: format 'hwdiff checkpoint 1', but"),
-        (("train-reader", "--data", "{data}", "--out", "x", "--preset", "huge"), "no such preset of the reader as 'huge'"),
+        (("recognize", "none.svg"), "none.svg: cannot be read"),
+        (("recognize", "{data}"), "lines.npz: give --line with a dataset file"),
+        (("recognize", "{data}", "--line", "z"), "lines.npz: no line 'z' in it; its first is a01-000u-01"),
+        (("recognize", "{run}/config.json"), "config.json: holds no ink"),
+        (("legibility", "--data", "{data}", "--recognizer", "{run}/model.safetensors"), "model.safetensors: format 'hwdiff checkpoint 1', but"),
+        (("train-recognizer", "--data", "{data}", "--out", "x", "--preset", "huge"), "no such preset of the recognizer as 'huge'"),
         (("train", "--data", "none.npz", "--out", "x"), "none.npz: no such file; make it with hwdiff prepare"),
         (("train", "--data", "{data}", "--out", "{run}", "--style-encoder", "{weights}"), "holds a training run already"),
         (("train", "--data", "{data}", "--out", "x", "--precision", "fp8"), "precision = 'fp8': choose one of fp32, bf16"),
@@ -199,7 +208,7 @@ def test_the_chain_with_the_smoke_preset(trained, style_weights, tmp_path):
     short = ("--steps", 3, "--distillation-steps", 2, "--batch-size", 4)
     stopped = hwdiff("chain", *options, *short, "--minutes", 0)
     assert stopped.exit_code == 3
-    assert "time is up in the stage line images: saved; the same command goes on" in stopped.output
+    assert "time is up in the step line images: saved; the same command goes on" in stopped.output
     finished = hwdiff("chain", *options, *short)
     assert finished.exit_code == 0, finished.output
     assert (tmp_path / "training" / "model.safetensors").exists()

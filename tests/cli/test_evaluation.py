@@ -17,13 +17,13 @@ def data(written):
 
 
 def test_evaluate_makes_the_table(data, tmp_path):
-    options = ("--part", "train", "--lines", 4, "--seeds", 2, "--repetitions", 3, "--guidance", 1)
+    options = ("--split", "train", "--lines", 4, "--seeds", 2, "--repetitions", 3, "--guidance", 1)
     result = hwdiff("evaluate", "--data", data, *options, "-o", tmp_path / "out")
     assert result.exit_code == 0, result.output
     assert "are no FID: for FID give --inception-weights download" in result.output
     assert "note: 4 lines a set" in result.output
     assert "note: 2 landmarks" in result.output
-    for row in ("ground truth", "model (Eq. 12)", "ablation (Eq. 9)", "fast", "real, spoilt"):
+    for row in ("ground truth", "model (Eq. 12)", "ablation (Eq. 9)", "fast", "real, corrupted"):
         assert any(line.startswith(row) and "±" in line for line in result.output.splitlines()), result.output
     settings = json.loads((tmp_path / "out" / "table1.json").read_text())["settings"]
     assert settings["lines"] == 4
@@ -33,21 +33,21 @@ def test_evaluate_makes_the_table(data, tmp_path):
     result = hwdiff("evaluate", "--data", data, *options, "--inception-weights", tmp_path / "none.pth")
     assert result.exit_code == 1
     assert "none.pth: cannot be read" in result.output
-    result = hwdiff("evaluate", "--data", data, *options, "--reader", tmp_path / "none.safetensors")
+    result = hwdiff("evaluate", "--data", data, *options, "--recognizer", tmp_path / "none.safetensors")
     assert result.exit_code == 1
     assert f"{tmp_path / 'none.safetensors'}: " in result.output
     result = hwdiff("evaluate", "--data", data, "--lines", 5000)
     assert result.exit_code == 1
-    assert "two sets of 5000 lines of the part train" in result.output
+    assert "two sets of 5000 lines of the split train" in result.output
 
 
 def test_compare_samplers_tells_which_are_as_good(data, tmp_path):
-    options = ("--part", "train", "--sampler", "dpm", "--steps", "2,1", "--spacing", "time", "--lines", 4, "--seeds", 2, "--repetitions", 3)
+    options = ("--split", "train", "--sampler", "dpm", "--steps", "2,1", "--spacing", "time", "--lines", 4, "--seeds", 2, "--repetitions", 3)
     result = hwdiff("compare-samplers", "--data", data, *options, "-o", tmp_path)
     assert result.exit_code == 0, result.output
-    verdict = result.output.split("worse than eq12, 60 calls, by twice the standard error of the difference:")[1]
-    assert "dpm, 1 calls, time" in verdict
-    row = json.loads((tmp_path / "table1.json").read_text())["settings"]["rows"]["dpm, 2 calls, time"]
+    verdict = result.output.split("worse than eq12, 60 steps, by twice the standard error of the difference:")[1]
+    assert "dpm, 1 steps, time" in verdict
+    row = json.loads((tmp_path / "table1.json").read_text())["settings"]["rows"]["dpm, 2 steps, time"]
     assert row["sampler"] == "dpm"
     assert row["levels"] == schedule(2, "time").tolist()
     result = hwdiff("compare-samplers", "--data", data, "--steps", "few")

@@ -42,19 +42,19 @@ def test_preparing_again_changes_nothing(source, tmp_path):
     before = path.read_bytes()
     again = ds.prepare(source, path, workers=1)
     assert (first.existed, again.existed) == (False, True)
-    assert again.manifest["content"] == first.manifest["content"]
+    assert again.manifest["fingerprint"] == first.manifest["fingerprint"]
     assert path.read_bytes() == before
 
 
 def test_other_parameters_are_refused(source, dataset):
-    with pytest.raises(HwdiffError, match="prepared with split = authors, but official"):
-        ds.prepare(source, dataset.path, split="official", workers=1)
+    with pytest.raises(HwdiffError, match="prepared with split_scheme = authors, but official"):
+        ds.prepare(source, dataset.path, split_scheme="official", workers=1)
     with pytest.raises(HwdiffError, match="prepared with max_points = 488, but 100"):
         ds.prepare(source, dataset.path, limits=Limits(max_points=100), workers=1)
-    with pytest.raises(HwdiffError, match="split = authors, but official"):
-        ds.Dataset(dataset.path, split="official")
-    with pytest.raises(HwdiffError, match="no such split"):
-        ds.prepare(source, dataset.path, split="mine")
+    with pytest.raises(HwdiffError, match="split_scheme = authors, but official"):
+        ds.Dataset(dataset.path, split_scheme="official")
+    with pytest.raises(HwdiffError, match="no such split scheme"):
+        ds.prepare(source, dataset.path, split_scheme="mine")
 
 
 def test_other_sources_are_refused(source, dataset, tmp_path):
@@ -89,7 +89,7 @@ def test_damaged_and_foreign_files_are_refused(dataset, tmp_path):
     with pytest.raises(HwdiffError, match="not a whole dataset file"):
         ds.Dataset(tmp_path / "pickled.npz")
     np.savez(tmp_path / "other.npz", manifest=np.array(json.dumps({"format": "hwdiff dataset 0"})))
-    with pytest.raises(HwdiffError, match="this version reads 'hwdiff dataset 1'"):
+    with pytest.raises(HwdiffError, match="this version reads 'hwdiff dataset 2'"):
         ds.Dataset(tmp_path / "other.npz")
     with pytest.raises(HwdiffError, match="no such file; make it with hwdiff prepare"):
         ds.Dataset(tmp_path / "none.npz")
@@ -97,35 +97,35 @@ def test_damaged_and_foreign_files_are_refused(dataset, tmp_path):
 
 def test_splits_assign_whole_forms_exactly():
     forms = [form for members in LISTS.values() for form in members]
-    authors = ds.part_of_forms([*forms, "b02-00", "a01-000"], "authors", LISTS)
+    authors = ds.assign_splits([*forms, "b02-00", "a01-000"], "authors", LISTS)
     assert authors.keys() == set(forms)  # b02-00 and a01-000 begin like listed forms, but are not in the lists
-    assert {form for form, part in authors.items() if part == "test"} == set(LISTS["testset_v"])
-    official = ds.part_of_forms(forms, "official", LISTS)
+    assert {form for form, split in authors.items() if split == "test"} == set(LISTS["testset_v"])
+    official = ds.assign_splits(forms, "official", LISTS)
     assert [official[form] for form in ("a01-001", "b02-005", "c03-000", "c03-001a")] == ["train", "test", "validation", "validation"]
-    with pytest.raises(HwdiffError, match="form x is in two parts"):
-        ds.part_of_forms(["x"], "authors", {**LISTS, "trainset": ["x"], "testset_v": ["x"]})
+    with pytest.raises(HwdiffError, match="form x is in two splits"):
+        ds.assign_splits(["x"], "authors", {**LISTS, "trainset": ["x"], "testset_v": ["x"]})
 
 
 def test_validation_forms_are_a_twentieth_chosen_by_hash():
     lists = {"trainset": [f"f{i:04}" for i in range(4000)], "testset_f": [], "testset_t": [], "testset_v": []}
-    part_of = ds.part_of_forms(lists["trainset"], "authors", lists)
-    assert sum(part == "validation" for part in part_of.values()) == 215
-    assert [form for form, part in part_of.items() if part == "validation"][:3] == ["f0005", "f0027", "f0046"]
+    split_of = ds.assign_splits(lists["trainset"], "authors", lists)
+    assert sum(split == "validation" for split in split_of.values()) == 215
+    assert [form for form, split in split_of.items() if split == "validation"][:3] == ["f0005", "f0027", "f0046"]
 
 
 def test_without_lists_the_split_is_by_hash(source, tmp_path):
     for archive in source.glob("*.tar.gz"):
         shutil.copy(archive, tmp_path)
     manifest = ds.prepare(tmp_path, tmp_path / "lines.npz", workers=1).manifest
-    assert manifest["parameters"]["split"] == "hash"
-    with pytest.raises(HwdiffError, match="prepared with split = hash, but authors"):
-        ds.Dataset(tmp_path / "lines.npz", split="authors")
+    assert manifest["parameters"]["split_scheme"] == "hash"
+    with pytest.raises(HwdiffError, match="prepared with split_scheme = hash, but authors"):
+        ds.Dataset(tmp_path / "lines.npz", split_scheme="authors")
     (tmp_path / "trainset.txt").write_text(" a01-000u\n")
     with pytest.raises(HwdiffError, match="split lists trainset without testset_f, testset_t, testset_v"):
         ds.prepare(tmp_path, tmp_path / "other.npz", workers=1)
-    part_of = ds.part_of_forms([f"f{i:04}" for i in range(4000)], "hash", None)
-    shares = [np.mean([part == name for part in part_of.values()]) for name in ds.PARTS]
-    assert shares == pytest.approx([0.85, 0.05, 0.10], abs=0.01)
+    split_of = ds.assign_splits([f"f{i:04}" for i in range(4000)], "hash", None)
+    fractions = [np.mean([split == name for split in split_of.values()]) for name in ds.SPLITS]
+    assert fractions == pytest.approx([0.85, 0.05, 0.10], abs=0.01)
 
 
 def test_a_style_line_is_another_of_the_form():
@@ -141,11 +141,11 @@ def test_a_style_line_is_another_of_the_form():
 
 
 def test_no_form_is_in_two_parts_of_the_real_database(iam_dataset):
-    parts = {part: set(iam_dataset.forms[iam_dataset.part(part)]) for part in ds.PARTS}
-    assert all(parts.values())
-    assert not (parts["train"] & parts["test"] or parts["train"] & parts["validation"] or parts["validation"] & parts["test"])
-    # The authors' program takes lines of these test forms into its training part, since it matches forms by their beginning.
-    mixed_up = [form for form in iam_dataset.forms if form in parts["test"] and form.startswith(("c02-059", "e02-117"))]
+    splits = {split: set(iam_dataset.forms[iam_dataset.split(split)]) for split in ds.SPLITS}
+    assert all(splits.values())
+    assert not (splits["train"] & splits["test"] or splits["train"] & splits["validation"] or splits["validation"] & splits["test"])
+    # The authors' program takes lines of these test forms into its training split, since it matches forms by their beginning.
+    mixed_up = [form for form in iam_dataset.forms if form in splits["test"] and form.startswith(("c02-059", "e02-117"))]
     assert len(mixed_up) > 10
-    assert not parts["train"] & set(mixed_up)
+    assert not splits["train"] & set(mixed_up)
     assert iam_dataset.path.stat().st_size < 25e6

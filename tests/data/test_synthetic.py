@@ -17,8 +17,8 @@ def test_lines_are_of_the_same_kind_as_iams(written):
     assert offsets.std() == pytest.approx(1)
     assert pen_up[0]
     assert written.line_image(3).shape[0] == images.HEIGHT
-    assert written.manifest["parameters"]["split"] == "writer"
-    assert {len(written.part(part)) for part in ds.PARTS} == {13 * 8, 8, 2 * 8}
+    assert written.manifest["parameters"]["split_scheme"] == "writer"
+    assert {len(written.split(split)) for split in ds.SPLITS} == {13 * 8, 8, 2 * 8}
 
 
 def test_a_seed_writes_the_same_lines_with_any_number_of_workers(monkeypatch):
@@ -59,8 +59,8 @@ def test_a_hand_stays_the_same_and_letters_vary():
 
 
 def test_writers_are_whole_in_one_part():
-    parts = [synthetic.part_of_form(f"w{number:02d}-3") for number in range(64)]
-    assert {part: parts.count(part) for part in ds.PARTS} == {"train": 52, "validation": 4, "test": 8}
+    splits = [synthetic.split_of_form(f"w{number:02d}-3") for number in range(64)]
+    assert {split: splits.count(split) for split in ds.SPLITS} == {"train": 52, "validation": 4, "test": 8}
 
 
 def test_what_is_written_is_what_is_asked_for():

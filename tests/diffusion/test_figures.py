@@ -5,7 +5,7 @@ from hwdiff.diffusion import process
 from hwdiff.diffusion.figures import plot_forward, plot_schedule
 from hwdiff.ink.ink import Ink
 from hwdiff.ink.plot import plot_curve
-from hwdiff.training.figures import plot_held_out
+from hwdiff.training.figures import plot_validation
 
 
 def test_the_schedule_is_the_published_one():
@@ -29,7 +29,7 @@ def test_the_forward_process_starts_with_the_line():
 
 def test_held_out_losses_are_drawn_by_noise_level():
     rows = [{"step": step, "stroke": {"5": 1.0 / step, "60": 0.1}, "pen": {"60": 0.01, "5": 0.05}} for step in (1, 2)]
-    stroke, pen = plot_held_out(rows).axes
+    stroke, pen = plot_validation(rows).axes
     assert [line.get_ydata()[0] for line in stroke.lines] == [1.0, 0.5]
     assert pen.lines[0].get_xdata().tolist() == [5, 60]
     assert pen.lines[0].get_ydata().tolist() == [0.05, 0.01]

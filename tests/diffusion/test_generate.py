@@ -153,6 +153,6 @@ def test_a_model_without_a_default_style_asks_for_one(writer):
 def test_the_authors_models_want_other_features_than_the_bundled_ones(network):
     picture = np.full((60, 300), 255, dtype=np.uint8)
     picture[20:40, 20:280:9] = 0
-    assert not network.info  # as of a weights file of the authors' program
+    assert not network.metadata  # as of a weights file of the authors' program
     with pytest.warns(UserWarning, match="trained with ImageNet's features; give Keras's weights"):
         sample(network, ["a"], picture, sampler="dpm", steps=1)

@@ -38,8 +38,8 @@ def test_noise_levels_are_uniform_within_equally_likely_intervals(form):
     assert counts.sum() >= len(values) - 2  # all but what float32 rounds over an end
     assert (counts / expected - 1).abs().max() < 0.08
     top = values[values > ladder[1]]
-    share = (top - ladder[1]) / (ladder[0] - ladder[1])
-    assert share.mean().item() == pytest.approx(0.5, abs=0.02)
+    fraction = (top - ladder[1]) / (ladder[0] - ladder[1])
+    assert fraction.mean().item() == pytest.approx(0.5, abs=0.02)
     assert (values.max() <= alpha_bar[1]) == (form == "released")
 
 

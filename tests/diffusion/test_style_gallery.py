@@ -16,13 +16,13 @@ def identity(fingerprint):
 
 @pytest.fixture
 def gallery(tmp_path):
-    style_gallery.save_styles(tmp_path / "new" / "styles.safetensors", FOUND, style_weights=identity("1" * 64))
-    return style_gallery.load_styles(tmp_path / "new" / "styles.safetensors")
+    style_gallery.save_styles(tmp_path / "new" / "small-styles.safetensors", FOUND, style_weights=identity("1" * 64))
+    return style_gallery.load_styles(tmp_path / "new" / "small-styles.safetensors")
 
 
 def test_styles_come_back_in_their_order(gallery):
     assert list(gallery) == list(FOUND)
-    assert gallery.info["style_weights"] == identity("1" * 64)
+    assert gallery.metadata["style_weights"] == identity("1" * 64)
     for name, style in FOUND.items():
         assert torch.equal(gallery[name], style)
     with pytest.raises(HwdiffError, match="no such style as 'dan'; choose one of cleo, ben, ada, or give a picture"):
@@ -32,13 +32,13 @@ def test_styles_come_back_in_their_order(gallery):
 def test_a_text_is_written_in_a_named_style(gallery, network, monkeypatch):
     monkeypatch.setattr(generate, "load_styles", lambda: gallery)
     few = {"sampler": "dpm", "steps": 3}
-    monkeypatch.setattr(network, "info", {"style_weights": identity("1" * 64)})
+    monkeypatch.setattr(network, "metadata", {"style_weights": identity("1" * 64)})
     [ink] = sample(network, ["abc"], style="ben", **few)
     [same] = sample(network, ["abc"], style=FOUND["ben"], **few)
     np.testing.assert_array_equal(ink.offsets, same.offsets)
     with pytest.raises(HwdiffError, match="no such style as 'dan'; choose one of cleo, ben, ada"):
         sample(network, ["abc"], style="dan", **few)
-    monkeypatch.setattr(network, "info", {"style_weights": identity("2" * 64)})
+    monkeypatch.setattr(network, "metadata", {"style_weights": identity("2" * 64)})
     with pytest.raises(HwdiffError, match=r"style weights: some \(11111111\), but the model was trained with some \(22222222\)"):
         sample(network, ["abc"], style="ben", **few)
 

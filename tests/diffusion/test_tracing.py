@@ -53,5 +53,5 @@ def test_ink_has_the_colour_of_its_character():
 def test_the_alignment_is_that_of_the_later_half(written):
     aligned = alignment_of_trace(written)
     late = sum(written.weights(t) for t in (3, 2, 1))
-    share = (late / late.sum(axis=-1, keepdims=True)).mean(axis=0)[: len(aligned.weights), :6]
-    np.testing.assert_allclose(aligned.weights, share / share.sum(axis=1, keepdims=True), rtol=1e-5)
+    fraction = (late / late.sum(axis=-1, keepdims=True)).mean(axis=0)[: len(aligned.weights), :6]
+    np.testing.assert_allclose(aligned.weights, fraction / fraction.sum(axis=1, keepdims=True), rtol=1e-5)

@@ -5,7 +5,7 @@ from hwdiff import HwdiffError
 from hwdiff.data.dataset import style_lines
 from hwdiff.diffusion.generate import sample
 from hwdiff.evaluation import alignment as module
-from hwdiff.evaluation.alignment import Alignment, align, aligned_anew, alignment_of, relations
+from hwdiff.evaluation.alignment import Alignment, align, alignment_of, regenerate_aligned, relations
 from hwdiff.evaluation.error_rates import legibility
 from hwdiff.ink.ink import Ink
 
@@ -45,7 +45,7 @@ def test_the_table_tells_which_points_belong_to_a_character():
     rows = alignment([0, 0, 1, 2, 2, 3]).table()
     assert [(row["first point"], row["last point"]) for row in rows] == [(0, 15), (16, 23), (24, 39), (40, 47)]
     shared = Alignment("ab", 4, np.array([[0.7, 0.3], [0.1, 0.9]]))
-    assert [(row["first point"], row["last point"], row["share"]) for row in shared.table()] == [(0, 3, 0.7), (0, 7, 0.9)]
+    assert [(row["first point"], row["last point"], row["fraction"]) for row in shared.table()] == [(0, 3, 0.7), (0, 7, 0.9)]
 
 
 def test_a_blank_is_no_letter():
@@ -77,18 +77,18 @@ def test_ink_is_the_same_whether_aligned_or_not(network):
         align(network, "a text", block=9, steps=1)
 
 
-def test_lines_are_written_anew_in_the_style_of_others_of_their_form(network, dataset, features, reader):
+def test_lines_are_written_anew_in_the_style_of_others_of_their_form(network, dataset, features, recognizer):
     options, told = {"sampler": "ddim", "steps": 4}, []
-    rows = aligned_anew(network, dataset, features, [2, 5], reader, seed=7, progress=told.append, **options)
+    rows = regenerate_aligned(network, dataset, features, [2, 5], recognizer, seed=7, progress=told.append, **options)
     style = features[style_lines(dataset.forms)[[5]]]
     ink, aligned = align(network, str(dataset.texts[5]), style=style[0], seed=8, **options)
-    assert rows[1] == (aligned.scores, legibility([ink], reader, resamples=0).cer.value)
+    assert rows[1] == (aligned.scores, legibility([ink], recognizer, resamples=0).cer.value)
     assert told == [1, 1]
 
 
-def test_a_line_without_ink_is_none(network, dataset, features, reader, monkeypatch):
+def test_a_line_without_ink_is_none(network, dataset, features, recognizer, monkeypatch):
     monkeypatch.setattr(module, "align", lambda *arguments, **options: (Ink(np.zeros((0, 2)), []), None))
-    assert aligned_anew(network, dataset, features, [0], reader) == [None]
+    assert regenerate_aligned(network, dataset, features, [0], recognizer) == [None]
 
 
 def test_relations_are_rank_correlations():

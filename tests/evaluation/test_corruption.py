@@ -1,26 +1,28 @@
-"""What a generator gets wrong must raise the error rate, and about as much as was spoilt."""
+"""What a generator gets wrong must raise the error rate, and about as much as was corrupted."""
 
 import numpy as np
 import pytest
 
 from hwdiff.evaluation import corruption
-from hwdiff.evaluation.error_rates import legibility, letters, read
+from hwdiff.evaluation.error_rates import legibility, letters, recognize
 from hwdiff.ink.ink import Ink
 from hwdiff.utils.errors import HwdiffError
 
 
 @pytest.fixture(scope="module")
-def readings(lines, reader):
-    return read(lines, reader)
+def recognitions(lines, recognizer):
+    return recognize(lines, recognizer)
 
 
 @pytest.fixture(scope="module")
-def error_of(lines, reader):
-    """spoil(ink, reading, number) -> the error rate of the lines so spoilt."""
+def error_of(lines, recognizer):
+    """corrupt(ink, recognition, number) -> the error rate of the lines so corrupted."""
 
-    def measure(spoil):
-        spoilt = [spoil(ink, reading, number) for number, (ink, reading) in enumerate(zip(lines, read(lines, reader), strict=True))]
-        return legibility(spoilt, reader, resamples=10).cer.value
+    def measure(corrupt):
+        corrupted = [
+            corrupt(ink, recognition, number) for number, (ink, recognition) in enumerate(zip(lines, recognize(lines, recognizer), strict=True))
+        ]
+        return legibility(corrupted, recognizer, resamples=10).cer.value
 
     return measure
 
@@ -34,22 +36,22 @@ def test_the_ink_is_legible_to_begin_with(as_written):
     assert as_written < 0.25
 
 
-@pytest.mark.parametrize("share", [0.1, 0.3])
-def test_missing_letters_are_missed(error_of, as_written, share):
-    rise = error_of(lambda ink, reading, number: corruption.without_letters(ink, reading, share, number)) - as_written
-    assert 0.6 * share < rise < 1.6 * share
+@pytest.mark.parametrize("fraction", [0.1, 0.3])
+def test_missing_letters_are_missed(error_of, as_written, fraction):
+    rise = error_of(lambda ink, recognition, number: corruption.without_letters(ink, recognition, fraction, number)) - as_written
+    assert 0.6 * fraction < rise < 1.6 * fraction
 
 
-@pytest.mark.parametrize("share", [0.1, 0.3])
-def test_doubled_letters_are_read_twice(error_of, as_written, share):
-    rise = error_of(lambda ink, reading, number: corruption.with_doubled_letters(ink, reading, share, number)) - as_written
-    assert 0.5 * share < rise < 1.6 * share
+@pytest.mark.parametrize("fraction", [0.1, 0.3])
+def test_doubled_letters_are_read_twice(error_of, as_written, fraction):
+    rise = error_of(lambda ink, recognition, number: corruption.with_doubled_letters(ink, recognition, fraction, number)) - as_written
+    assert 0.5 * fraction < rise < 1.6 * fraction
 
 
-@pytest.mark.parametrize("share", [0.1, 0.3, 0.6])
-def test_ink_after_the_text_is_read(error_of, as_written, lines, share):
-    rise = error_of(lambda ink, _, number: corruption.with_more_ink(ink, lines[number - 1], share)) - as_written
-    assert 0.7 * share < rise < 1.6 * share
+@pytest.mark.parametrize("fraction", [0.1, 0.3, 0.6])
+def test_ink_after_the_text_is_read(error_of, as_written, lines, fraction):
+    rise = error_of(lambda ink, _, number: corruption.with_more_ink(ink, lines[number - 1], fraction)) - as_written
+    assert 0.7 * fraction < rise < 1.6 * fraction
 
 
 def test_more_jitter_is_less_legible(error_of, as_written):
@@ -77,36 +79,36 @@ def test_sizes_that_change_within_a_line_are_noticed(error_of, as_written):
 
 
 def test_words_written_over_one_another_are_noticed(error_of, as_written):
-    assert error_of(lambda ink, reading, _: corruption.with_piled_words(ink, reading)) > as_written + 0.15
+    assert error_of(lambda ink, recognition, _: corruption.with_piled_words(ink, recognition)) > as_written + 0.15
 
 
-def test_each_point_belongs_to_one_character(lines, readings):
-    for ink, reading in zip(lines, readings, strict=True):
-        bounds = letters(ink, reading)
-        assert len(bounds) == len(reading.text) + 1
+def test_each_point_belongs_to_one_character(lines, recognitions):
+    for ink, recognition in zip(lines, recognitions, strict=True):
+        bounds = letters(ink, recognition)
+        assert len(bounds) == len(recognition.text) + 1
         assert (bounds[0], bounds[-1]) == (0, len(ink))
         assert (np.diff(bounds) >= 0).all()
 
 
-def test_every_corruption_is_measured(made_up_lines, reader):
+def test_every_corruption_is_measured(made_up_lines, recognizer):
     few = made_up_lines[:8]
-    rates = dict(corruption.corrupted_rates(few, reader))
+    rates = dict(corruption.corrupted_rates(few, recognizer))
     assert rates.keys() == corruption.CORRUPTIONS.keys()
-    before = legibility(few, reader).cer.value
+    before = legibility(few, recognizer).cer.value
     assert {name for name, rate in rates.items() if rate.value <= before} <= {"the pen resting on the paper at the end", "second half twice as large"}
     assert rates["3 letters in 10 missing"].value > rates["1 letter in 10 missing"].value > before
-    assert dict(corruption.corrupted_rates(few, reader)) == rates
+    assert dict(corruption.corrupted_rates(few, recognizer)) == rates
 
 
-def test_one_line_has_no_other_to_be_spoilt_with(made_up_lines, reader):
+def test_one_line_has_no_other_to_be_spoilt_with(made_up_lines, recognizer):
     with pytest.raises(HwdiffError, match="give at least two"):
-        list(corruption.corrupted_rates(made_up_lines[:1], reader))
+        list(corruption.corrupted_rates(made_up_lines[:1], recognizer))
 
 
 def test_nothing_is_left_out_of_what_is_unread():
     ink = Ink([[0, 0], [1, 1]], [True, False], "a")
-    [reading] = read([ink])
-    reading.text, reading.points = "", np.zeros(0, dtype=int)
-    assert len(corruption.without_letters(ink, reading, 0.5)) == 0
+    [recognition] = recognize([ink])
+    recognition.text, recognition.points = "", np.zeros(0, dtype=int)
+    assert len(corruption.without_letters(ink, recognition, 0.5)) == 0
     assert len(corruption.with_more_ink(Ink(np.zeros((0, 2)), []), ink, 0.5)) == 1
-    assert letters(ink, reading).tolist() == [2]
+    assert letters(ink, recognition).tolist() == [2]

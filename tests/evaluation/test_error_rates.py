@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from hwdiff.evaluation import error_rates as measures
-from hwdiff.evaluation.error_rates import Reading, legibility, read
-from hwdiff.evaluation.recognizer import ALPHABET, BLANK, Reader, ReaderConfig
+from hwdiff.evaluation.error_rates import Recognition, legibility, recognize
+from hwdiff.evaluation.recognizer import ALPHABET, BLANK, Recognizer, RecognizerConfig
 from hwdiff.ink.ink import Ink
 from hwdiff.utils.errors import HwdiffError
 
@@ -18,8 +18,10 @@ def judged(monkeypatch):
     """legibility of (text, what is read) pairs, without ink."""
 
     def judge(pairs, **options):
-        monkeypatch.setattr(measures, "read", lambda inks, reader: [Reading(found, None, None, None, None) for _, found in pairs])
-        return legibility([ink(text) for text, _ in pairs], Reader(ReaderConfig(c1=4, c2=4, c3=4, convolutions=0, hidden=4, layers=1)), **options)
+        monkeypatch.setattr(measures, "recognize", lambda inks, recognizer: [Recognition(found, None, None, None, None) for _, found in pairs])
+        return legibility(
+            [ink(text) for text, _ in pairs], Recognizer(RecognizerConfig(c1=4, c2=4, c3=4, convolutions=0, hidden=4, layers=1)), **options
+        )
 
     return judge
 
@@ -35,7 +37,7 @@ def test_rates_are_edits_as_a_share_of_the_text(judged):
     assert result.by_character["e"] == (1, 1)
     assert result.by_character["k"] == (1, 0)  # one too many is no fault of the one that was written
     assert result.by_length == {"11-20": (2, pytest.approx(3 / 23))}
-    assert result.readings == ["hand writing", "pan nd inkk"]
+    assert result.recognized == ["hand writing", "pan nd inkk"]
 
 
 def test_both_sides_are_normalised_alike(judged):
@@ -80,51 +82,51 @@ def test_the_floor_compares_with_the_texts_of_others(judged):
     result = judged([("aaaa", "aaaa"), ("bbbb", "bbbb"), ("cccc", "cccc")])
     assert result.cer.value == 0
     assert result.floor.value == 1
-    # Hands that write the same texts: only what says something else is compared.
+    # WriterStyles that write the same texts: only what says something else is compared.
     assert judged([("aaaa", "aaaa"), ("aaaa", "aaaa"), ("bbbb", "bbbb")] * 20).floor.value == 1
     assert judged([("aaaa", "aaaa")]).floor is None
     assert judged([("aaaa", "aaaa"), (" aaaa", "aaaa")]).floor is None
 
 
-def test_the_ceiling_is_that_of_real_ink(made_up_lines, reader):
-    result = legibility(made_up_lines[:4], reader, real=made_up_lines[4:8], resamples=100)
-    assert result.ceiling == legibility(made_up_lines[4:8], reader, resamples=100).cer
+def test_the_ceiling_is_that_of_real_ink(made_up_lines, recognizer):
+    result = legibility(made_up_lines[:4], recognizer, real=made_up_lines[4:8], resamples=100)
+    assert result.ceiling == legibility(made_up_lines[4:8], recognizer, resamples=100).cer
     assert result.ceiling_of == "4 real lines"
-    alike = legibility(made_up_lines[:4], reader, real=made_up_lines[4:8], real_groups=[1, 1, 2, 2], resamples=100)
-    assert alike.ceiling == legibility(made_up_lines[4:8], reader, [1, 1, 2, 2], resamples=100).cer != result.ceiling
-    alone = legibility(made_up_lines[:4], reader)
-    assert alone.ceiling.value == reader.info["test"]["cer"]["value"]
-    assert "1263 real lines on which the reader was tested" in alone.table()
+    alike = legibility(made_up_lines[:4], recognizer, real=made_up_lines[4:8], real_groups=[1, 1, 2, 2], resamples=100)
+    assert alike.ceiling == legibility(made_up_lines[4:8], recognizer, [1, 1, 2, 2], resamples=100).cer != result.ceiling
+    alone = legibility(made_up_lines[:4], recognizer)
+    assert alone.ceiling.value == recognizer.metadata["test"]["cer"]["value"]
+    assert "1263 real lines on which the recognizer was tested" in alone.table()
     assert alone.summary() == {"lines": 4, "characters": alone.characters, "cer": vars(alone.cer), "wer": vars(alone.wer)}
 
 
-def test_what_cannot_be_judged_is_refused(reader):
+def test_what_cannot_be_judged_is_refused(recognizer):
     with pytest.raises(HwdiffError, match="there is no ink"):
-        legibility([], reader)
+        legibility([], recognizer)
     with pytest.raises(HwdiffError, match="ink 1 has no text"):
-        legibility([ink("a"), ink("  ")], reader)
+        legibility([ink("a"), ink("  ")], recognizer)
     with pytest.raises(HwdiffError, match="1 groups for 2 inks"):
-        legibility([ink("a"), ink("b")], reader, groups=["x"])
+        legibility([ink("a"), ink("b")], recognizer, groups=["x"])
 
 
-def test_how_a_line_is_read_does_not_depend_on_the_others(made_up_lines, reader):
-    together = read(made_up_lines, reader)
+def test_how_a_line_is_read_does_not_depend_on_the_others(made_up_lines, recognizer):
+    together = recognize(made_up_lines, recognizer)
     for number in (0, 9, 20):
-        [alone] = read([made_up_lines[number]], reader)
+        [alone] = recognize([made_up_lines[number]], recognizer)
         assert alone.text == together[number].text
         assert alone.points.tolist() == together[number].points.tolist()
         np.testing.assert_allclose(alone.classes, together[number].classes, atol=1e-4)
 
 
-def test_a_reading_tells_where_and_how_surely(made_up_lines, reader):
+def test_a_reading_tells_where_and_how_surely(made_up_lines, recognizer):
     line = made_up_lines[0]
-    [reading] = read([line], reader)
-    assert len(reading.text) == len(reading.probabilities) == len(reading.points) > 10
-    assert reading.classes.shape == (-(-len(line) // 2), len(ALPHABET) + 1)
-    assert (np.diff(reading.points) > 0).all()
-    assert reading.points.max() < len(line)
-    for character, probability, row in zip(reading.text, reading.probabilities, reading.rows, strict=True):
-        assert reading.classes[row, ALPHABET.index(character) + 1] == probability == reading.classes[row].max()
+    [recognition] = recognize([line], recognizer)
+    assert len(recognition.text) == len(recognition.probabilities) == len(recognition.points) > 10
+    assert recognition.classes.shape == (-(-len(line) // 2), len(ALPHABET) + 1)
+    assert (np.diff(recognition.points) > 0).all()
+    assert recognition.points.max() < len(line)
+    for character, probability, row in zip(recognition.text, recognition.probabilities, recognition.rows, strict=True):
+        assert recognition.classes[row, ALPHABET.index(character) + 1] == probability == recognition.classes[row].max()
 
 
 def test_a_letter_told_twice_needs_a_blank_between():
@@ -132,36 +134,36 @@ def test_a_letter_told_twice_needs_a_blank_between():
     classes = np.full((7, len(ALPHABET) + 1), 0.001, dtype=np.float32)
     for row, best in enumerate([a, a, BLANK, a, b, BLANK, ALPHABET.index(" ") + 1]):
         classes[row, best] = 0.5 + 0.01 * row
-    reading = measures._decode(classes, np.arange(100, 114))
-    assert reading.text == "aab"
-    assert reading.rows.tolist() == [1, 3, 4]  # where each is most probable
-    assert reading.points.tolist() == [102, 106, 108]
+    recognition = measures._decode(classes, np.arange(100, 114))
+    assert recognition.text == "aab"
+    assert recognition.rows.tolist() == [1, 3, 4]  # where each is most probable
+    assert recognition.points.tolist() == [102, 106, 108]
 
 
 @pytest.mark.parametrize("ending", [0, 1, 37])
-def test_pen_up_moves_at_the_end_are_not_read(made_up_lines, reader, ending):
+def test_pen_up_moves_at_the_end_are_not_read(made_up_lines, recognizer, ending):
     line = made_up_lines[0]
     longer = Ink(np.concatenate((line.offsets, np.ones((ending, 2)))), np.concatenate((line.pen_up, np.ones(ending, dtype=bool))), line.text)
-    assert read([longer], reader)[0].text == read([line], reader)[0].text
+    assert recognize([longer], recognizer)[0].text == recognize([line], recognizer)[0].text
 
 
-def test_neither_size_nor_place_matters_nor_the_way_through_a_file(made_up_lines, reader, tmp_path):
+def test_neither_size_nor_place_matters_nor_the_way_through_a_file(made_up_lines, recognizer, tmp_path):
     few = made_up_lines[:12]
-    before = [reading.text for reading in read(few, reader)]
+    before = [recognition.text for recognition in recognize(few, recognizer)]
     elsewhere = np.array([[50, -300]])
     moved = [Ink(np.concatenate((ink.offsets[:1] + elsewhere, ink.offsets[1:])) * 7.3, ink.pen_up) for ink in few]
-    assert [reading.text for reading in read(moved, reader)] == before
+    assert [recognition.text for recognition in recognize(moved, recognizer)] == before
     for number, ink in enumerate(few):
         ink.save(tmp_path / f"{number}.svg")
-    again = [reading.text for reading in read([Ink.load(tmp_path / f"{number}.svg") for number in range(12)], reader)]
+    again = [recognition.text for recognition in recognize([Ink.load(tmp_path / f"{number}.svg") for number in range(12)], recognizer)]
     assert sum(a != b for a, b in zip(again, before, strict=True)) <= 1  # files keep positions to 0.001
 
 
-def test_a_pen_that_rests_on_the_paper_changes_nothing(made_up_lines, reader):
-    [before] = read(made_up_lines[:1], reader)
+def test_a_pen_that_rests_on_the_paper_changes_nothing(made_up_lines, recognizer):
+    [before] = recognize(made_up_lines[:1], recognizer)
     line = made_up_lines[0]
     resting = Ink(np.concatenate((line.offsets, np.zeros((2 * len(line), 2)))), np.concatenate((line.pen_up, np.zeros(2 * len(line), dtype=bool))))
-    [after] = read([resting], reader)
+    [after] = recognize([resting], recognizer)
     assert after.text == before.text
     assert after.points.tolist() == before.points.tolist()
 
@@ -170,20 +172,20 @@ def test_a_pen_that_rests_on_the_paper_changes_nothing(made_up_lines, reader):
     ("offsets", "pen_up"),
     [(np.zeros((0, 2)), []), ([[1, 1]], [False]), ([[1, 1]] * 40, [True] * 40), ([[0, 0]] * 40, [False] * 40), ([[1, 0]] * 40, [False] * 40)],
 )
-def test_ink_without_extent_is_read_as_nothing(offsets, pen_up, reader):
+def test_ink_without_extent_is_read_as_nothing(offsets, pen_up, recognizer):
     empty = Ink(offsets, pen_up, "text")
-    assert read([empty, empty], reader)[1].text == ""
-    assert legibility([empty], reader).cer.value == 1
+    assert recognize([empty, empty], recognizer)[1].text == ""
+    assert legibility([empty], recognizer).cer.value == 1
 
 
-def test_ink_of_two_points_is_read(reader):
-    assert len(read([Ink([[0, 0], [1, 1]], [True, False])], reader)[0].text) <= 2
+def test_ink_of_two_points_is_read(recognizer):
+    assert len(recognize([Ink([[0, 0], [1, 1]], [True, False])], recognizer)[0].text) <= 2
 
 
-def test_ink_that_goes_on_for_ever_is_refused(reader):
+def test_ink_that_goes_on_for_ever_is_refused(recognizer):
     with pytest.raises(HwdiffError, match=r"ink 1: 5000 points, but at most 2000 are read at a time; break it into lines"):
-        read([ink("a"), ink("a", 5000)], reader)
-    assert read([ink("a", 2000)], reader)[0].classes.shape[0] == 1000
+        recognize([ink("a"), ink("a", 5000)], recognizer)
+    assert recognize([ink("a", 2000)], recognizer)[0].classes.shape[0] == 1000
 
 
 def test_ink_that_is_not_finite_is_refused():
@@ -191,13 +193,13 @@ def test_ink_that_is_not_finite_is_refused():
         Ink([[np.nan, 0]], [False])
 
 
-def test_real_ink_is_read(iam_dataset, reader):
-    """The claim of the model card, on the lines that the reader has not seen."""
-    indices = iam_dataset.part("test")
-    result = legibility([iam_dataset.ink(index) for index in indices], reader, groups=iam_dataset.forms[indices])
+def test_real_ink_is_read(iam_dataset, recognizer):
+    """The claim of the model card, on the lines that the recognizer has not seen."""
+    indices = iam_dataset.split("test")
+    result = legibility([iam_dataset.ink(index) for index in indices], recognizer, groups=iam_dataset.forms[indices])
     assert result.lines == 1263
     assert result.cer.value < 0.10
-    assert result.cer.value == pytest.approx(reader.info["test"]["cer"]["value"], abs=0.002)
+    assert result.cer.value == pytest.approx(recognizer.metadata["test"]["cer"]["value"], abs=0.002)
     assert result.floor.value > 0.85
-    seen = iam_dataset.part("train")[::40]
-    assert legibility([iam_dataset.ink(index) for index in seen], reader).cer.value < result.cer.value
+    seen = iam_dataset.split("train")[::40]
+    assert legibility([iam_dataset.ink(index) for index in seen], recognizer).cer.value < result.cer.value

@@ -10,19 +10,19 @@ from hwdiff.evaluation import recognizer as readers
 from hwdiff.evaluation.recognizer import (
     ALPHABET,
     BUNDLED,
-    Reader,
-    ReaderConfig,
+    Recognizer,
+    RecognizerConfig,
     encode,
     features,
-    load_reader,
+    load_recognizer,
     normalise_text,
     outside,
     pad,
-    save_reader,
+    save_recognizer,
 )
 from hwdiff.utils.errors import HwdiffError
 
-SMALL = ReaderConfig(c1=8, c2=8, c3=8, convolutions=1, hidden=8, layers=1)
+SMALL = RecognizerConfig(c1=8, c2=8, c3=8, convolutions=1, hidden=8, layers=1)
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_lines_are_padded_to_a_multiple_of_32():
 
 
 def test_the_network_reads_at_half_the_rate_of_the_points():
-    network = Reader(SMALL).eval()
+    network = Recognizer(SMALL).eval()
     x = torch.randn(3, 64, readers.FEATURES)
     assert network(x).shape == (3, 32, len(ALPHABET) + 1)
     assert network(x).exp().sum(dim=-1).sub(1).abs().max() < 1e-5
@@ -117,42 +117,42 @@ def test_the_network_reads_at_half_the_rate_of_the_points():
 
 def test_a_reader_is_saved_in_half_precision(tmp_path):
     torch.manual_seed(0)
-    network = Reader(SMALL).eval()
-    save_reader(network, tmp_path / "reader.safetensors", step=7)
-    again = load_reader(tmp_path / "reader.safetensors", "cpu")
-    assert again.info["step"] == 7
+    network = Recognizer(SMALL).eval()
+    save_recognizer(network, tmp_path / "recognizer.safetensors", step=7)
+    again = load_recognizer(tmp_path / "recognizer.safetensors", "cpu")
+    assert again.metadata["step"] == 7
     x = torch.randn(2, 32, readers.FEATURES)
     assert (again(x) - network(x)).abs().max() < 0.02
-    with safe_open(tmp_path / "reader.safetensors", "pt") as file:
+    with safe_open(tmp_path / "recognizer.safetensors", "pt") as file:
         kinds = {file.get_tensor(name).dtype for name in file.keys() if "num_batches" not in name}  # noqa: SIM118
     assert kinds == {torch.half}
 
 
-def test_the_bundled_reader(reader):
+def test_the_bundled_reader(recognizer):
     assert BUNDLED.stat().st_size < 8e6
-    assert sum(weight.numel() for weight in reader.parameters()) < 3e6
-    assert reader.info["test"]["lines"] == 1263
-    assert reader.info["test"]["cer"]["value"] < 0.10
-    assert not reader.training
-    assert {part: len(forms) for part, forms in reader.info["forms"].items()} == {"train": 1448, "validation": 84}
+    assert sum(weight.numel() for weight in recognizer.parameters()) < 3e6
+    assert recognizer.metadata["test"]["lines"] == 1263
+    assert recognizer.metadata["test"]["cer"]["value"] < 0.10
+    assert not recognizer.training
+    assert {part: len(forms) for part, forms in recognizer.metadata["forms"].items()} == {"train": 1448, "validation": 84}
 
 
 def test_what_is_no_reader_is_refused(tmp_path):
-    with pytest.raises(HwdiffError, match=r"none.safetensors: not a whole reader .* hwdiff train-reader"):
-        load_reader(tmp_path / "none.safetensors")
+    with pytest.raises(HwdiffError, match=r"none.safetensors: not a whole recognizer .* hwdiff train-recognizer"):
+        load_recognizer(tmp_path / "none.safetensors")
     cut = tmp_path / "cut.safetensors"
     cut.write_bytes(BUNDLED.read_bytes()[:1000])
-    with pytest.raises(HwdiffError, match="not a whole reader"):
-        load_reader(cut)
+    with pytest.raises(HwdiffError, match="not a whole recognizer"):
+        load_recognizer(cut)
     other = tmp_path / "other.safetensors"
     save_file({"a": torch.zeros(1)}, other)
     with pytest.raises(HwdiffError, match="format None, but this version reads"):
-        load_reader(other)
+        load_recognizer(other)
     with safe_open(BUNDLED, "pt") as file:
-        header = json.loads(file.metadata()["hwdiff"])
-    save_file({"a": torch.zeros(1)}, other, metadata={"hwdiff": json.dumps(header)})
-    with pytest.raises(HwdiffError, match="its weights do not fit its header"):
-        load_reader(other)
-    save_file({"a": torch.zeros(1)}, other, metadata={"hwdiff": json.dumps({**header, "alphabet": "abc"})})
+        metadata = json.loads(file.metadata()["hwdiff"])
+    save_file({"a": torch.zeros(1)}, other, metadata={"hwdiff": json.dumps(metadata)})
+    with pytest.raises(HwdiffError, match="its weights do not fit its metadata"):
+        load_recognizer(other)
+    save_file({"a": torch.zeros(1)}, other, metadata={"hwdiff": json.dumps({**metadata, "alphabet": "abc"})})
     with pytest.raises(HwdiffError, match="with its alphabet"):
-        load_reader(other)
+        load_recognizer(other)

@@ -6,30 +6,30 @@ import pytest
 import torch
 
 from hwdiff.evaluation import recognizer, recognizer_training
-from hwdiff.evaluation.recognizer import encode, load_reader
+from hwdiff.evaluation.recognizer import encode, load_recognizer
 from hwdiff.utils.errors import HwdiffError
 from hwdiff.utils.interrupt import Stop
 
-CONFIG = replace(recognizer_training.preset("smoke"), steps=6, batch_size=4, save_every=3, held_out_every=3)
+CONFIG = replace(recognizer_training.preset("smoke"), steps=6, batch_size=4, save_every=3, validate_every=3)
 CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
 def run(dataset, tmp_path_factory):
-    out = tmp_path_factory.mktemp("reader") / "run"
-    assert recognizer_training.train_reader(CONFIG, dataset, out, CPU) == 6
+    out = tmp_path_factory.mktemp("recognizer") / "run"
+    assert recognizer_training.train_recognizer(CONFIG, dataset, out, CPU) == 6
     return out
 
 
 def test_a_run_leaves_a_reader_and_its_log(run, dataset):
-    reader = load_reader(run / "reader.safetensors", "cpu")
-    assert reader.info["step"] == 6
-    assert reader.info["dataset"] == dataset.content
-    assert reader.info["test"]["lines"] == len(dataset.part("test"))
-    assert reader.info["test"]["cer"]["value"] > 0
-    rows = [json.loads(line) for line in (run / "held_out.jsonl").read_text().splitlines()]
+    recognizer = load_recognizer(run / "recognizer.safetensors", "cpu")
+    assert recognizer.metadata["step"] == 6
+    assert recognizer.metadata["dataset"] == dataset.fingerprint
+    assert recognizer.metadata["test"]["lines"] == len(dataset.split("test"))
+    assert recognizer.metadata["test"]["cer"]["value"] > 0
+    rows = [json.loads(line) for line in (run / "validation.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [3, 6]
-    assert rows[0]["lines"] == len(dataset.part("validation"))
+    assert rows[0]["lines"] == len(dataset.split("validation"))
 
 
 @pytest.mark.parametrize("at", [2, 3])
@@ -41,18 +41,18 @@ def test_a_stopped_training_goes_on_bit_for_bit(run, dataset, tmp_path, at):
             stop.signal = "SIGTERM"
 
     out = tmp_path / "run"
-    assert recognizer_training.train_reader(CONFIG, dataset, out, CPU, stop=stop, progress=interrupt) == at
-    with pytest.raises(HwdiffError, match="holds a training of a reader already; go on with --resume"):
-        recognizer_training.train_reader(CONFIG, dataset, out, CPU)
+    assert recognizer_training.train_recognizer(CONFIG, dataset, out, CPU, stop=stop, progress=interrupt) == at
+    with pytest.raises(HwdiffError, match="holds a training of a recognizer already; go on with --resume"):
+        recognizer_training.train_recognizer(CONFIG, dataset, out, CPU)
     with pytest.raises(HwdiffError, match=r"it has learning_rate = 0.002, not 0.003"):
-        recognizer_training.train_reader(replace(CONFIG, learning_rate=3e-3), dataset, out, CPU, resume=True)
-    assert recognizer_training.train_reader(CONFIG, dataset, out, CPU, resume=True) == 6
-    for name in ("reader.safetensors", "state.safetensors"):
+        recognizer_training.train_recognizer(replace(CONFIG, learning_rate=3e-3), dataset, out, CPU, resume=True)
+    assert recognizer_training.train_recognizer(CONFIG, dataset, out, CPU, resume=True) == 6
+    for name in ("recognizer.safetensors", "state.safetensors"):
         assert (out / name).read_bytes() == (run / name).read_bytes()
 
 
 def test_what_is_no_configuration_is_refused():
-    with pytest.raises(HwdiffError, match="no such preset of the reader as 'huge'; choose one of smoke, full"):
+    with pytest.raises(HwdiffError, match="no such preset of the recognizer as 'huge'; choose one of smoke, full"):
         recognizer_training.preset("huge")
     for change in ({"steps": 0}, {"learning_rate": 1.0}, {"batch_size": 0}, {"seed": -1}, {"warmup": 0}):
         with pytest.raises(HwdiffError, match=next(iter(change))):
@@ -60,15 +60,15 @@ def test_what_is_no_configuration_is_refused():
 
 
 def test_too_few_lines_are_refused_before_anything_is_written(dataset, tmp_path):
-    with pytest.raises(HwdiffError, match="batch size 100: the dataset's part has only 16 lines"):
-        recognizer_training.train_reader(replace(CONFIG, batch_size=100), dataset, tmp_path / "run", CPU)
+    with pytest.raises(HwdiffError, match="batch size 100: the dataset's split has only 16 lines"):
+        recognizer_training.train_recognizer(replace(CONFIG, batch_size=100), dataset, tmp_path / "run", CPU)
     assert not (tmp_path / "run").exists()
 
 
 def test_a_reader_can_learn(dataset):
     """A few lines by heart: the loss of a network that sees anything of them falls far below that of one that guesses by frequency."""
     torch.manual_seed(0)
-    network = recognizer.Reader(CONFIG.network)
+    network = recognizer.Recognizer(CONFIG.network)
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-2)
     seen, targets, target_lengths, lengths = recognizer_training.batch_of(dataset, np.arange(4))
     losses = []

@@ -8,20 +8,20 @@ from hwdiff.data.dataset import style_lines
 from hwdiff.data.style_features import StyleFeatures
 from hwdiff.evaluation.measures import Measures, Sets, points
 from hwdiff.evaluation.table1 import table1
-from hwdiff.evaluation.tables import GROUND_TRUTH, SPOILT, Table
+from hwdiff.evaluation.tables import CORRUPTED, GROUND_TRUTH, Table
 from hwdiff.ink.ink import Ink
 from hwdiff.model.style_encoder import load_style_extractor
 
 
 @pytest.fixture(scope="module")
-def measures(written, reader):
+def measures(written, recognizer):
     features = StyleFeatures(written, load_style_extractor("bundled", "cpu"))  # beside the data, where the commands look for them too
-    return Measures(written, "train", features, reader, landmarks=8, repetitions=20)
+    return Measures(written, "train", features, recognizer, landmarks=8, repetitions=20)
 
 
 def test_sets_are_disjoint_and_what_is_known_gave_nothing_away(written):
     sets = Sets.draw(written, "train", 20, seed=1)
-    assert set(written.parts[np.concatenate((sets.first, sets.second, sets.known))]) == {"train"}
+    assert set(written.splits[np.concatenate((sets.first, sets.second, sets.known))]) == {"train"}
     assert len(np.unique(np.concatenate((sets.first, sets.second)))) == 40
     assert not np.intersect1d(sets.known, sets.second).size
     assert not np.intersect1d(sets.known, style_lines(written.forms)[sets.second]).size
@@ -31,7 +31,7 @@ def test_sets_are_disjoint_and_what_is_known_gave_nothing_away(written):
     assert (other.second != sets.second).any()
     longer = Sets.draw(written, "train", 21, seed=1)
     assert np.isin(sets.first, longer.first).all()
-    with pytest.raises(HwdiffError, match=r"two sets of 5000 lines of the part test are asked for, which has \d+"):
+    with pytest.raises(HwdiffError, match=r"two sets of 5000 lines of the split test are asked for, which has \d+"):
         Sets.draw(written, "test", 5000, seed=0)
     with pytest.raises(HwdiffError, match="sets of 1 lines"):
         Sets.draw(written, "test", 1, seed=0)
@@ -61,29 +61,29 @@ def table(measures, written, tmp_path_factory):
 
 
 def test_every_measure_moves_the_way_it_should(table):
-    assert list(table.values) == [GROUND_TRUTH, "copied", "scribbled", SPOILT]
+    assert list(table.values) == [GROUND_TRUTH, "copied", "scribbled", CORRUPTED]
     assert table.values["copied"] == table.values[GROUND_TRUTH]
 
     def mean(row, key):
         return np.mean(table.values[row][key])
 
     for key in ("distance", "kernel distance", "error rate"):
-        assert mean(GROUND_TRUTH, key) < mean(SPOILT, key) < mean("scribbled", key), key
+        assert mean(GROUND_TRUTH, key) < mean(CORRUPTED, key) < mean("scribbled", key), key
     assert mean(GROUND_TRUTH, "Geometry Score") < mean("scribbled", "Geometry Score")
     assert mean(GROUND_TRUTH, "style") > mean("scribbled", "style")
     assert table.worse("copied", GROUND_TRUTH) == []
-    assert "reader's errors, %" in table.worse("scribbled", GROUND_TRUTH)
-    assert mean(SPOILT, "style") < mean(GROUND_TRUTH, "style")
+    assert "recognizer's errors, %" in table.worse("scribbled", GROUND_TRUTH)
+    assert mean(CORRUPTED, "style") < mean(GROUND_TRUTH, "style")
     assert set(table.seconds) == {"copied", "scribbled"}
     assert all(set(rows) == set(table.values) for rows in table.canvases.values())
-    assert len({rows[SPOILT] for rows in table.canvases.values()}) == len(table.canvases)
+    assert len({rows[CORRUPTED] for rows in table.canvases.values()}) == len(table.canvases)
 
 
 def test_the_geometry_score_of_many_real_lines_notices_what_is_spoilt(table, measures, written):
-    count = len(written.part("train")) // 2
+    count = len(written.split("train")) // 2
     assert table.settings["lines of a larger set"] == count > 12
-    for real, shaken, repeated in zip(*table.geometry.values(), strict=True):
-        assert real < shaken
+    for real, jittered, repeated in zip(*table.geometry.values(), strict=True):
+        assert real < jittered
         assert real < repeated
     assert f"sets of {count} real lines: ground truth" in table.text()
     assert measures.geometry_of_real("train", 20, 3) == measures.geometry_of_real("train", 20, 3) != measures.geometry_of_real("train", 20, 4)
@@ -121,7 +121,7 @@ def test_the_files_hold_the_table_and_times_lie_apart(table, tmp_path):
     saved = json.loads((tmp_path / "table1.json").read_text())
     assert saved["values"] == table.values
     canvas = {"width": 1200, "height": 120, "scale": 5.0, "pen": 2.0}
-    settings = {"origin": "a test", "part": "train", "lines": 12, "seeds": [0, 1], "canvas": canvas}
+    settings = {"origin": "a test", "split": "train", "lines": 12, "seeds": [0, 1], "canvas": canvas}
     assert {key: saved["settings"][key] for key in settings} == settings
     assert saved["settings"]["Geometry Score"] == {"landmarks": 8, "repetitions": 20, "gamma": 12 / 640_000, "i_max": 100, "points a line": 488}
     assert saved["notes"] == table.notes
@@ -129,8 +129,10 @@ def test_the_files_hold_the_table_and_times_lie_apart(table, tmp_path):
     assert json.loads((tmp_path / "timings.json").read_text())["seconds a line"] == table.seconds
     [head, first, *_] = [line.split(",") for line in (tmp_path / "table1.csv").read_text().splitlines()]
     assert first[0] == GROUND_TRUTH
-    assert float(first[head.index("reader's error rate; mean")]) == pytest.approx(np.mean(table.values[GROUND_TRUTH]["error rate"]), rel=1e-5)
-    assert float(first[head.index("reader's error rate; sd")]) == pytest.approx(np.std(table.values[GROUND_TRUTH]["error rate"], ddof=1), rel=1e-5)
+    assert float(first[head.index("recognizer's error rate; mean")]) == pytest.approx(np.mean(table.values[GROUND_TRUTH]["error rate"]), rel=1e-5)
+    assert float(first[head.index("recognizer's error rate; sd")]) == pytest.approx(
+        np.std(table.values[GROUND_TRUTH]["error rate"], ddof=1), rel=1e-5
+    )
 
 
 def test_a_table_that_is_cut_short_keeps_the_seeds_that_are_done(measures, written, tmp_path):
@@ -174,6 +176,6 @@ def test_worse_is_what_differs_by_more_than_chance_seed_by_seed():
     assert Table("FID", {"seeds": [0]}, table.values).worse("other", "base") is None
 
 
-def test_a_part_whose_others_have_too_few_forms_is_refused(dataset, features, reader):
+def test_a_part_whose_others_have_too_few_forms_is_refused(dataset, features, recognizer):
     with pytest.raises(HwdiffError, match=r"lines of \d forms"):
-        Measures(dataset, "test", features, reader)
+        Measures(dataset, "test", features, recognizer)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from hwdiff import HwdiffError
-from hwdiff.evaluation.writer_retrieval import Hands, descriptors, line_features, place_between, retrieve
+from hwdiff.evaluation.writer_retrieval import WriterStyles, descriptors, line_features, place_between, retrieve
 from hwdiff.ink import images
 from hwdiff.ink.ink import Ink
 
@@ -21,7 +21,7 @@ def lines(forms, noise, seed, blot=0.0):
 def hands():
     """Learnt from forty forms that take no part in what follows."""
     forms = np.repeat(np.arange(20, 60), 4)
-    return Hands.learn(lines(forms, 1.0, 9, blot=5.0), forms)
+    return WriterStyles.learn(lines(forms, 1.0, 9, blot=5.0), forms)
 
 
 def test_the_right_form_is_found_where_lines_are_like_it_and_by_chance_where_they_are_not(hands):
@@ -42,7 +42,7 @@ def test_the_right_form_is_found_where_lines_are_like_it_and_by_chance_where_the
 def test_what_differs_within_forms_does_not_mislead(hands):
     known_forms, forms = np.repeat(np.arange(20), 3), np.arange(20).repeat(5)
     known, queries = lines(known_forms, 1.0, 1, blot=5.0), lines(forms, 1.0, 2, blot=5.0)
-    plain = Hands(hands.centre, hands.spread, np.eye(2560))
+    plain = WriterStyles(hands.centre, hands.spread, np.eye(2560))
     learnt, raw = (retrieve(some(queries), forms, some(known), known_forms).within(1) for some in (hands, plain))
     assert learnt == 1
     assert raw < 0.9
@@ -51,12 +51,12 @@ def test_what_differs_within_forms_does_not_mislead(hands):
 def test_directions_are_those_in_which_forms_differ(hands):
     forms = np.arange(20).repeat(4)
     drawn = lines(forms, 1.0, 5, blot=5.0)
-    shares = []
+    fractions = []
     for seen in (hands(drawn), descriptors(drawn)):
         seen = seen.reshape(20, 4, -1)
-        shares.append(seen.mean(axis=1).var(axis=0).sum() / seen.reshape(80, -1).var(axis=0).sum())
+        fractions.append(seen.mean(axis=1).var(axis=0).sum() / seen.reshape(80, -1).var(axis=0).sum())
     assert hands(drawn).shape == (80, 39)
-    assert shares[0] > 0.8 > 0.5 > shares[1]
+    assert fractions[0] > 0.8 > 0.5 > fractions[1]
 
 
 def test_lines_without_any_hand_are_no_success(hands):
@@ -99,7 +99,7 @@ def test_bad_input_is_named(hands, queries, query_forms, known, known_forms, mes
 @pytest.mark.parametrize("forms", [np.arange(20), np.repeat(np.arange(5), 4)])
 def test_hands_are_not_learnt_from_too_little(forms):
     with pytest.raises(HwdiffError, match=f"20 lines of {len(set(forms))} forms"):
-        Hands.learn(np.ones((20, 14, 1280)), forms)
+        WriterStyles.learn(np.ones((20, 14, 1280)), forms)
 
 
 def test_places_between_two_hands():

@@ -6,8 +6,8 @@ from matplotlib.figure import Figure
 
 from hwdiff import HwdiffError, Ink
 from hwdiff.data.figures import compare_line_images
-from hwdiff.evaluation.error_rates import Reading
-from hwdiff.evaluation.figures import plot_reading
+from hwdiff.evaluation.error_rates import Recognition
+from hwdiff.evaluation.figures import plot_recognition
 from hwdiff.evaluation.recognizer import ALPHABET
 from hwdiff.ink import plot
 from hwdiff.training.figures import plot_loss, read_metrics
@@ -61,7 +61,7 @@ def test_a_reading_is_drawn_with_its_characters_and_their_probabilities(tmp_path
     classes = np.zeros((4, len(ALPHABET) + 1), dtype=np.float32)
     a, b, c = (ALPHABET.index(character) + 1 for character in "abc")
     classes[0, a], classes[2, b], classes[2, c] = 0.9, 0.6, 0.3
-    figure = plot_reading(ink, Reading("ab", np.array([0.9, 0.6]), np.array([0, 4]), np.array([0, 2]), classes))
+    figure = plot_recognition(ink, Recognition("ab", np.array([0.9, 0.6]), np.array([0, 4]), np.array([0, 2]), classes))
     above, below = figure.axes
     assert above.get_title(loc="left") == "read as: ab\nmeant: cost $\\5 or $6"
     segments, dots = above.collections
@@ -73,10 +73,10 @@ def test_a_reading_is_drawn_with_its_characters_and_their_probabilities(tmp_path
     assert [bar.get_height() for bar in below.patches] == pytest.approx([0.9, 0.6, 0.3])
     assert [text.get_text() for text in below.texts] == ["a", "b", "c"]
     assert [bar.get_x() + bar.get_width() / 2 for bar in below.patches] == pytest.approx([0, 1, 1])
-    plot.save_figure(figure, tmp_path / "reading.png")
+    plot.save_figure(figure, tmp_path / "recognition.png")
 
 
 def test_a_line_in_which_nothing_was_read_is_drawn_too(tmp_path):
-    nothing = Reading("", np.zeros(0), np.zeros(0, dtype=int), np.zeros(0, dtype=int), np.zeros((0, len(ALPHABET) + 1)))
-    plot.save_figure(plot_reading(Ink([(0, 0), (1, 2)], [True, False], "a"), nothing), tmp_path / "a.png")
-    plot.save_figure(plot_reading(Ink(np.zeros((0, 2)), [], "a"), nothing), tmp_path / "b.png")
+    nothing = Recognition("", np.zeros(0), np.zeros(0, dtype=int), np.zeros(0, dtype=int), np.zeros((0, len(ALPHABET) + 1)))
+    plot.save_figure(plot_recognition(Ink([(0, 0), (1, 2)], [True, False], "a"), nothing), tmp_path / "a.png")
+    plot.save_figure(plot_recognition(Ink(np.zeros((0, 2)), [], "a"), nothing), tmp_path / "b.png")

@@ -46,7 +46,7 @@ def test_fused_attention_equals_the_spelt_out():
 
 @pytest.mark.parametrize("form", ["strokes", "text"])
 def test_the_position_factor_multiplies_what_it_should(form):
-    block = blocks.AttentionBlock(12, 12, 3, 4, position_factor=4, position_form=form)
+    block = blocks.AttentionBlock(12, 12, 3, 4, position_factor=4, position_variant=form)
     assert (block.stroke_factor, block.text_factor) == ((4, 1) if form == "strokes" else (1, 4))
     out, weights = block(torch.randn(1, 8, 12), torch.randn(1, 5, 12), torch.randn(1, 1, 4), None, weights=True)
     assert out.shape == (1, 8, 12)

@@ -7,7 +7,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from hwdiff import HwdiffError, load_model
-from hwdiff.model.checkpoint import read_info, save_model
+from hwdiff.model.checkpoint import read_metadata, save_model
 from tests.model.test_unet import inputs
 
 
@@ -22,8 +22,8 @@ def test_a_model_comes_back(network, path):
     opened = load_model(path, device="cpu")
     assert not opened.training
     assert opened.config == network.config
-    assert opened.info["step"] == 7
-    assert read_info(path)["style_weights"]["name"] == "made up"
+    assert opened.metadata["step"] == 7
+    assert read_metadata(path)["style_weights"]["name"] == "made up"
     for expected, found in zip(network(*inputs()), opened(*inputs()), strict=True):
         assert torch.equal(expected, found)
     torch.testing.assert_close(opened.default_style.float(), network.default_style, atol=1e-3, rtol=1e-3)
@@ -47,7 +47,7 @@ def test_a_pickle_is_never_run(tmp_path, capsys):
     with pytest.raises(HwdiffError, match="a pickle"):
         load_model(tmp_path / "model.safetensors")
     with pytest.raises(HwdiffError, match="not a whole checkpoint"):
-        read_info(tmp_path / "model.safetensors")
+        read_metadata(tmp_path / "model.safetensors")
     np.save(tmp_path / "array.npy", np.zeros(3))
     with pytest.raises(HwdiffError, match="not a whole checkpoint"):
         load_model(tmp_path / "array.npy")
@@ -58,12 +58,12 @@ def test_foreign_safetensors_are_refused(path, network, tmp_path):
     save_file({"a": torch.zeros(2)}, tmp_path / "other.safetensors")
     with pytest.raises(HwdiffError, match="not of hwdiff"):
         load_model(tmp_path / "other.safetensors")
-    header = read_info(path)
-    save_file({"a": torch.zeros(2)}, tmp_path / "newer.safetensors", metadata={"hwdiff": json.dumps({**header, "format": "hwdiff checkpoint 9"})})
+    metadata = read_metadata(path)
+    save_file({"a": torch.zeros(2)}, tmp_path / "newer.safetensors", metadata={"hwdiff": json.dumps({**metadata, "format": "hwdiff checkpoint 9"})})
     with pytest.raises(HwdiffError, match="'hwdiff checkpoint 9', but this version reads"):
         load_model(tmp_path / "newer.safetensors")
-    save_file(dict(network.state_dict()), tmp_path / "wide.safetensors", metadata={"hwdiff": json.dumps({**header, "model": {"c1": 64}})})
-    with pytest.raises(HwdiffError, match="do not fit its header"):
+    save_file(dict(network.state_dict()), tmp_path / "wide.safetensors", metadata={"hwdiff": json.dumps({**metadata, "model": {"c1": 64}})})
+    with pytest.raises(HwdiffError, match="do not fit its metadata"):
         load_model(tmp_path / "wide.safetensors")
     with pytest.raises(HwdiffError, match="cannot be read"):
         load_model(tmp_path / "none.safetensors")

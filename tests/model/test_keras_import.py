@@ -6,7 +6,7 @@ import torch
 from hwdiff import load_model
 from hwdiff.model.config import ModelConfig
 from hwdiff.model.keras_import import load_reference
-from hwdiff.model.unet import DiffusionWriter
+from hwdiff.model.unet import UNet
 from hwdiff.utils.errors import HwdiffError
 from tests.conftest import fill
 from tests.model.test_unet import inputs
@@ -100,7 +100,7 @@ def save_as_authors(network, path, first_number=0, norm_scale=1.0):
 @pytest.mark.parametrize("config", [ModelConfig(c1=32, c2=48, c3=64, num_layers=1), ModelConfig(c1=16, c2=36, c3=40, num_layers=4)])
 @torch.inference_mode()
 def test_any_width_depth_and_numbering_is_read(tmp_path, config):
-    network = fill(DiffusionWriter(config), seed=3)
+    network = fill(UNet(config), seed=3)
     save_as_authors(network, tmp_path / "weights.h5", first_number=137)
     opened = load_model(tmp_path / "weights.h5", device="cpu")
     assert opened.config == config

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from hwdiff.model.config import ModelConfig
-from hwdiff.model.unet import DiffusionWriter
+from hwdiff.model.unet import UNet
 from hwdiff.utils.errors import HwdiffError
 from tests.conftest import TINY
 
@@ -21,7 +21,7 @@ def inputs(batch=2, points=24, length=9, seed=0):
 
 
 def test_the_published_size():
-    assert sum(weight.numel() for weight in DiffusionWriter().parameters()) == 10_028_451
+    assert sum(weight.numel() for weight in UNet().parameters()) == 10_028_451
 
 
 @torch.inference_mode()
@@ -73,7 +73,7 @@ def test_every_input_matters(network):
 
 @torch.inference_mode()
 def test_the_position_form_is_architecture(network):
-    text_form = DiffusionWriter(ModelConfig(**{**network.settings, "position_form": "text"})).eval()
+    text_form = UNet(ModelConfig(**{**network.settings, "position_variant": "text"})).eval()
     text_form.load_state_dict(network.state_dict())
     assert (text_form(*inputs())[0] - network(*inputs())[0]).abs().max() > 1e-3
 
@@ -81,6 +81,6 @@ def test_the_position_form_is_architecture(network):
 def test_bad_sizes_are_refused(network):
     with pytest.raises(HwdiffError, match="23 points; their number must divide by 8"):
         network(*inputs(points=23))
-    for wrong in ({"c1": 30}, {"c2": 50}, {"c3": 0}, {"num_layers": 0}, {"position_form": "both"}):
+    for wrong in ({"c1": 30}, {"c2": 50}, {"c3": 0}, {"num_layers": 0}, {"position_variant": "both"}):
         with pytest.raises(HwdiffError, match=next(iter(wrong))):
             ModelConfig(**{**vars(TINY), **wrong})

@@ -19,7 +19,7 @@ SMALL = [
     "seeds=2",
     "repetitions=20",
     "texts=3",
-    "calls=[6, 3]",
+    "step_counts=[6, 3]",
     "lines=6",
     "scored=6",
     "repeats=2",
@@ -28,11 +28,11 @@ SMALL = [
 ]
 TRAINED = ["checkpoint=trained", *SMALL]
 EXPECTED = {
-    "figures": """00-written 01-lines 01-merging 01-lengths 01-style-image 02-schedule 02-forward 02-loss 02-held-out 02-held-out-by-noise
+    "figures": """00-written 01-lines 01-merging 01-lengths 01-style-image 02-schedule 02-forward 02-loss 02-validation 02-validation-by-noise
         02-samples-step-000002 02-samples-step-000004
-        03-attention 03-every-head 03-characters 04-interpolation 04-similarity 04-four-hands 04-several-images 05-spoilt 05-table1
+        03-attention 03-every-head 03-characters 04-interpolation 04-similarity 04-four-hands 04-several-images 05-corrupted 05-table1
         06-hands 06-writers 06-eq12-eq9 06-samplers 06-quiz""",
-    "tables": """01-parts 01-dropped 01-points 02-loss 03-characters 03-alignment 03-relations 04-interpolation 04-several-images 05-spoilt
+    "tables": """01-splits 01-dropped 01-points 02-loss 03-characters 03-alignment 03-relations 04-interpolation 04-several-images 05-corrupted
         05-table1 05-table1-geometry 05-canvases 06-samplers 06-quiz-answers""",
     "timings": "02-training 05-table1 06-samplers",
 }
@@ -56,31 +56,31 @@ def test_all_files_come_out(run):
         suffixes = (".png", ".svg") if folder == "figures" else (".csv", ".json")
         assert {path.name for path in (run / folder).iterdir()} == {name + suffix for name in names.split() for suffix in suffixes}
     manifest = json.loads((run / "manifest.json").read_text())
-    assert [stage["status"] for stage in manifest["stages"].values()] == ["done"] * 7
-    for stage in manifest["stages"].values():
-        assert stage["environment"]["packages"]["torch"]
-        assert set(stage["weights"]) == {"reader.safetensors", "style-encoder.safetensors", "styles.safetensors", "writer.safetensors"}
-    assert set(manifest["stages"]["02_training"]["inputs"]) == {"data/lines.npz"}
+    assert [record["status"] for record in manifest["notebooks"].values()] == ["done"] * 7
+    for record in manifest["notebooks"].values():
+        assert record["environment"]["packages"]["torch"]
+        assert set(record["weights"]) == {"recognizer.safetensors", "style-encoder.safetensors", "small-styles.safetensors", "small.safetensors"}
+    assert set(manifest["notebooks"]["02_training"]["inputs"]) == {"data/lines.npz"}
     table = json.loads((run / "tables" / "05-table1.json").read_text())
     assert "can't be compared with the paper's" in table["title"]
     assert table["paper"] == {}
-    assert [row["row"] for row in table["rows"]] == ["ground truth", "model (Eq. 12)", "ablation (Eq. 9)", "fast", "real, spoilt"]
+    assert [row["row"] for row in table["rows"]] == ["ground truth", "model (Eq. 12)", "ablation (Eq. 9)", "fast", "real, corrupted"]
     page = (run / "index.html").read_text()
     assert all(f"figures/{name}.png" in page for name in EXPECTED["figures"].split())
     for path in (run / "notebooks").iterdir():
         notebook = nbformat.read(path, as_version=4)
         outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
         shown = sum("image/png" in output.get("data", {}) for output in outputs)
-        listed = manifest["stages"][path.stem]["listed"]
+        listed = manifest["notebooks"][path.stem]["listed"]
         assert shown >= sum(one["kind"] == "figure" and one["file"].endswith(".png") for one in listed) > 0, path.name
         assert not any(output.output_type == "error" for output in outputs)
 
 
 def test_the_same_seed_gives_the_same_tables_and_figures(run, tmp_path):
     # The data are the same file in any case, and are not prepared again.
-    for part in ("data", "stages", "figures", "tables", "notebooks"):
+    for part in ("data", "records", "figures", "tables", "notebooks"):
         shutil.copytree(run / part, tmp_path / part)
-    for path in [*tmp_path.glob("stages/*"), *tmp_path.glob("figures/*"), *tmp_path.glob("tables/*")]:
+    for path in [*tmp_path.glob("records/*"), *tmp_path.glob("figures/*"), *tmp_path.glob("tables/*")]:
         if not path.name.startswith("01"):
             path.unlink()
     result = reproduce(tmp_path, SMALL)
@@ -138,8 +138,8 @@ def test_what_is_published_shows_no_peoples_ink(run, tmp_path):
     assert str(tmp_path) not in page + (out / "manifest.json").read_text()
     manifest = json.loads((out / "manifest.json").read_text())
     assert manifest["left out, since they show people's ink"] == left_out
-    for stage in manifest["stages"].values():
-        assert all(sha256_of(out / file) == digest for file, digest in stage["outputs"].items())
+    for record in manifest["notebooks"].values():
+        assert all(sha256_of(out / file) == digest for file, digest in record["outputs"].items())
 
 
 def test_only_whole_runs_are_published(run, tmp_path):
@@ -166,7 +166,7 @@ def test_nothing_else_is_replaced_by_publishing(run, tmp_path):
 
 
 def change(run, name, how):
-    path = run / "stages" / f"{name}.json"
+    path = run / "records" / f"{name}.json"
     record = json.loads(path.read_text())
     how(record)
     path.write_text(json.dumps(record))

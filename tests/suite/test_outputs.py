@@ -6,7 +6,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from hwdiff import HwdiffError
-from hwdiff.suite.outputs import Shown, Stage, shows_people
+from hwdiff.suite.outputs import Outputs, Shown, shows_people
 from tests.conftest import write_dataset
 
 
@@ -17,23 +17,23 @@ def a_figure():
 
 
 def listed(run):
-    return json.loads((run / "stages" / "01_notebook.outputs.json").read_text())
+    return json.loads((run / "records" / "01_notebook.outputs.json").read_text())
 
 
 def test_figures_are_saved_twice_over_and_listed(tmp_path):
-    stage = Stage(tmp_path, "01_notebook")
+    outputs = Outputs(tmp_path, "01_notebook")
     assert listed(tmp_path) == []
-    shown = stage.figure(a_figure(), "line", "A line")
+    shown = outputs.figure(a_figure(), "line", "A line")
     assert shown.data == (tmp_path / "figures" / "line.png").read_bytes()
     assert [output["file"] for output in listed(tmp_path)] == ["figures/line.svg", "figures/line.png"]
     first = [(tmp_path / output["file"]).read_bytes() for output in listed(tmp_path)]
-    Stage(tmp_path, "01_notebook").figure(a_figure(), "line", "A line")
+    Outputs(tmp_path, "01_notebook").figure(a_figure(), "line", "A line")
     assert [(tmp_path / output["file"]).read_bytes() for output in listed(tmp_path)] == first
 
 
 def test_tables_are_csv_and_json(tmp_path):
     rows = [{"row": "a", "value": np.float64(0.123456789), "count": np.int64(3)}, {"row": "b", "value": float("nan"), "count": 4}]
-    shown = Stage(tmp_path, "01_notebook").table(rows, "numbers", "Some numbers", paper={"a": {"value": 0.2}})
+    shown = Outputs(tmp_path, "01_notebook").table(rows, "numbers", "Some numbers", paper={"a": {"value": 0.2}})
     saved = json.loads((tmp_path / "tables" / "numbers.json").read_text())
     assert saved["rows"] == [{"row": "a", "value": 0.123456789, "count": 3}, {"row": "b", "value": None, "count": 4}]
     assert saved["paper"] == {"a": {"value": 0.2}}
@@ -42,11 +42,11 @@ def test_tables_are_csv_and_json(tmp_path):
     assert "<td>0.1235</td>" in shown._repr_html_()
     assert "&lt;b&gt;" in Shown([{"row": "<b>"}])._repr_html_()
     with pytest.raises(HwdiffError, match="2 rows; at least one is needed, all with the same columns"):
-        Stage(tmp_path, "01_notebook").table([{"a": 1}, {"b": 1}], "other", "Others")
+        Outputs(tmp_path, "01_notebook").table([{"a": 1}, {"b": 1}], "other", "Others")
 
 
 def test_times_lie_apart(tmp_path):
-    Stage(tmp_path, "01_notebook").timings([{"seconds": 1.5}], "speed", "Speed")
+    Outputs(tmp_path, "01_notebook").timings([{"seconds": 1.5}], "speed", "Speed")
     assert (tmp_path / "timings" / "speed.csv").exists()
     assert {output["kind"] for output in listed(tmp_path)} == {"timings"}
 
@@ -56,10 +56,10 @@ def test_what_shows_peoples_ink_is_marked(tmp_path, dataset):
     assert shows_people(dataset)
     assert not shows_people(written)
     assert not shows_people(None)
-    stage = Stage(tmp_path, "01_notebook")
-    stage.figure(a_figure(), "theirs", "People's", ink_of=dataset)
-    stage.table([{"text": "a transcript"}], "theirs", "People's", ink_of=dataset)
-    stage.figure(a_figure(), "made-up", "Made up", ink_of=written)
+    outputs = Outputs(tmp_path, "01_notebook")
+    outputs.figure(a_figure(), "theirs", "People's", ink_of=dataset)
+    outputs.table([{"text": "a transcript"}], "theirs", "People's", ink_of=dataset)
+    outputs.figure(a_figure(), "made-up", "Made up", ink_of=written)
     assert {output["file"]: output["people's ink"] for output in listed(tmp_path)} == {
         "figures/theirs.svg": True,
         "figures/theirs.png": True,
@@ -71,9 +71,9 @@ def test_what_shows_peoples_ink_is_marked(tmp_path, dataset):
 
 
 def test_only_files_that_exist_are_listed(tmp_path):
-    stage = Stage(tmp_path, "01_notebook")
+    outputs = Outputs(tmp_path, "01_notebook")
     (tmp_path / "model.bin").write_bytes(b"weights")
-    stage.file(tmp_path / "model.bin", "weights")
+    outputs.file(tmp_path / "model.bin", "weights")
     assert listed(tmp_path)[0]["file"] == "model.bin"
     with pytest.raises(HwdiffError, match=r"none\.bin: no such file"):
-        stage.file(tmp_path / "none.bin", "nothing")
+        outputs.file(tmp_path / "none.bin", "nothing")

@@ -8,8 +8,8 @@ from hwdiff.suite.page import write_manifest, write_page
 
 @pytest.fixture
 def run(tmp_path):
-    """The folder of a run with one stage that was done, and one that failed."""
-    (tmp_path / "stages").mkdir()
+    """The folder of a run with one notebook that was done, and one that failed."""
+    (tmp_path / "records").mkdir()
     (tmp_path / "tables").mkdir()
     (tmp_path / "notebooks").mkdir()
     (tmp_path / "notebooks" / "01_one.ipynb").write_text("{}")
@@ -19,8 +19,8 @@ def run(tmp_path):
     listed = [{"kind": "table", "file": f"tables/one.{suffix}", "title": "A table", "people's ink": False} for suffix in ("csv", "json")]
     listed.append({"kind": "figure", "file": "figures/gone.png", "title": "A picture", "people's ink": True})
     done = {"status": "done", "seconds": 1.2, "parameters": {"seed": 3}, "listed": listed}
-    (tmp_path / "stages" / "01_one.json").write_text(json.dumps(done))
-    (tmp_path / "stages" / "02_two.json").write_text(json.dumps({"status": "failed", "error": "cell 3: ValueError: <b>", "listed": []}))
+    (tmp_path / "records" / "01_one.json").write_text(json.dumps(done))
+    (tmp_path / "records" / "02_two.json").write_text(json.dumps({"status": "failed", "error": "cell 3: ValueError: <b>", "listed": []}))
     return tmp_path
 
 

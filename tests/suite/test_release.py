@@ -6,7 +6,7 @@ from hwdiff import HwdiffError, Ink, load_model
 from hwdiff.diffusion import texts
 from hwdiff.diffusion.generate import sample
 from hwdiff.diffusion.style_gallery import load_styles
-from hwdiff.evaluation.generation import some_lines, written_anew
+from hwdiff.evaluation.generation import regenerate_lines, subsample_lines
 from hwdiff.model.checkpoint import save_model
 from hwdiff.suite import release
 
@@ -22,7 +22,7 @@ def hands():
 def opened(network, extractor, dataset, tmp_path_factory):
     """The test network as a checkpoint of a run."""
     path = tmp_path_factory.mktemp("opened") / "model.safetensors"
-    save_model(network, path, step=7, training={"seed": 0}, dataset=dataset.content, style_weights=extractor.identity)
+    save_model(network, path, step=7, training={"seed": 0}, dataset=dataset.fingerprint, style_weights=extractor.identity)
     return load_model(path, "cpu")
 
 
@@ -83,9 +83,9 @@ def test_styles_are_chosen_that_are_legible_and_differ(network, monkeypatch):
 def test_a_release_holds_the_weights_in_half_and_styles_of_its_own(opened, extractor, hands, tmp_path, monkeypatch):
     monkeypatch.setattr(release, "NAMES", ("one",))
     assert release.release(opened, hands, tmp_path, extractor, {"guidance": 2.0, "points_per_character": 9.0}, **FEW) == ["one"]
-    shipped, styles = load_model(tmp_path / "writer.safetensors", "cpu"), load_styles(tmp_path / "styles.safetensors")
-    assert shipped.info["step"] == styles.info["drawn_by"]["step"] == 7
-    assert styles.info["style_weights"] == shipped.info["style_weights"] == extractor.identity
+    shipped, styles = load_model(tmp_path / "small.safetensors", "cpu"), load_styles(tmp_path / "small-styles.safetensors")
+    assert shipped.metadata["step"] == styles.metadata["drawn_by"]["step"] == 7
+    assert styles.metadata["style_weights"] == shipped.metadata["style_weights"] == extractor.identity
     for ours, theirs in zip(shipped.state_dict().values(), opened.state_dict().values(), strict=True):
         assert torch.equal(ours, theirs.half().float())
     assert torch.equal(shipped.default_style, styles["one"])
@@ -96,11 +96,11 @@ def test_a_release_holds_the_weights_in_half_and_styles_of_its_own(opened, extra
 
 
 def test_lines_are_written_anew_in_the_hand_of_their_form(opened, dataset, features):
-    indices = some_lines(dataset, "train", 3)
+    indices = subsample_lines(dataset, "train", 3)
     assert len(indices) == 3
-    assert set(indices) <= set(dataset.part("train"))
-    assert np.array_equal(some_lines(dataset, "train", 10_000), dataset.part("train"))
-    inks = written_anew(opened, dataset, features, indices, seed=4, **FEW)
+    assert set(indices) <= set(dataset.split("train"))
+    assert np.array_equal(subsample_lines(dataset, "train", 10_000), dataset.split("train"))
+    inks = regenerate_lines(opened, dataset, features, indices, seed=4, **FEW)
     assert [ink.text for ink in inks] == dataset.texts[indices].tolist()
     from hwdiff.data.dataset import style_lines
 
@@ -108,9 +108,9 @@ def test_lines_are_written_anew_in_the_hand_of_their_form(opened, dataset, featu
     assert dataset.forms[other] == dataset.forms[indices[1]]
     [alone] = sample(opened, [str(dataset.texts[indices[1]])], style=features[[other]], seed=5, **FEW)
     np.testing.assert_allclose(alone.offsets, inks[1].offsets, rtol=1e-4, atol=1e-3)  # untrained, its ink is large
-    empty = type("Empty", (), {"part": lambda self, name: np.array([], dtype=int), "path": "some.npz"})()
-    with pytest.raises(HwdiffError, match=r"some\.npz: has no lines in the part test"):
-        some_lines(empty, "test")
+    empty = type("Empty", (), {"split": lambda self, name: np.array([], dtype=int), "path": "some.npz"})()
+    with pytest.raises(HwdiffError, match=r"some\.npz: has no lines in the split test"):
+        subsample_lines(empty, "test")
 
 
 def test_pages_of_samples_say_what_was_read(network, monkeypatch):
@@ -120,4 +120,4 @@ def test_pages_of_samples_say_what_was_read(network, monkeypatch):
     captions = [axes.get_title(loc="left") for axes in pages["texts"].axes]
     assert len(captions) == len(texts.PAGE_TEXTS)
     assert captions[0].startswith("the quick brown fox jumps   [a; read: ")
-    assert "character error rate of the reader" in pages["texts"].get_suptitle()
+    assert "character error rate of the recognizer" in pages["texts"].get_suptitle()

@@ -17,7 +17,7 @@ from hwdiff.cli import app
 from hwdiff.suite import runner
 from hwdiff.suite.runner import Reproduction, chosen_parameters, find_notebooks, selected
 
-HEAD = "from hwdiff.suite.outputs import Stage\nfrom pathlib import Path\nstage = Stage(run, {name!r})"
+HEAD = "from hwdiff.suite.outputs import Outputs\nfrom pathlib import Path\noutputs = Outputs(run, {name!r})"
 
 
 def write_notebook(folder, name, *cells, needs=(), keeps=(), parameters="size = 1"):
@@ -46,7 +46,7 @@ def suite(tmp_path):
         needs=["01_first"],
         parameters="",
     )
-    write_notebook(folder, "03_third", 'stage.table([{"size": size, "seed": seed}], "third", "All by itself")', parameters="size = 1\nword = 'a'")
+    write_notebook(folder, "03_third", 'outputs.table([{"size": size, "seed": seed}], "third", "All by itself")', parameters="size = 1\nword = 'a'")
     return folder
 
 
@@ -69,9 +69,9 @@ def test_notebooks_run_in_order_and_only_what_has_changed_again(suite, tmp_path)
     assert bad == [], run.said
     assert json.loads((out / "tables" / "second.json").read_text())["rows"] == [{"number": 2}]
     manifest = json.loads((out / "manifest.json").read_text())
-    assert {name: stage["status"] for name, stage in manifest["stages"].items()} == dict.fromkeys(run.notebooks, "done")
-    assert manifest["stages"]["01_first"]["parameters"] == {"seed": 0, "size": 1}
-    assert set(manifest["stages"]["02_second"]["outputs"]) == {"tables/second.csv", "tables/second.json", "notebooks/02_second.ipynb"}
+    assert {name: record["status"] for name, record in manifest["notebooks"].items()} == dict.fromkeys(run.notebooks, "done")
+    assert manifest["notebooks"]["01_first"]["parameters"] == {"seed": 0, "size": 1}
+    assert set(manifest["notebooks"]["02_second"]["outputs"]) == {"tables/second.csv", "tables/second.json", "notebooks/02_second.ipynb"}
     page = (out / "index.html").read_text()
     assert "The first &lt;one&gt;" in page
     assert "What it reproduces." in page
@@ -99,8 +99,8 @@ def test_one_notebook_runs_with_what_it_needs(suite, tmp_path):
     run = reproduction(suite, tmp_path / "out")
     assert run.run(selected(find_notebooks(suite), only="02")) == []
     assert [line for line in run.said if line.startswith("[")] == ["[1/2] 01_first", "[2/2] 02_second"]
-    assert json.loads((tmp_path / "out" / "manifest.json").read_text())["stages"]["02_second"]["inputs"].keys() == {"first.txt"}
-    assert json.loads((tmp_path / "out" / "manifest.json").read_text())["stages"]["03_third"] == {"status": "not run"}
+    assert json.loads((tmp_path / "out" / "manifest.json").read_text())["notebooks"]["02_second"]["inputs"].keys() == {"first.txt"}
+    assert json.loads((tmp_path / "out" / "manifest.json").read_text())["notebooks"]["03_third"] == {"status": "not run"}
 
 
 def test_a_failed_notebook_is_kept_and_what_does_not_need_it_runs(suite, tmp_path):
@@ -137,7 +137,7 @@ def test_a_full_disk_is_told_in_one_line(suite, tmp_path):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     first = selected(find_notebooks(suite), only="01")
     for cell, reason in (
-        ('stage.table([{"word": "x" * 1_000_000}], "first", "Too much")', "first.csv: cannot be written (File too large); free some space"),
+        ('outputs.table([{"word": "x" * 1_000_000}], "first", "Too much")', "first.csv: cannot be written (File too large); free some space"),
         ('from IPython.display import HTML\nHTML("x" * 1_000_000)', "File too large"),  # the executed notebook itself
     ):
         write_notebook(suite, "01_first", cell)
@@ -173,7 +173,7 @@ def test_what_a_stage_goes_on_from_is_set_aside_for_other_parameters(suite, tmp_
 def test_what_was_damaged_is_made_anew(suite, tmp_path):
     out = tmp_path / "out"
     keep = 'file = Path(run, "state", "file")\nfile.parent.mkdir(exist_ok=True)\nassert not file.exists()\nfile.write_text("whole")'
-    write_notebook(suite, "03_third", keep, 'stage.file(file, "kept")', keeps=["state"])
+    write_notebook(suite, "03_third", keep, 'outputs.file(file, "kept")', keeps=["state"])
     third = selected(find_notebooks(suite), only="03")
     assert reproduction(suite, out).run(third) == []
     (out / "state" / "file").write_text("half")

@@ -21,7 +21,7 @@ def lines(dataset, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def sources(lines, dataset):
-    return [(lines, dataset.part("train"))]
+    return [(lines, dataset.split("train"))]
 
 
 @pytest.fixture(scope="module")

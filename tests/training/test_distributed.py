@@ -36,7 +36,7 @@ def command(dataset, style_weights):
             "--processes",
             1,
         )
-        every = ("--save-every", 5, "--held-out-every", 10)
+        every = ("--save-every", 5, "--validate-every", 10)
         return [str(part) for part in (*launcher, "train", "--out", out, *common, *every, *options)]
 
     return build

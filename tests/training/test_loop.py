@@ -17,17 +17,16 @@ from hwdiff.data.batches import Lines, bucket_length
 from hwdiff.data.dataset import style_lines
 from hwdiff.data.excerpts import Excerpts
 from hwdiff.diffusion import process
-from hwdiff.model.checkpoint import read_info
-from hwdiff.model.unet import DiffusionWriter
+from hwdiff.model.checkpoint import read_metadata
+from hwdiff.model.unet import UNet
 from hwdiff.training import config as presets
 from hwdiff.training import loop, objective, optimizers, run_dir, step_log, validation
-from hwdiff.training.run_dir import read_header
-from hwdiff.utils.files import holding
+from hwdiff.utils.files import lock_directory
 from hwdiff.utils.interrupt import Stop
 from tests.conftest import TINY, fill
 
 CONFIG = presets.TrainingConfig(
-    steps=6, batch_size=4, learning_rate=1e-3, padding="bucket", ema=0.9, save_every=4, held_out_every=2, sample_every=0, model=TINY
+    steps=6, batch_size=4, learning_rate=1e-3, padding="bucket", ema=0.9, save_every=4, validate_every=2, sample_every=0, model=TINY
 )
 
 
@@ -62,13 +61,13 @@ def run(dataset, features, tmp_path_factory):
 def test_a_run_leaves_configuration_metrics_and_weights(run, dataset, features):
     out, network, seen = run
     assert run_dir.config_of_run(out) == CONFIG
-    assert run_dir.read_config(out)["dataset"] == dataset.content
+    assert run_dir.read_config(out)["dataset"] == dataset.fingerprint
     lines = rows(out / "metrics.jsonl")
     assert [(line["step"], f"loss {line['loss']:.3f}") for line in lines] == seen
     assert all(line["loss"] == pytest.approx(line["stroke"] + line["pen"]) for line in lines)
-    assert [row["step"] for row in rows(out / "held_out.jsonl")] == [2, 4, 6]
-    info = read_info(out / "model.safetensors")
-    assert (info["step"], info["training"]["batch_size"], info["style_weights"]) == (6, 4, features.extractor.identity)
+    assert [row["step"] for row in rows(out / "validation.jsonl")] == [2, 4, 6]
+    metadata = read_metadata(out / "model.safetensors")
+    assert (metadata["step"], metadata["training"]["batch_size"], metadata["style_weights"]) == (6, 4, features.extractor.identity)
     opened = load_model(out / "model.safetensors", device="cpu")
     assert same_weights(opened, network)
     assert opened.default_style.shape == (14, 1280)
@@ -83,12 +82,12 @@ def test_the_same_seed_trains_the_same_bits(run, dataset, features, tmp_path):
 
 
 def test_training_learns(dataset, features, tmp_path):
-    config = replace(CONFIG, steps=60, batch_size=8, held_out_every=20)
+    config = replace(CONFIG, steps=60, batch_size=8, validate_every=20)
     loop.train(config, dataset, features, tmp_path / "run", "cpu")
     losses = [row["loss"] for row in rows(tmp_path / "run" / "metrics.jsonl")]
     assert np.mean(losses[-10:]) < 0.6 * np.mean(losses[:10])
-    held_out = [row["held_out"] for row in rows(tmp_path / "run" / "held_out.jsonl")]
-    assert held_out[-1] < 0.8 * held_out[0]
+    losses = [row["loss"] for row in rows(tmp_path / "run" / "validation.jsonl")]
+    assert losses[-1] < 0.8 * losses[0]
 
 
 @pytest.mark.parametrize("at", [1, 4, 5])
@@ -111,7 +110,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(run, dataset, features, tmp_path, at)
         assert ours.keys() == theirs.keys()
         assert all(torch.equal(ours[key], theirs[key]) for key in ours), name
     assert [row["loss"] for row in rows(tmp_path / "run" / "metrics.jsonl")] == [row["loss"] for row in rows(out / "metrics.jsonl")]
-    assert (tmp_path / "run" / "held_out.jsonl").read_text() == (out / "held_out.jsonl").read_text()
+    assert (tmp_path / "run" / "validation.jsonl").read_text() == (out / "validation.jsonl").read_text()
 
 
 def test_resuming_what_is_finished_changes_nothing(run, dataset, features, tmp_path):
@@ -128,7 +127,7 @@ def test_a_run_of_time_stops_in_good_order(dataset, features, tmp_path):
     with Stop(minutes=0) as stop:
         _, reached = loop.train(CONFIG, dataset, features, tmp_path / "run", "cpu", stop=stop)
     assert (reached, stop.reason) == (1, "time is up")
-    assert read_header(tmp_path / "run" / "state.safetensors", run_dir.FORMAT)["step"] == 1
+    assert run_dir.read_metadata(tmp_path / "run" / "state.safetensors", run_dir.FORMAT)["step"] == 1
 
 
 def test_what_cannot_be_resumed_is_refused_in_one_line(run, dataset, features, tmp_path):
@@ -145,30 +144,30 @@ def test_what_cannot_be_resumed_is_refused_in_one_line(run, dataset, features, t
     refused(r"it has steps = 6, not 5", replace(CONFIG, steps=5))
     refused(r"model = .*num_layers", replace(CONFIG, model=replace(TINY, num_layers=2)))
     other = copy(dataset)
-    other.manifest = {**dataset.manifest, "content": "0" * 64}
-    refused(f"trained on another dataset \\({dataset.content[:8]}, not 00000000\\)", data=other)
-    for name, spoil, message in (
+    other.manifest = {**dataset.manifest, "fingerprint": "0" * 64}
+    refused(f"trained on another dataset \\({dataset.fingerprint[:8]}, not 00000000\\)", data=other)
+    for name, corrupt, message in (
         ("cut", lambda content: content[: len(content) // 2], "not a whole state of a run"),
         ("newer", lambda content: content.replace(b"training state 1", b"training state 9"), "this version reads 'hwdiff training state 1'"),
     ):
         shutil.copytree(out, tmp_path / name)
         state = tmp_path / name / "state.safetensors"
-        state.write_bytes(spoil(state.read_bytes()))
+        state.write_bytes(corrupt(state.read_bytes()))
         refused(message, out=tmp_path / name)
     (tmp_path / "foreign").mkdir()
     shutil.copy(out / "state.safetensors", tmp_path / "foreign")
     refused("holds the state of some other run", out=tmp_path / "foreign")
-    with holding(out):
+    with lock_directory(out):
         refused("another process is at work in it")
     assert (out / "metrics.jsonl").read_bytes() == before
 
 
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_state(dataset, features, tmp_path):
-    config = replace(CONFIG, save_every=1, learning_rate=0.99, steps=400, ema=0.0, held_out_every=0)
+    config = replace(CONFIG, save_every=1, learning_rate=0.99, steps=400, ema=0.0, validate_every=0)
     with pytest.raises(HwdiffError, match=r"the loss is .* and the gradient (nan|inf) at step \d+; the last saved state is kept"):
         loop.train(config, dataset, features, tmp_path / "run", "cpu")
     kept = load_model(tmp_path / "run" / "model.safetensors", device="cpu")
-    assert kept.info["step"] == rows(tmp_path / "run" / "metrics.jsonl")[-1]["step"] >= 1
+    assert kept.metadata["step"] == rows(tmp_path / "run" / "metrics.jsonl")[-1]["step"] >= 1
     assert all(weight.isfinite().all() for weight in kept.parameters())
 
 
@@ -183,37 +182,37 @@ def lines_of(dataset, features, own_style=False):
     return Lines(dataset, features, style_lines(dataset.forms, own_style), "cpu")
 
 
-def gradients_of(network, dataset, features, config=CONFIG, shares=(slice(None),)):
-    """Terms and gradients of the first batch, computed share by share as several processes would."""
+def gradients_of(network, dataset, features, config=CONFIG, slices=(slice(None),)):
+    """Terms and gradients of the first batch, computed slice by slice as several processes would."""
     excerpts = Excerpts(dataset, config.seed)
-    indices, _ = next(loop.training_order(excerpts, dataset.part("train"), config.batch_size, config.seed))
+    indices, _ = next(loop.training_order(excerpts, dataset.split("train"), config.batch_size, config.seed))
     lines, length = lines_of(dataset, features), bucket_length(dataset.lengths[indices])
     draws = objective.draw((len(indices), length, 2), (len(indices), 14, 1280), config, process.alpha_bars(), torch.Generator().manual_seed(0))
     network.zero_grad()
     terms = 0
-    for share in shares:
-        batch = lines.batch(indices[share], length)
+    for some in slices:
+        batch = lines.batch(indices[some], length)
         terms = terms + objective.accumulate_gradients(
-            objective.Objective(network, config.precision), batch, objective.Draws(*(drawn[share] for drawn in draws))
-        ) / len(shares)
-    return terms.tolist(), [weight.grad / len(shares) for weight in network.parameters()]
+            objective.Objective(network, config.precision), batch, objective.Draws(*(drawn[some] for drawn in draws))
+        ) / len(slices)
+    return terms.tolist(), [weight.grad / len(slices) for weight in network.parameters()]
 
 
 @pytest.mark.parametrize("pen_weight", ["paper", "released"])
-@pytest.mark.parametrize("shares", [(slice(None),), (slice(0, 2), slice(2, 4))])
-def test_pieces_of_a_batch_add_up(dataset, features, monkeypatch, pen_weight, shares):
-    network = fill(DiffusionWriter(TINY))
+@pytest.mark.parametrize("slices", [(slice(None),), (slice(0, 2), slice(2, 4))])
+def test_pieces_of_a_batch_add_up(dataset, features, monkeypatch, pen_weight, slices):
+    network = fill(UNet(TINY))
     config = replace(CONFIG, pen_weight=pen_weight, drop_style=0.3, drop_text=0.3)
     whole_terms, whole = gradients_of(network, dataset, features, config)
-    monkeypatch.setitem(objective.CPU_POINTS, "fp32", 1 if len(shares) > 1 else 3 * 488)
-    terms, pieces = gradients_of(network, dataset, features, config, shares)
+    monkeypatch.setitem(objective.CPU_POINTS, "fp32", 1 if len(slices) > 1 else 3 * 488)
+    terms, pieces = gradients_of(network, dataset, features, config, slices)
     assert terms == pytest.approx(whole_terms, rel=1e-5)
     for a, b in zip(whole, pieces, strict=True):
         torch.testing.assert_close(a, b, atol=1e-5 * whole_terms[0], rtol=1e-4)
 
 
 def test_a_compiled_step_is_the_same_step(dataset, features):
-    network = fill(DiffusionWriter(TINY))
+    network = fill(UNet(TINY))
     plain = objective.Objective(network, "fp32")
     batch = lines_of(dataset, features).batch(np.array([0, 1, 2]))
     draws = objective.draw(batch.strokes.shape, batch.style.shape, CONFIG, process.alpha_bars(), torch.Generator().manual_seed(0))
@@ -251,7 +250,7 @@ def test_dropped_lines_are_trained_without_text_or_style(dataset, features):
 
 
 def test_bf16_is_close_to_fp32(dataset, features):
-    network = fill(DiffusionWriter(TINY))
+    network = fill(UNet(TINY))
     fp32, _ = gradients_of(network, dataset, features)
     bf16, _ = gradients_of(network, dataset, features, replace(CONFIG, precision="bf16"))
     assert bf16 != fp32
@@ -260,7 +259,7 @@ def test_bf16_is_close_to_fp32(dataset, features):
 
 def test_the_moving_average_follows_the_weights():
     network = torch.nn.Linear(1, 1, bias=False)
-    average = optimizers.moving_average(network, 0.5)
+    average = optimizers.make_ema(network, 0.5)
     expected = None
     for count, value in enumerate((1.0, 2.0, 4.0, 8.0)):
         torch.nn.init.constant_(network.weight, value)
@@ -271,19 +270,19 @@ def test_the_moving_average_follows_the_weights():
 
 
 def test_the_held_out_loss_is_the_loss_at_fixed_noise(dataset, features, monkeypatch):
-    network, lines, indices = fill(DiffusionWriter(TINY)), lines_of(dataset, features), dataset.part("validation")
-    first = validation.held_out_loss(network, lines, indices)
-    assert first == validation.held_out_loss(network, lines, indices)
-    monkeypatch.setattr(validation, "HELD_OUT_AT_ONCE", len(indices))
-    alone = [validation.held_out_loss(network, lines, indices[i : i + 1]) for i in range(len(indices))]
+    network, lines, indices = fill(UNet(TINY)), lines_of(dataset, features), dataset.split("validation")
+    first = validation.validation_loss(network, lines, indices)
+    assert first == validation.validation_loss(network, lines, indices)
+    monkeypatch.setattr(validation, "BATCH_SIZE", len(indices))
+    alone = [validation.validation_loss(network, lines, indices[i : i + 1]) for i in range(len(indices))]
     points = dataset.lengths[indices]
-    for t in validation.HELD_OUT_STEPS:
-        # Real points alone count, so that a line's share is its length; padding reaches it through self-attention only.
+    for t in validation.NOISE_STEPS:
+        # Real points alone count, so that a line's fraction is its length; padding reaches it through self-attention only.
         assert first["stroke"][t] == pytest.approx(np.average([one["stroke"][t] for one in alone], weights=points), rel=0.05)
     with torch.no_grad():
         for weight in (network.eps_out.weight, network.eps_out.bias):
             weight.zero_()
-    silent = validation.held_out_loss(network, lines, indices)
+    silent = validation.validation_loss(network, lines, indices)
     assert silent["stroke"][60] == pytest.approx(2, rel=0.1)  # of noise alone: the squared length of a standard normal pair
 
 
@@ -308,21 +307,21 @@ def test_clipping_all_keeps_the_direction_and_clipping_each_does_not():
 def test_the_order_goes_on_from_any_step():
     lengths = np.random.default_rng(0).integers(50, 488, 40)
     spans = np.array([(0, length, 0, 5) for length in lengths])
-    excerpts = Namespace(of_epoch=lambda epoch, share: np.maximum(spans - [0, epoch + int(10 * share), 0, 0], 1))
+    excerpts = Namespace(of_epoch=lambda epoch, fraction: np.maximum(spans - [0, epoch + int(10 * fraction), 0, 0], 1))
     some = np.arange(10, 40)
 
-    def share(step):
+    def fraction(step):
         return 1 - step / 20
 
     def batches(done, count):
-        order = loop.training_order(excerpts, some, CONFIG.batch_size, CONFIG.seed, done, share=share)
+        order = loop.training_order(excerpts, some, CONFIG.batch_size, CONFIG.seed, done, fraction=fraction)
         return [(lines.tolist(), found.tolist()) for lines, found in islice(order, count)]
 
     whole = batches(0, 20)
     assert len({line for lines, _ in whole[:7] for line in lines}) == 28  # an epoch repeats none
     assert {line for lines, _ in whole for line in lines} <= set(some.tolist())
     for number, (lines, found) in enumerate(whole):
-        assert found == excerpts.of_epoch(number // 7, share(number // 7 * 7))[lines].tolist()
+        assert found == excerpts.of_epoch(number // 7, fraction(number // 7 * 7))[lines].tolist()
     for done in (1, 7, 13):
         assert batches(done, 20 - done) == whole[done:]
 
@@ -350,7 +349,7 @@ def test_excerpts_are_trained_on(dataset, features, tmp_path, monkeypatch):
     batch = Lines.batch
     monkeypatch.setattr(Lines, "batch", lambda self, *arguments: lengths.append(batch(self, *arguments).lengths) or batch(self, *arguments))
     monkeypatch.setattr("hwdiff.data.excerpts.word_starts", lambda offsets, pen_up, text: np.arange(len(text.split())) * 5)
-    loop.train(replace(CONFIG, excerpts=1.0, steps=4, held_out_every=0), dataset, features, tmp_path / "run", "cpu")
+    loop.train(replace(CONFIG, excerpts=1.0, steps=4, validate_every=0), dataset, features, tmp_path / "run", "cpu")
     found = torch.cat(lengths)
     assert len(found) == 16
     assert found.min() < 20 < dataset.lengths.min()
@@ -366,7 +365,7 @@ def test_presets_and_their_settings():
     paper = presets.preset("paper")
     assert (paper.steps, paper.batch_size, paper.learning_rate, paper.model.c1) == (60_000, 96, None, 128)
     assert presets.preset("paper", steps=10, seed=None).steps == 10
-    assert presets.preset("small", position_form="text").model.position_form == "text"
+    assert presets.preset("small", position_variant="text").model.position_variant == "text"
     assert [paper.learning_rate_at(step) for step in (1, 10_000)] == pytest.approx([6.25e-8, 6.25e-4])
     small = presets.preset("small", steps=1000, warmup=10, cooldown=100)
     expected = [1e-4, 1e-3, 1e-3, 5e-4, 1 / 101 * 1e-3]
@@ -397,12 +396,12 @@ def test_guided_attention_asks_for_the_place_of_the_word():
     right[0, :, 0, 0] = right[0, :, 1, 3] = 1
     for head in range(2):
         right[0, head, 2] = torch.rand(6).softmax(0)  # where nothing is known anything goes
-    assert objective.attention_off_place(right, places).item() == pytest.approx(0, abs=2e-3)
+    assert objective.guided_attention_loss(right, places).item() == pytest.approx(0, abs=2e-3)
     off = torch.zeros(1, 2, 3, 6)
     off[0, :, :, 5] = 1
     window = [np.exp(-(distance**2) / 4.5) + 1e-3 for distance in (5, 2)]
-    assert objective.attention_off_place(off, places).item() == pytest.approx(-np.log(window).mean(), rel=1e-4)
-    assert objective.attention_off_place(off, torch.full((1, 12), torch.nan)).item() == 0
+    assert objective.guided_attention_loss(off, places).item() == pytest.approx(-np.log(window).mean(), rel=1e-4)
+    assert objective.guided_attention_loss(off, torch.full((1, 12), torch.nan)).item() == 0
 
 
 def test_guided_attention_learns_places(dataset, features, tmp_path, monkeypatch):
@@ -410,7 +409,7 @@ def test_guided_attention_learns_places(dataset, features, tmp_path, monkeypatch
     monkeypatch.setattr(
         "hwdiff.data.excerpts.word_starts", lambda offsets, pen_up, text: np.linspace(0, len(pen_up), len(text.split()) + 1).astype(int)[:-1]
     )
-    config = replace(CONFIG, steps=30, guided_attention=1.0, learning_rate=3e-3, held_out_every=0)
+    config = replace(CONFIG, steps=30, guided_attention=1.0, learning_rate=3e-3, validate_every=0)
     loop.train(config, dataset, features, tmp_path / "run", "cpu")
     seen = rows(tmp_path / "run" / "metrics.jsonl")
     assert np.mean([row["attention"] for row in seen[-5:]]) < 0.7 * np.mean([row["attention"] for row in seen[:3]])
@@ -420,7 +419,7 @@ def test_guided_attention_learns_places(dataset, features, tmp_path, monkeypatch
 
 
 def test_the_padded_loss_counts_padding(dataset, features):
-    network, lines, indices = fill(DiffusionWriter(TINY)), lines_of(dataset, features), dataset.part("validation")
+    network, lines, indices = fill(UNet(TINY)), lines_of(dataset, features), dataset.split("validation")
     first = validation.padded_loss(network, lines, indices)
     assert first == validation.padded_loss(network, lines, indices)
     assert first != validation.padded_loss(network, lines, indices, seed=1)
@@ -481,7 +480,7 @@ def test_settings_may_be_changed_and_that_is_kept(until, tmp_path):
         {"after": 4, "guided_attention": [1.0, 0.0], "excerpts": [0.5, 0.0]},
     ]
     assert run_dir.read_config(tmp_path / "run")["changes"] == changes
-    assert read_header(tmp_path / "run" / "state.safetensors", run_dir.FORMAT)["settings"]["changes"] == changes
+    assert run_dir.read_metadata(tmp_path / "run" / "state.safetensors", run_dir.FORMAT)["settings"]["changes"] == changes
     assert run_dir.config_of_run(tmp_path / "run") == CONFIG
     assert ["attention" in row for row in rows(tmp_path / "run" / "metrics.jsonl")] == [False] * 2 + [True] * 2 + [False] * 2
 

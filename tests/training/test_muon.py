@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from hwdiff.model.unet import DiffusionWriter
+from hwdiff.model.unet import UNet
 from hwdiff.training import muon
 from tests.conftest import TINY
 
@@ -47,7 +47,7 @@ def test_processes_that_share_the_work_do_as_one(monkeypatch):
 
 
 def test_every_weight_is_trained_once():
-    network = DiffusionWriter(TINY)
+    network = UNet(TINY)
     matrices, rest = muon.matrices_and_rest(network)
     assert {id(weight) for weight in (*matrices, *rest)} == {id(weight) for weight in network.parameters()}
     assert len(matrices) + len(rest) == len(list(network.parameters()))

@@ -20,19 +20,19 @@ class StopAfter(Stop):
         return "time is up" if self.left < 0 else None
 
 
-def test_the_chain_goes_on_from_every_stage(dataset, style_weights, tmp_path):
-    stages, asked = [], 0
+def test_the_chain_goes_on_from_every_step(dataset, style_weights, tmp_path):
+    steps, asked = [], 0
     while True:
-        stage = run_chain(dataset.path, tmp_path, CONFIG, "smoke", style_weights, 4, "cpu", StopAfter(asked))
-        if stage is None:
+        step = run_chain(dataset.path, tmp_path, CONFIG, "smoke", style_weights, 4, "cpu", StopAfter(asked))
+        if step is None:
             break
-        stages.append(stage)
+        steps.append(step)
         asked = min(asked + 2, 4)
-        assert len(stages) < 20
-    assert list(dict.fromkeys(stages)) == ["line images", "encoder", "style features", "training"]
+        assert len(steps) < 20
+    assert list(dict.fromkeys(steps)) == ["line images", "encoder", "style features", "training"]
     network = load_model(tmp_path / "training" / "model.safetensors", "cpu")
-    assert network.info["step"] == 6
-    assert network.info["style_weights"]["name"] == "hwdiff, distilled"
+    assert network.metadata["step"] == 6
+    assert network.metadata["style_weights"]["name"] == "hwdiff, distilled"
     assert (tmp_path / "figures" / "samples.png").exists()
     figure = (tmp_path / "figures" / "loss.png").read_bytes()
     assert run_chain(dataset.path, tmp_path, CONFIG, "smoke", style_weights, 4, "cpu", Stop()) is None  # all done: nothing is trained again

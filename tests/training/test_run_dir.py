@@ -23,7 +23,7 @@ def test_a_state_comes_back_as_it_was(tmp_path):
     torch.rand(5, generator=generator)
     run_dir.save_state(tmp_path / "state.safetensors", {"format": "x 1", "step": 3}, {"network": network}, {"optimizer": optimizer}, generator)
     drawn = torch.rand(5, generator=generator)
-    assert run_dir.read_header(tmp_path / "state.safetensors", "x 1")["step"] == 3
+    assert run_dir.read_metadata(tmp_path / "state.safetensors", "x 1")["step"] == 3
     other, other_optimizer, other_generator = pair(1)
     run_dir.load_state(tmp_path / "state.safetensors", {"network": other}, {"optimizer": other_optimizer}, other_generator)
     assert torch.equal(torch.rand(5, generator=other_generator), drawn)
@@ -39,16 +39,16 @@ def test_a_state_that_does_not_fit_is_refused(tmp_path):
     path = tmp_path / "state.safetensors"
     run_dir.save_state(path, {"format": "x 1"}, {"network": network}, {"optimizer": optimizer}, generator)
     with pytest.raises(HwdiffError, match="format 'x 1', but this version reads 'x 2'"):
-        run_dir.read_header(path, "x 2")
-    with pytest.raises(HwdiffError, match="does not fit its header"):
+        run_dir.read_metadata(path, "x 2")
+    with pytest.raises(HwdiffError, match="does not fit its metadata"):
         run_dir.load_state(path, {"network": torch.nn.Linear(4, 2)}, {"optimizer": optimizer}, generator)
-    with pytest.raises(HwdiffError, match="does not fit its header"):
+    with pytest.raises(HwdiffError, match="does not fit its metadata"):
         run_dir.load_state(path, {"other": network}, {"optimizer": optimizer}, generator)
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(HwdiffError, match="not a whole state of a run"):
-        run_dir.read_header(path, "x 1")
+        run_dir.read_metadata(path, "x 1")
     with pytest.raises(HwdiffError, match="not a whole state of a run"):
-        run_dir.read_header(tmp_path / "none", "x 1")
+        run_dir.read_metadata(tmp_path / "none", "x 1")
 
 
 def test_settings_that_differ_are_named(tmp_path):
@@ -59,24 +59,24 @@ def test_settings_that_differ_are_named(tmp_path):
 
 def test_logs_are_cut_back_to_a_step(tmp_path):
     log = tmp_path / "metrics.jsonl"
-    assert files.cut_rows(log, 3) is None
-    files.append_rows(log, [{"step": 1}, {"step": 2}, {"step": 3}])
+    assert files.truncate_jsonl(log, 3) is None
+    files.append_jsonl(log, [{"step": 1}, {"step": 2}, {"step": 3}])
     with log.open("a") as file:
         file.write('{"step": 4')  # what a killed run leaves
-    assert files.cut_rows(log, 2) == {"step": 2}
+    assert files.truncate_jsonl(log, 2) == {"step": 2}
     assert log.read_text() == '{"step": 1}\n{"step": 2}\n'
     with pytest.raises(HwdiffError, match="cannot be written"):
-        files.append_rows(tmp_path, [{"step": 1}])
+        files.append_jsonl(tmp_path, [{"step": 1}])
 
 
 def test_a_folder_is_held_by_one_and_cleared_of_what_a_killed_one_left(tmp_path):
     (tmp_path / ".state-abcd_123.safetensors").write_text("half")
     (tmp_path / ".my-own").write_text("whole")
-    with files.holding(tmp_path):
+    with files.lock_directory(tmp_path):
         assert [path.name for path in tmp_path.iterdir()] == [".my-own"]
-        with pytest.raises(HwdiffError, match="another process is at work in it"), files.holding(tmp_path):
+        with pytest.raises(HwdiffError, match="another process is at work in it"), files.lock_directory(tmp_path):
             pass
-    with files.holding(tmp_path / "new"):
+    with files.lock_directory(tmp_path / "new"):
         assert (tmp_path / "new").is_dir()
 
 
