@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # Sets hwdiff up and runs it.
 #   ./run_all.sh [options]   set up; then run the notebooks in order, in small, on a CPU -> results/runs/
-#       --profile paper      everything at the published size; takes IAM and a GPU
+#       --profile paper      everything at the published size; requires IAM and a GPU
 #       --only 03, --from 04, --param NAME=VALUE, --out DIR; all are those of hwdiff reproduce --help
 #   ./run_all.sh lab         set up; then open JupyterLab on the notebooks
 #   ./run_all.sh test        set up; then run the tests; with --fast only those that take no minutes
 # IAM=DIR   the folder with the IAM On-Line archives, to take them instead of the built-in writers
-# After the set-up nothing needs a network.
+# After the set-up nothing needs internet access.
 # An active environment in which hwdiff is installed is used as it is; otherwise .venv is made here.
 set -euo pipefail
 here=$PWD

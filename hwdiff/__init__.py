@@ -1,7 +1,7 @@
 """hwdiff: Diffusion models for Handwriting Generation (Luhman & Luhman 2020), reproduced.
 
 network = hwdiff.load_model("model.safetensors")
-[ink] = hwdiff.sample(network, ["the quick brown fox jumps"], style="a-line-of-my-hand.png")
+[ink] = hwdiff.sample(network, ["the quick brown fox jumps"], style="my-handwriting.png")
 ink.save("fox.svg")
 """
 
@@ -13,5 +13,10 @@ __version__ = version("hwdiff")
 
 __getattr__, __dir__, __all__ = lazy_names(
     __name__,
-    {"model.checkpoint": ["load_model"], "diffusion.generate": ["sample"], "ink.ink": ["Ink"], "utils.errors": ["HwdiffError"]},
+    {
+        "model.checkpoint": ["load_model"],
+        "diffusion.generate": ["sample"],
+        "ink.ink": ["Ink"],
+        "utils.errors": ["HwdiffError"],
+    },
 )

@@ -1,4 +1,4 @@
-"""What the tests share: the folder of reference data, where there is one, and a small made-up database in the form of IAM's archives."""
+"""What the tests share: the folder of reference data, if there is one, and a small made-up database."""
 
 import fcntl
 import io
@@ -26,9 +26,15 @@ from hwdiff.model.unet import UNet
 
 GOLDEN = Path(__file__).parent / "golden"
 SHARED = Path(os.environ.get("HWDIFF_SHARED", Path(__file__).parents[2] / "shared"))
-LEGIBLE_WRITERS = (13, 23, 42, 43)  # of the built-in ones, those that the recognizer, who has seen none of them, reads best
+# Of the built-in writers that the recognizer was not trained on, those that it reads best.
+LEGIBLE_WRITERS = (13, 23, 42, 43)
 TEXTS = ["a quick sketch", "Of 3 lines, or so", "written by nobody", "to be read by none."]
-LISTS = {"trainset": ["a01-000u", "a01-001", "b02-004z"], "testset_f": ["b02-005"], "testset_t": ["c03-000"], "testset_v": ["c03-001a"]}
+LISTS = {
+    "trainset": ["a01-000u", "a01-001", "b02-004z"],
+    "testset_f": ["b02-005"],
+    "testset_t": ["c03-000"],
+    "testset_v": ["c03-001a"],
+}
 
 
 @pytest.fixture(scope="session")
@@ -47,11 +53,18 @@ def iam(shared):
 def golden(path):
     """The arrays of a golden file, {name: array}; those in half precision as float32."""
     with np.load(path, allow_pickle=False) as file:
-        return {key: file[key].astype(np.float32) if file[key].dtype == np.float16 else file[key] for key in file.files}
+        arrays = {key: file[key] for key in file.files}
+    halves = [key for key, array in arrays.items() if array.dtype == np.float16]
+    return {**arrays, **{key: arrays[key].astype(np.float32) for key in halves}}
 
 
 class Reference(NamedTuple):
-    """What the authors' program gave for a network: its weights file, the arrays that went in and came out, and how near ours must come."""
+    """What the authors' program gave for a network.
+
+    weights: its weights file.
+    arrays: what went in and came out.
+    tolerance: how near ours must come.
+    """
 
     weights: Path
     arrays: dict
@@ -60,14 +73,17 @@ class Reference(NamedTuple):
 
 @pytest.fixture(scope="session", params=["micro", "tiny"])
 def reference(request):
-    """The authors' program: a network so small that its numbers lie here (its weights are large, so they are met less closely), and a larger one."""
+    """The authors' program: a small network whose numbers are here, and a larger one.
+
+    The small one has larger weights, so its numbers are met less closely.
+    """
     folder = GOLDEN if request.param == "micro" else request.getfixturevalue("shared") / "golden"
     path = folder / f"reference-{request.param}.npz"
     return Reference(path.with_suffix(".h5"), golden(path), 2e-5 if request.param == "micro" else 1e-5)
 
 
 def make_points(seed, words=3):
-    """Made-up strokes of a line, a list of lists of (x, y) in tablet units, y downwards: loops, one stroke a word."""
+    """Made-up strokes of a line, one a word: lists of (x, y) in tablet units, y downwards."""
     generator = np.random.default_rng(seed)
     strokes, x = [], 1000
     for _ in range(words):
@@ -80,8 +96,10 @@ def make_points(seed, words=3):
 
 
 def make_xml(strokes):
-    body = "".join("<Stroke>" + "".join(f'<Point x="{x}" y="{y}" time="0.1"/>' for x, y in stroke) + "</Stroke>" for stroke in strokes)
-    return f'<?xml version="1.0" encoding="ISO-8859-1"?><WhiteboardCaptureSession><StrokeSet>{body}</StrokeSet></WhiteboardCaptureSession>'.encode()
+    points = ("".join(f'<Point x="{x}" y="{y}" time="0.1"/>' for x, y in stroke) for stroke in strokes)
+    body = "".join(f"<Stroke>{stroke}</Stroke>" for stroke in points)
+    session = f"<WhiteboardCaptureSession><StrokeSet>{body}</StrokeSet></WhiteboardCaptureSession>"
+    return f'<?xml version="1.0" encoding="ISO-8859-1"?>{session}'.encode()
 
 
 def make_transcript(lines):
@@ -104,13 +122,14 @@ def form_files(forms, lines=TEXTS):
         folder = f"{form[:3]}/{form[:7]}"
         texts[f"ascii/{folder}/{form}.txt"] = make_transcript(lines)
         for number in range(1, len(lines) + 1):
-            strokes[f"lineStrokes/{folder}/{form}-{number:02d}.xml"] = make_xml(make_points([len(strokes), *form.encode()]))
+            points = make_points([len(strokes), *form.encode()])
+            strokes[f"lineStrokes/{folder}/{form}-{number:02d}.xml"] = make_xml(points)
     return strokes, texts
 
 
 @pytest.fixture(scope="session")
 def source(tmp_path_factory):
-    """A folder like a download of IAM's: archives of strokes and texts, split lists in a folder of their own."""
+    """A folder like a download of IAM: archives of strokes and texts, and a folder of split lists."""
     folder = tmp_path_factory.mktemp("iam")
     strokes, texts = form_files([form for forms in LISTS.values() for form in forms])
     write_archive(folder / "lineStrokes-all.tar.gz", strokes)
@@ -129,7 +148,7 @@ def dataset(source, tmp_path_factory):
 
 
 def random_mobilenet(seed):
-    """MobileNetV2 with random weights and batch norms that fit them, so that its features are of the usual size."""
+    """MobileNetV2 with random weights, and batch norms fitted to them: features are of the usual size."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         network = mobilenet_v2(weights=None)
@@ -145,11 +164,9 @@ def random_mobilenet(seed):
 def style_weights(tmp_path_factory):
     """A weights file of MobileNetV2 with random weights, for what does not need trained ones."""
     path = tmp_path_factory.mktemp("weights") / "mobilenet.safetensors"
-    save_file(
-        {key: value for key, value in random_mobilenet(0).state_dict().items() if key.startswith("features.")},
-        path,
-        metadata={"padding": "right-bottom"},
-    )
+    weights = random_mobilenet(0).state_dict()
+    features = {key: value for key, value in weights.items() if key.startswith("features.")}
+    save_file(features, path, metadata={"padding": "right-bottom"})
     return path
 
 
@@ -167,7 +184,7 @@ TINY = ModelConfig(c1=32, c2=48, c3=64, num_layers=1)
 
 
 def fill(network, seed=0):
-    """Set all weights from NumPy's generator, whose stream does not change from one version of torch to the next."""
+    """Set all weights from NumPy's generator, whose stream is the same for all versions of torch."""
     generator = np.random.default_rng(seed)
     with torch.no_grad():
         for name, weight in network.named_parameters():
@@ -187,7 +204,7 @@ def network():
 
 @pytest.fixture(scope="session")
 def once(tmp_path_factory):
-    """once(name, make): the path of a file that `make(path)` wrote, once for all processes that run these tests."""
+    """once(name, make): the path of a file that `make(path)` writes, once for all processes of the tests."""
     base = tmp_path_factory.getbasetemp()
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "once"
     folder.mkdir(exist_ok=True)
@@ -219,7 +236,7 @@ def write_dataset(path, writers, forms=1):
 
 @pytest.fixture(scope="session")
 def written(once):
-    """A dataset of eighty built-in writers, one form each: enough that the parts beside the training part have ten forms."""
+    """A dataset of eighty built-in writers, one form each: enough for ten test forms."""
     return Dataset(once("writers.npz", lambda path: write_dataset(path, 80)))
 
 
@@ -241,7 +258,7 @@ def made_up_lines():
 
 @pytest.fixture(scope="session", params=["real", "made-up"])
 def lines(request):
-    """Lines by people who took no part in the recognizer's training, where the database is at hand, and made-up ones."""
+    """Made-up lines and, if the database is available, lines by people the recognizer was not trained on."""
     if request.param == "made-up":
         return request.getfixturevalue("made_up_lines")
     dataset = request.getfixturevalue("iam_dataset")
@@ -264,7 +281,10 @@ SLOW = (
 
 
 def pytest_collection_modifyitems(items):
-    """Mark the tests of slow files and those of the whole real database; begin with the slowest, so that two processes end together."""
+    """Mark the tests of slow files and of the whole real database, and begin with the slowest.
+
+    So two processes end at about the same time.
+    """
 
     def place(item):
         name = Path(item.fspath).relative_to(Path(__file__).parent).as_posix()

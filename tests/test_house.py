@@ -1,4 +1,4 @@
-"""The packages of hwdiff as rooms of a house: each imports only those below it."""
+"""The packages of hwdiff are rooms of a house: each imports only those below it."""
 
 import ast
 import importlib
@@ -9,14 +9,17 @@ import pytest
 import hwdiff
 
 PACKAGE = Path(hwdiff.__file__).parent
-ROOMS = ["utils", "ink", "data", "model", "diffusion", "training", "evaluation", "suite", "cli"]  # from the cellar to the roof
+# From the cellar to the roof.
+ROOMS = ["utils", "ink", "data", "model", "diffusion", "training", "evaluation", "suite", "cli"]
 
 
 def imports(path):
     """(line, module) of each import of hwdiff's own modules in a file, those inside functions too."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            yield from ((node.lineno, name.name) for name in node.names if name.name.split(".")[0] == "hwdiff")
+            yield from (
+                (node.lineno, name.name) for name in node.names if name.name.split(".")[0] == "hwdiff"
+            )
         elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module.split(".")[0] == "hwdiff":
             # `from hwdiff.room import module` names the module last, `from hwdiff import room` the room.
             yield from ((node.lineno, f"{node.module}.{name.name}") for name in node.names)
@@ -25,7 +28,7 @@ def imports(path):
 
 
 def upward(package):
-    """One line for each import that goes up the house, or past its rooms."""
+    """One line for each import of a room above, or of no room."""
     for path in sorted(package.rglob("*.py")):
         here = path.relative_to(package)
         if len(here.parts) == 1:
@@ -43,15 +46,13 @@ def test_every_room_imports_only_rooms_below_it():
 
 
 def test_modules_of_a_room_do_not_import_one_another_in_a_circle():
-    def exists(module):
-        return (PACKAGE.parent / module.replace(".", "/")).with_suffix(".py").exists()
+    def is_module(name):
+        return (PACKAGE.parent / name.replace(".", "/")).with_suffix(".py").exists()
 
     graph = {}
     for path in PACKAGE.rglob("*.py"):
         module = "hwdiff." + ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
-        graph[module] = {
-            name if (PACKAGE.parent / name.replace(".", "/")).with_suffix(".py").exists() else name.rpartition(".")[0] for _, name in imports(path)
-        }
+        graph[module] = {name if is_module(name) else name.rpartition(".")[0] for _, name in imports(path)}
     done, path = set(), []
 
     def visit(module):
@@ -70,7 +71,8 @@ def test_modules_of_a_room_do_not_import_one_another_in_a_circle():
 def test_an_import_that_goes_up_is_found(tmp_path):
     (tmp_path / "ink").mkdir()
     (tmp_path / "ink" / "bad.py").write_text(
-        "import numpy\n\n\ndef f():\n    from hwdiff.training import loop\n    from hwdiff.utils.files import sha256_of\n"
+        "import numpy\n\n\ndef f():\n"
+        "    from hwdiff.training import loop\n    from hwdiff.utils.files import sha256_of\n"
     )
     assert list(upward(tmp_path)) == ["ink/bad.py:5 imports hwdiff.training.loop"]
 

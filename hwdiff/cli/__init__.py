@@ -1,6 +1,10 @@
-"""The command line, `hwdiff --help`. What each command does is in the package; here are options, progress and messages."""
+"""The command line, `hwdiff --help`.
 
-from hwdiff.cli import data, evaluation, reproduction, training, writing  # noqa: F401 (registers the commands)
+Here are options, progress and messages; the work is done in the other packages.
+"""
+
+# Importing these registers their commands.
+from hwdiff.cli import data, evaluation, reproduction, training, writing  # noqa: F401
 from hwdiff.cli.options import app
 
 __all__ = ["app"]

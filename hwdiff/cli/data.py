@@ -1,4 +1,4 @@
-"""Commands about data: datasets, line images, what a file is."""
+"""Commands about data: datasets, line images, what a file holds."""
 
 import json
 from pathlib import Path
@@ -13,23 +13,47 @@ from hwdiff.cli.options import SplitScheme, StyleEncoder, Variant, command
 def prepare(
     out: Annotated[Path, typer.Option(help="The dataset file to write, *.npz.")],
     source: Annotated[
-        Path | None, typer.Option(help="Folder with the IAM On-Line archives and the split lists; without it the built-in writers write.")
+        Path | None,
+        typer.Option(
+            help="Folder with the IAM On-Line archives and the split lists; by default the lines are made "
+            "by the built-in writers."
+        ),
     ] = None,
     split_scheme: Annotated[
-        SplitScheme, typer.Option(help="authors: as the paper trains; official: as the database's makers propose.")
+        SplitScheme,
+        typer.Option(help="authors: as the paper trains; official: as the IAM database recommends."),
     ] = SplitScheme.authors,
-    long_offsets: Annotated[Variant, typer.Option(help="What a long offset is measured from: the mean (paper) or zero (released).")] = Variant.paper,
+    long_offsets: Annotated[
+        Variant,
+        typer.Option(
+            help="Leave out lines with very long offsets, measured from the mean (paper) or from zero "
+            "(released)."
+        ),
+    ] = Variant.paper,
     seed: Annotated[int, typer.Option(help="Seed of the built-in writers.")] = 0,
 ):
-    """Make a dataset file, of the IAM On-Line archives or of the built-in writers."""
+    """Make a dataset file.
+
+    Its lines come from the IAM On-Line archives or from the built-in writers.
+    """
     from hwdiff.data.lines import Limits
     from hwdiff.data.preparation import prepare as prepare_dataset
     from hwdiff.utils.progress import Progress
 
     with Progress("preparing", unit="lines") as bar:
-        prepared = prepare_dataset(source, out, split_scheme.value, Limits(long_offsets=long_offsets.value), seed, progress=bar.update)
+        prepared = prepare_dataset(
+            source,
+            out,
+            split_scheme.value,
+            Limits(long_offsets=long_offsets.value),
+            seed,
+            progress=bar.update,
+        )
     if prepared.existed:
-        print(f"{out} is there already, prepared with the same parameters: nothing to do (delete it to read the archives again)")
+        print(
+            f"{out} exists already, prepared with the same parameters: nothing to do "
+            "(delete it to prepare it again)"
+        )
     _print_dataset(out, prepared.manifest)
 
 
@@ -37,7 +61,9 @@ def prepare(
 def show(
     data: Annotated[Path, typer.Option(help="A dataset file.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The page to write, *.png or *.svg.")],
-    rows: Annotated[int, typer.Option(min=1, help="Forms to show, evenly spread: one hand a row.")] = 16,
+    rows: Annotated[
+        int, typer.Option(min=1, help="Forms to show, evenly spread: the first lines of one in each row.")
+    ] = 16,
 ):
     """Draw a page of a dataset's lines."""
     from hwdiff.data.dataset import Dataset
@@ -50,13 +76,15 @@ def show(
 
 @command
 def compare_images(
-    source: Annotated[Path, typer.Option(help="Folder with the IAM archives and at least one official line image.")],
+    source: Annotated[
+        Path, typer.Option(help="Folder with the IAM archives and at least one official line image.")
+    ],
     out: Annotated[Path, typer.Option("--out", "-o", help="The figure to write, *.png or *.svg.")],
     style_encoder: StyleEncoder = "bundled",
 ):
-    """Compare drawn line images with official ones.
+    """Compare line images drawn here with IAM's official ones.
 
-    The figure sets them side by side; the cosine of their style features is printed.
+    The figure shows them side by side. The cosine similarity of their style features is printed.
     """
     from hwdiff.data.figures import compare_line_images
     from hwdiff.data.iam import Source, read_pairs
@@ -73,18 +101,28 @@ def compare_images(
 
 def _print_dataset(path, manifest):
     counts, left_out = manifest["counts"], manifest["left out"]
-    splits = ", ".join(f"{counts[split]} {split}" for split in ("train", "validation", "test") if split in counts)
-    print(f"{path}: {counts['lines']} lines of {counts['forms']} forms ({splits}), split scheme {manifest['parameters']['split_scheme']}")
+    scheme = manifest["parameters"]["split_scheme"]
+    splits = ", ".join(
+        f"{counts[split]} {split}" for split in ("train", "validation", "test") if split in counts
+    )
+    print(f"{path}: {counts['lines']} lines of {counts['forms']} forms ({splits}), split scheme {scheme}")
     print("left out:" if left_out else "nothing was left out")
     for reason, count in left_out.items():
         print(f"  {count:5}  {reason}, for example {', '.join(manifest['left out, for example'][reason])}")
-    if manifest["parameters"]["split_scheme"] == "hash":
-        print("the split lists (trainset, testset_f, testset_t, testset_v) were not found below the source: split by hash of the form")
+    if scheme == "hash":
+        print(
+            "the split lists (trainset, testset_f, testset_t, testset_v) were not found in the source: "
+            "split by hash of the form"
+        )
 
 
 @command
-def info(path: Annotated[Path, typer.Argument(help="A dataset file, a checkpoint, or weights of the authors' program.")]):
-    """Tell what a file is and where it comes from."""
+def info(
+    path: Annotated[
+        Path, typer.Argument(help="A dataset file, a checkpoint, or weights of the authors' program.")
+    ],
+):
+    """Say what a file is and where it comes from."""
     if path.suffix == ".npz":
         from hwdiff.data.dataset import Dataset
 
@@ -95,4 +133,5 @@ def info(path: Annotated[Path, typer.Argument(help="A dataset file, a checkpoint
     network = load_model(path, "cpu")
     parameters = sum(weight.numel() for weight in network.parameters())
     print(f"{path}: network of Luhman & Luhman (2020), {parameters:,} parameters")
-    print(json.dumps(network.metadata or {"model": network.settings, "written by": "the authors' program"}, indent=2))
+    metadata = network.metadata or {"model": network.settings, "written by": "the authors' program"}
+    print(json.dumps(metadata, indent=2))

@@ -1,7 +1,10 @@
-"""What the commands share: their options, and how they end."""
+"""What the commands share: options, errors and exit codes."""
 
+import inspect
 import sys
 import warnings
+from collections.abc import Callable
+from dataclasses import fields
 from enum import StrEnum
 from functools import wraps
 from pathlib import Path
@@ -11,17 +14,30 @@ import typer
 
 from hwdiff.utils.errors import HwdiffError
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None
+)
 
 StyleEncoder = Annotated[
-    str, typer.Option(help="bundled, imagenet (torchvision's MobileNetV2, downloaded once), or a file of MobileNetV2 weights (.safetensors, .pth).")
+    str,
+    typer.Option(
+        help="bundled; imagenet (torchvision's MobileNetV2, downloaded once); or a file of MobileNetV2 "
+        "weights (.safetensors, .pth)."
+    ),
 ]
 Model = Annotated[
-    str, typer.Option(help="pretrained (it comes with the package), a checkpoint (.safetensors), or weights of the authors' program (.h5).")
+    str,
+    typer.Option(
+        help="pretrained (the bundled model), a checkpoint (.safetensors), or weights of the authors' "
+        "program (.h5)."
+    ),
 ]
-Minutes = Annotated[float | None, typer.Option(min=0, help="Stop after so long, everything saved; the same command with --resume goes on.")]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda, ...; by default CUDA where there is one.")]
-UNFINISHED = 3  # exit code of what was stopped in good order before its end
+Minutes = Annotated[float | None, typer.Option(min=0, help="Save and stop after this many minutes.")]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Resume the run in the folder, or begin it if there is none.")
+]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, ...; by default CUDA if available, else cpu.")]
+UNFINISHED = 3  # exit code of a run that was saved and stopped before its end
 
 
 class SplitScheme(StrEnum):
@@ -49,36 +65,82 @@ class Sampler(StrEnum):
     fast = "fast"
 
 
-SamplerName = Annotated[Sampler, typer.Option(help="eq12: the paper's; eq9: its ablation; ddim, dpm: noiseless; fast: Eq. 12 in 40 steps.")]
-Steps = Annotated[int | None, typer.Option(help="Network evaluations, twice as many with guidance; by default 60, fewer for fast.")]
+SamplerName = Annotated[
+    Sampler,
+    typer.Option(
+        help="eq12: the paper's; eq12-released: as in the authors' program; eq9: the paper's ablation; "
+        "ddim, dpm: without added noise; fast: Eq. 12 in 40 steps."
+    ),
+]
+Steps = Annotated[
+    int | None,
+    typer.Option(help="Sampling steps; by default 60 (fast: 40)."),
+]
 Guidance = Annotated[
-    float | None, typer.Option(help="1: the plain method; above: follow the text more closely, at twice the work. By default as the model says.")
+    float | None,
+    typer.Option(
+        help="1: the paper's method; above 1: follow the text more closely, with twice the network "
+        "evaluations. By default the model's own."
+    ),
 ]
 RecognizerFile = Annotated[
-    Path | None, typer.Option("--recognizer", help="A file that hwdiff train-recognizer wrote, instead of the bundled recognizer.")
+    Path | None,
+    typer.Option(
+        "--recognizer", help="A file from hwdiff train-recognizer, instead of the bundled recognizer."
+    ),
 ]
-Lines = Annotated[int | None, typer.Option(min=1, help="At most so many lines, evenly spread; by default all.")]
+Lines = Annotated[int | None, typer.Option(min=1, help="At most this many lines, evenly spread.")]
 
 
-def command(function):
-    """Register a command; what a user can put right ends it with one line and exit code 1, and warnings are one line too."""
+def command(function: Callable) -> Callable:
+    """Register a command.
+
+    An error that a user can put right ends it with one line and exit code 1. A warning is one line too.
+    """
 
     @app.command()
     @wraps(function)
     def run(*args, **kwargs):
-        warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
-        try:
-            function(*args, **kwargs)
-        except HwdiffError as error:
-            print(f"error: {error}", file=sys.stderr)
-            raise typer.Exit(1) from None
-        except KeyboardInterrupt:
-            print("stopped", file=sys.stderr)
-            raise typer.Exit(130) from None
+        with warnings.catch_warnings():  # restores how warnings are shown
+            warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
+            try:
+                function(*args, **kwargs)
+            except HwdiffError as error:
+                print(f"error: {error}", file=sys.stderr)
+                raise typer.Exit(1) from None
+            except KeyboardInterrupt:
+                print("stopped", file=sys.stderr)
+                raise typer.Exit(130) from None
 
     return run
 
 
+def setting_options(*configs: type) -> Callable[[Callable], Callable]:
+    """Give a command an option for each `setting` of some dataclasses.
+
+    The command takes `**settings`: {field: value}, None where the option was not given.
+    """
+    added = []
+    for item in (item for config in configs for item in fields(config) if "help" in item.metadata):
+        kind = item.type if None in getattr(item.type, "__args__", ()) else item.type | None
+        text = item.metadata["help"]
+        if "choices" in item.metadata and not all(choice in text for choice in item.metadata["choices"]):
+            text = f"{text} One of {', '.join(item.metadata['choices'])}."
+        option = Annotated[kind, typer.Option(help=text)]
+        added.append(
+            inspect.Parameter(item.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=option)
+        )
+
+    def decorate(function):
+        signature = inspect.signature(function)
+        own = [one for one in signature.parameters.values() if one.kind is not inspect.Parameter.VAR_KEYWORD]
+        own = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in own]
+        function.__signature__ = signature.replace(parameters=[*own, *added])
+        return function
+
+    return decorate
+
+
 @app.callback()
 def main():
-    """Handwriting by diffusion (Luhman & Luhman 2020): prepare the data, train, write."""
+    """Generate handwriting by diffusion (Luhman & Luhman 2020): prepare data, train, write, evaluate."""

@@ -1,4 +1,4 @@
-"""Commands that run the notebooks, and publish what they made."""
+"""Commands that run the notebooks and publish their results."""
 
 import signal
 from pathlib import Path
@@ -12,42 +12,55 @@ from hwdiff.utils.errors import HwdiffError
 
 @command
 def reproduce(
-    profile: Annotated[str, typer.Option(help="smoke: a CPU, minutes; paper: IAM and a GPU, the published size.")] = "smoke",
-    only: Annotated[str | None, typer.Option(help="One notebook, such as 03, and what it needs.")] = None,
-    start: Annotated[str | None, typer.Option("--from", help="This notebook, such as 04, and all after it.")] = None,
-    param: Annotated[list[str] | None, typer.Option(help="NAME=VALUE, for all notebooks that have it; may be given several times.")] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="The folder of the run; by default the newest of the profile in results/runs, or a new one.")
+    profile: Annotated[
+        str, typer.Option(help="smoke: minutes on a CPU; paper: the published size, requires IAM and a GPU.")
+    ] = "smoke",
+    only: Annotated[str | None, typer.Option(help="Run one notebook, such as 03, and what it needs.")] = None,
+    start: Annotated[
+        str | None, typer.Option("--from", help="Run this notebook, such as 04, and all after it.")
     ] = None,
-    minutes: Annotated[float | None, typer.Option(min=0, help="The limit of each notebook.")] = None,
+    param: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="NAME=VALUE, a parameter of every notebook that has it; may be given several times."
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="The folder of the run; by default the profile's newest in results/runs, or a new one."
+        ),
+    ] = None,
+    minutes: Annotated[float | None, typer.Option(min=0, help="Time limit for each notebook.")] = None,
 ):
     """Run the notebooks in order.
 
-    What has not changed is not run again; after a failure, or when it was stopped, the same command goes on.
+    What has not changed is not run again. After a failure or an interruption the same command resumes.
     """
     from hwdiff.suite.runner import Reproduction, chosen_parameters, find_notebooks, newest_run, selected
     from hwdiff.utils.files import lock_directory
 
     if only and start:
-        raise HwdiffError("--only and --from: give one of them")
+        raise HwdiffError("--only and --from: give only one of them")
     notebooks = find_notebooks()
     parameters = chosen_parameters(notebooks, profile, dict(map(_parameter, param or [])))
     wanted = selected(notebooks, only, start)
     if profile == "paper":
         _require_paper(parameters)
     out = out or newest_run(profile)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # stopped from outside it cleans up as for Ctrl-C
+    # SIGTERM cleans up as Ctrl-C does.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with lock_directory(out):
         bad = Reproduction(out, profile, notebooks, parameters, minutes).run(wanted)
-    print(f"the page of the run: {out / 'index.html'}")
+    print(f"results: {out / 'index.html'}")
     if bad:
-        raise HwdiffError(f"{', '.join(bad)}: failed or skipped; the same command goes on from there")
+        raise HwdiffError(f"{', '.join(bad)}: failed or skipped; run the same command to resume")
 
 
 def _parameter(text):
     name, equals, value = text.partition("=")
     if not equals:
-        raise HwdiffError(f"--param {text}: NAME=VALUE is needed")
+        raise HwdiffError(f"--param {text}: must be NAME=VALUE")
     return name, value
 
 
@@ -55,15 +68,23 @@ def _require_paper(parameters):
     import torch
 
     from hwdiff.data.iam import Source
-    from hwdiff.evaluation.frechet import load_inception
+    from hwdiff.evaluation.inception import load_inception
 
     source = parameters["01_preprocessing"]["source"]
     if source is None:
-        raise HwdiffError("profile paper: it takes the IAM archives; give their folder with --param source=DIR (or IAM=DIR ./run_all.sh)")
+        raise HwdiffError(
+            "profile paper: requires the IAM archives; give their folder with --param source=DIR "
+            "(or IAM=DIR ./run_all.sh)"
+        )
     if Source(source).split_lists() is None:
-        raise HwdiffError(f"profile paper: {source}: has no split lists (trainset.txt and three more), which say what the paper trained on; add them")
+        raise HwdiffError(
+            f"profile paper: {source}: has no split lists (trainset.txt and three more), which say what the "
+            "paper trained on; add them"
+        )
     if not torch.cuda.is_available():
-        raise HwdiffError("profile paper: it takes a GPU, and PyTorch finds none; on a CPU take the profile smoke")
+        raise HwdiffError(
+            "profile paper: requires a GPU, and PyTorch finds none; on a CPU use the profile smoke"
+        )
     weights = parameters["05_evaluation"]["inception_weights"]
     if weights:
         try:
@@ -75,13 +96,17 @@ def _require_paper(parameters):
 @command
 def publish(
     run: Annotated[Path, typer.Argument(help="The folder of a finished run of hwdiff reproduce.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The folder for page, manifest, figures, tables and notebooks.")],
+    out: Annotated[
+        Path,
+        typer.Option("--out", "-o", help="The folder for the page, manifest, figures, tables and notebooks."),
+    ],
 ):
-    """Copy what of a run may be published.
+    """Copy the results of a run that may be published.
 
     Figures, tables and notebooks that show people's ink or texts are left out.
     """
     from hwdiff.suite.page import publish as copy
 
     left_out = copy(run, out)
-    print(f"wrote {out / 'index.html'}; left out, since they show people's ink: {', '.join(left_out) or 'nothing'}")
+    named = ", ".join(left_out) or "nothing"
+    print(f"wrote {out / 'index.html'}; left out, because they show people's ink: {named}")

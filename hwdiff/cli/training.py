@@ -1,4 +1,4 @@
-"""Commands that train, and what tells how training went."""
+"""Commands that train, and commands that tell how training went."""
 
 import json
 import warnings
@@ -8,58 +8,71 @@ from typing import Annotated
 
 import typer
 
-from hwdiff.cli.options import UNFINISHED, Device, Minutes, Model, Split, StyleEncoder, command
+from hwdiff.cli.options import (
+    UNFINISHED,
+    Device,
+    Minutes,
+    Model,
+    Resume,
+    Split,
+    StyleEncoder,
+    command,
+    setting_options,
+)
+from hwdiff.model.config import ModelConfig
+from hwdiff.training.config import TrainingConfig, changed, config_of
+from hwdiff.training.config import preset as preset_config
 from hwdiff.utils.errors import HwdiffError
+
+Datasets = Annotated[list[Path], typer.Option(help="A dataset file; may be given several times.")]
+Teacher = Annotated[str, typer.Option(help="The reference: imagenet, or a file of MobileNetV2 weights.")]
 
 
 @command
+@setting_options(TrainingConfig, ModelConfig)
 def train(
-    out: Annotated[Path, typer.Option(help="The folder of the run: config.json, metrics.jsonl, state.safetensors, model.safetensors.")],
-    data: Annotated[Path | None, typer.Option(help="The dataset file that hwdiff prepare wrote.")] = None,
+    out: Annotated[
+        Path,
+        typer.Option(help="The folder of the run; the trained model is model.safetensors in it."),
+    ],
+    data: Annotated[Path | None, typer.Option(help="A dataset file from hwdiff prepare.")] = None,
     preset: Annotated[
         str | None,
-        typer.Option(help="smoke (the default), small (for a CPU), paper (the published recipe) or paper-cpu (its network, on a CPU)."),
+        typer.Option(
+            help="smoke (a quick trial, the default), small (a small network, for a CPU), paper (the "
+            "published recipe) or paper-cpu (the published network, for a CPU)."
+        ),
     ] = None,
     style_encoder: StyleEncoder = "bundled",
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder; without one there, begin it.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the whole configuration and do nothing.")] = False,
-    branch: Annotated[Path | None, typer.Option(help="Go on with the run in this folder, but in that of --out.")] = None,
-    init: Annotated[str | None, typer.Option(help="Start from the weights of this checkpoint instead of random ones.")] = None,
-    processes: Annotated[int | None, typer.Option(help="Processes that share each batch; by default one a core that divides it, or one GPU.")] = None,
+    resume: Resume = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the whole configuration and do nothing.")
+    ] = False,
+    branch: Annotated[
+        Path | None,
+        typer.Option(help="Copy the run in this folder to --out and resume the copy."),
+    ] = None,
+    processes: Annotated[
+        int | None,
+        typer.Option(
+            help="Number of processes that share each batch; must divide the batch size. By default 1 on a "
+            "GPU, otherwise as many as there are cores for."
+        ),
+    ] = None,
     minutes: Minutes = None,
-    steps: Annotated[int | None, typer.Option(help="Steps instead of the preset's.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Lines a batch instead of the preset's.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="The highest learning rate instead of the preset's.")] = None,
-    warmup: Annotated[int | None, typer.Option(help="Steps until it is reached.")] = None,
-    cooldown: Annotated[int | None, typer.Option(help="Last steps, in which it falls to 0.")] = None,
-    ema: Annotated[float | None, typer.Option(help="Decay of the moving average of the weights; 0 for none.")] = None,
-    excerpts: Annotated[float | None, typer.Option(help="Share of lines of which only some words are trained on.")] = None,
-    excerpt_steps: Annotated[int | None, typer.Option(help="Steps over which that fraction falls to 0; 0: it stays.")] = None,
-    guided_attention: Annotated[float | None, typer.Option(help="Weight of a loss that draws attention to the right words.")] = None,
-    drop_style: Annotated[float | None, typer.Option(help="Share of lines trained without style.")] = None,
-    drop_text: Annotated[float | None, typer.Option(help="Share of lines trained without text.")] = None,
-    precision: Annotated[str | None, typer.Option(help="fp32 or bf16 instead of the preset's.")] = None,
-    padding: Annotated[str | None, typer.Option(help="full (488 points) or bucket (lines of like length) instead of the preset's.")] = None,
-    noise_levels: Annotated[str | None, typer.Option(help="paper or released (the authors' code): how noise levels are drawn.")] = None,
-    pen_weight: Annotated[str | None, typer.Option(help="paper or released: how the pen's loss is weighted.")] = None,
-    optimizer: Annotated[str | None, typer.Option(help="adam, or muon for the matrices.")] = None,
-    clipping: Annotated[str | None, typer.Option(help="all or each (released): what gradients are clipped together.")] = None,
-    position_variant: Annotated[str | None, typer.Option(help="strokes (released) or text (paper): which positions are multiplied.")] = None,
-    own_style: Annotated[bool | None, typer.Option(help="A line's style image may be its own (released).")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of weights, order and noise.")] = None,
-    save_every: Annotated[int | None, typer.Option(help="Steps from one saved state to the next.")] = None,
-    validate_every: Annotated[int | None, typer.Option(help="Steps from one held-out loss to the next; 0 for none.")] = None,
-    sample_every: Annotated[int | None, typer.Option(help="Steps from one page of samples to the next; 0 for none.")] = None,
-    compiled: Annotated[bool | None, typer.Option(help="Compile the step; by default on a GPU.")] = None,
+    compiled: Annotated[
+        bool | None, typer.Option(help="Compile the training step; by default on a GPU only.")
+    ] = None,
     device: Device = None,
+    **settings,
 ):
-    """Train a model; Ctrl-C saves it.
+    """Train the network.
 
-    The same command with --resume goes on.
+    Ctrl-C saves and stops; the same command with --resume resumes the run. Settings that are not given come
+    from the preset, or from the run that is resumed.
     """
     from hwdiff.evaluation.speed import bf16_is_emulated
     from hwdiff.model.checkpoint import find_device
-    from hwdiff.training import config as presets
     from hwdiff.training import run_dir
     from hwdiff.training.distributed import check_count, default_count, launch
 
@@ -67,35 +80,10 @@ def train(
         run_dir.branch(branch, out)
         resume = True
     begun = out if resume and (out / "config.json").exists() else branch
-    # A run that is gone on with keeps its own configuration where nothing else is asked for.
-    config = run_dir.config_of_run(begun) if begun and preset is None else presets.preset(preset or "smoke")
-    config = presets.changed(
-        config,
-        steps=steps,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        warmup=warmup,
-        cooldown=cooldown,
-        ema=ema,
-        excerpts=excerpts,
-        excerpt_steps=excerpt_steps,
-        optimizer=optimizer,
-        guided_attention=guided_attention,
-        drop_style=drop_style,
-        drop_text=drop_text,
-        precision=precision,
-        padding=padding,
-        noise_levels=noise_levels,
-        pen_weight=pen_weight,
-        clipping=clipping,
-        position_variant=position_variant,
-        own_style=own_style,
-        init=init,
-        seed=seed,
-        save_every=save_every,
-        validate_every=validate_every,
-        sample_every=sample_every,
-    )
+    # A resumed run keeps its own configuration unless a preset is given.
+    keep = begun and preset is None
+    config = config_of(run_dir.read_config(begun), begun) if keep else preset_config(preset or "smoke")
+    config = changed(config, **settings)
     if dry_run:
         print(json.dumps(asdict(config), indent=2))
         return
@@ -103,11 +91,22 @@ def train(
         raise HwdiffError("--data: give the dataset file; hwdiff prepare --out FILE.npz makes one")
     device = find_device(device)
     if config.precision == "bf16" and bf16_is_emulated(device):
-        warnings.warn(f"{device} has no bf16: it is emulated, many times slower than --precision fp32", stacklevel=1)
+        warnings.warn(
+            f"{device} has no bf16: it is emulated, many times slower than --precision fp32", stacklevel=1
+        )
     count = default_count(config.batch_size, device) if processes is None else processes
     check_count(count, config.batch_size, device)
-    # Several processes each choose their own GPU; one takes that which was asked for.
-    arguments = (config, data, style_encoder, out, str(device) if count == 1 else device.type, resume, minutes, compiled)
+    # Several processes each choose their own GPU; a single one uses the device that was asked for.
+    arguments = (
+        config,
+        data,
+        style_encoder,
+        out,
+        str(device) if count == 1 else device.type,
+        resume,
+        minutes,
+        compiled,
+    )
     if code := _train(*arguments) if count == 1 else launch(_train, arguments, count, device):
         raise typer.Exit(code)
 
@@ -125,18 +124,34 @@ def _train(config, data, style_encoder, out, device, resume, minutes, compiled):
     dataset, device = Dataset(data), find_device(device)
     features = StyleFeatures(dataset, load_style_extractor(style_encoder, device))
     if distributed.first_process():
-        split = dataset.manifest["parameters"]["split_scheme"]
-        print(f"training on {len(dataset.split('train'))} lines of {data} (split {split}) on {device}; style features: {features.path}")
+        scheme = dataset.manifest["parameters"]["split_scheme"]
+        print(
+            f"training on {len(dataset.split('train'))} lines of {data} (split scheme {scheme}) on {device}; "
+            f"style features: {features.path}"
+        )
     with Stop(minutes) as stop:
         if device.type == "cuda" and distributed.first_process():
             compute_features(features, stop)  # a GPU keeps all of them in its memory
             if stop.reason:
-                print(f"{stop.reason} while style features were computed; go on with the same command")
+                print(f"{stop.reason} while style features were computed; run the same command to resume")
                 return 130 if stop.signal else UNFINISHED
         with Progress("training", config.steps) as progress:
-            _, reached = loop.train(config, dataset, features, out, device, resume, stop, compiled, progress)
+            _, reached = loop.train(
+                config,
+                dataset,
+                features,
+                out,
+                device,
+                resume=resume,
+                stop=stop,
+                compiled=compiled,
+                progress=progress,
+            )
     if reached < config.steps and distributed.first_process():
-        print(f"{stop.reason or 'another process was stopped'}: saved at step {reached} of {config.steps}; go on with the same command and --resume")
+        print(
+            f"{stop.reason or 'another process was stopped'}: saved at step {reached} of {config.steps}; "
+            "go on with the same command and --resume"
+        )
     if reached < config.steps:
         return 130 if stop.signal else UNFINISHED
     model = out / "model.safetensors"
@@ -147,18 +162,22 @@ def _train(config, data, style_encoder, out, device, resume, minutes, compiled):
 
 @command
 def distil(
-    data: Annotated[list[Path], typer.Option(help="A dataset file; may be given several times.")],
-    teacher: Annotated[str, typer.Option(help="imagenet, or a file of MobileNetV2 weights.")],
-    out: Annotated[Path, typer.Option(help="The folder of the run; style.safetensors in it is the encoder.")],
-    preset: Annotated[str, typer.Option(help="smoke or paper.")] = "paper",
-    steps: Annotated[int | None, typer.Option(help="Steps instead of the preset's.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder; without one there, begin it.")] = False,
+    data: Datasets,
+    teacher: Teacher,
+    out: Annotated[Path, typer.Option(help="The folder of the run; the encoder is style.safetensors in it.")],
+    preset: Annotated[str, typer.Option(help="smoke (a quick trial) or paper.")] = "paper",
+    steps: Annotated[
+        int | None, typer.Option(help="Steps of the first part, instead of the preset's.")
+    ] = None,
+    resume: Resume = False,
     minutes: Minutes = None,
     device: Device = None,
 ):
-    """Distil a style encoder from the ImageNet network.
+    """Train a style encoder to imitate another, the teacher.
 
-    Prints how well both agree on test lines.
+    The bundled encoder was made this way, with ImageNet weights as the teacher. Prints how well both agree on
+    test lines.
+    Ctrl-C saves and stops; the same command with --resume resumes the run.
     """
     from hwdiff.data.dataset import Dataset
     from hwdiff.data.line_images import LineImages
@@ -175,7 +194,9 @@ def distil(
         lines = [LineImages(dataset, progress=progress.update) for dataset in datasets]
     sources = [(images, dataset.split("train")) for dataset, images in zip(datasets, lines, strict=True)]
     with Stop(minutes) as stop, Progress("distilling", config.all_steps) as progress:
-        encoder = distillation.distil(config, sources, extractor, out, resume, stop, progress.reach)
+        encoder = distillation.distil(
+            config, sources, extractor, out, resume=resume, stop=stop, progress=progress
+        )
     if encoder is None:
         print(f"{stop.reason}: saved in {out}; go on with the same command and --resume")
         raise typer.Exit(130 if stop.signal else UNFINISHED)
@@ -186,14 +207,14 @@ def distil(
 
 @command
 def compare_encoders(
-    data: Annotated[list[Path], typer.Option(help="A dataset file; may be given several times.")],
-    teacher: Annotated[str, typer.Option(help="imagenet, or a file of MobileNetV2 weights.")],
+    data: Datasets,
+    teacher: Teacher,
     style_encoder: StyleEncoder = "bundled",
     device: Device = None,
 ):
-    """Measure how well a style encoder agrees with another one.
+    """Measure how well two style encoders agree.
 
-    The cosine of the (14, 1280) features on 200 test lines.
+    Prints the cosine similarity of their (14, 1280) features on up to 200 test lines.
     """
     from hwdiff.data.dataset import Dataset
     from hwdiff.data.line_images import LineImages
@@ -210,82 +231,110 @@ def _print_agreement(dataset, lines, encoder, teacher):
 
     cosines = agreement(encoder, teacher, lines, lines_to_judge(dataset))
     low, high = sorted(cosines)[len(cosines) // 20], sorted(cosines)[-1 - len(cosines) // 20]
-    print(f"{dataset.path}: cosine with {teacher.name} on {len(cosines)} test lines: mean {cosines.mean():.3f}, 5 % to 95 % {low:.3f} to {high:.3f}")
+    print(
+        f"{dataset.path}: cosine with {teacher.name} on {len(cosines)} test lines: "
+        f"mean {cosines.mean():.3f}, 5 % to 95 % {low:.3f} to {high:.3f}"
+    )
 
 
 @command
 def train_recognizer(
-    data: Annotated[Path, typer.Option(help="The dataset file that hwdiff prepare wrote.")],
-    out: Annotated[Path, typer.Option(help="The folder of the run; recognizer.safetensors in it is the recognizer.")],
-    preset: Annotated[str, typer.Option(help="smoke or full.")] = "full",
-    steps: Annotated[int | None, typer.Option(help="Steps instead of the preset's.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Lines a batch instead of the preset's.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="The highest learning rate instead of the preset's.")] = None,
+    data: Annotated[Path, typer.Option(help="A dataset file from hwdiff prepare.")],
+    out: Annotated[
+        Path, typer.Option(help="The folder of the run; the recognizer is recognizer.safetensors in it.")
+    ],
+    preset: Annotated[str, typer.Option(help="smoke (a quick trial) or full.")] = "full",
+    steps: Annotated[int | None, typer.Option(help="Training steps, instead of the preset's.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Lines per batch, instead of the preset's.")] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="The highest learning rate, instead of the preset's.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of weights, order and variations.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder; without one there, begin it.")] = False,
+    resume: Resume = False,
     minutes: Minutes = None,
     device: Device = None,
 ):
-    """Train a recognizer, which measures legibility; Ctrl-C saves it."""
+    """Train a recognizer, with which legibility is measured.
+
+    Ctrl-C saves and stops; the same command with --resume resumes the run.
+    """
     from hwdiff.data.dataset import Dataset
     from hwdiff.evaluation import recognizer_training
     from hwdiff.model.checkpoint import find_device
     from hwdiff.utils.interrupt import Stop
     from hwdiff.utils.progress import Progress
 
-    config = recognizer_training.preset(preset, steps=steps, batch_size=batch_size, learning_rate=learning_rate, seed=seed)
+    config = recognizer_training.preset(
+        preset, steps=steps, batch_size=batch_size, learning_rate=learning_rate, seed=seed
+    )
     with Stop(minutes) as stop, Progress("training the recognizer", config.steps) as progress:
-        reached = recognizer_training.train_recognizer(config, Dataset(data), out, find_device(device), resume, stop, progress.reach)
+        reached = recognizer_training.train_recognizer(
+            config, Dataset(data), out, find_device(device), resume=resume, stop=stop, progress=progress
+        )
     if reached < config.steps:
-        print(f"{stop.reason}: saved at step {reached} of {config.steps}; go on with the same command and --resume")
+        print(
+            f"{stop.reason}: saved at step {reached} of {config.steps}; "
+            "go on with the same command and --resume"
+        )
         raise typer.Exit(130 if stop.signal else UNFINISHED)
-    print(f"wrote {out / 'recognizer.safetensors'}; try: hwdiff legibility --data {data} --recognizer {out / 'recognizer.safetensors'}")
+    file = out / "recognizer.safetensors"
+    print(f"wrote {file}; try: hwdiff legibility --data {data} --recognizer {file}")
 
 
 @command
 def chain(
-    data: Annotated[Path, typer.Option(help="The dataset file that hwdiff prepare wrote.")],
-    out: Annotated[Path, typer.Option(help="The folder of the whole; the same command again goes on where it was stopped.")],
-    preset: Annotated[str, typer.Option(help="smoke, small, paper or paper-cpu.")] = "paper",
+    data: Annotated[Path, typer.Option(help="A dataset file from hwdiff prepare.")],
+    out: Annotated[
+        Path, typer.Option(help="The folder for the training run, the figures and the style encoder.")
+    ],
+    preset: Annotated[
+        str, typer.Option(help="smoke, small, paper or paper-cpu, as for hwdiff train.")
+    ] = "paper",
     teacher: Annotated[
-        str | None, typer.Option(help="imagenet, or MobileNetV2 weights: distil a style encoder; else the bundled one is used.")
+        str | None,
+        typer.Option(
+            help="Distil a style encoder from this teacher (imagenet, or a file of MobileNetV2 weights) "
+            "instead of using the bundled one."
+        ),
     ] = None,
     minutes: Minutes = None,
-    steps: Annotated[int | None, typer.Option(help="Training steps instead of the preset's.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Lines a batch instead of the preset's.")] = None,
-    distillation_steps: Annotated[int | None, typer.Option(help="Steps of the distillation instead of the preset's.")] = None,
-    precision: Annotated[str | None, typer.Option(help="fp32 or bf16 instead of the preset's.")] = None,
-    padding: Annotated[str | None, typer.Option(help="full or bucket instead of the preset's.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Training steps, instead of the preset's.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Lines per batch, instead of the preset's.")] = None,
+    distillation_steps: Annotated[
+        int | None, typer.Option(help="Steps of the distillation's first part, instead of the preset's.")
+    ] = None,
+    precision: Annotated[str | None, typer.Option(help="fp32 or bf16, instead of the preset's.")] = None,
+    padding: Annotated[str | None, typer.Option(help="full or bucket, instead of the preset's.")] = None,
     device: Device = None,
 ):
-    """Do it all: images, encoder, features, training, samples.
+    """Go all the way from a dataset to samples.
 
-    Each step keeps its state; with --minutes it stops in time, and the same command goes on.
+    The steps: line images, style encoder (with --teacher), style features, training, samples. Ctrl-C saves
+    and stops; the same command resumes.
     """
     from hwdiff.model.checkpoint import find_device
-    from hwdiff.training import config as presets
     from hwdiff.training.pipeline import run_chain
     from hwdiff.utils.interrupt import Stop
 
-    config = presets.preset(preset, steps=steps, batch_size=batch_size, precision=precision, padding=padding)
+    config = preset_config(preset, steps=steps, batch_size=batch_size, precision=precision, padding=padding)
     with Stop(minutes) as stop:
         step = run_chain(data, out, config, preset, teacher, distillation_steps, find_device(device), stop)
     if step:
-        print(f"{stop.reason} in the step {step}: saved; the same command goes on")
+        print(f"{stop.reason} in the step {step}: saved; run the same command to resume")
         raise typer.Exit(130 if stop.signal else UNFINISHED)
     print(f"done: the model is {out / 'training' / 'model.safetensors'}, figures are in {out / 'figures'}")
 
 
 @command
 def report(
-    run: Annotated[Path, typer.Argument(help="The folder that hwdiff train wrote.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The folder for the figures loss.png and samples.png.")],
+    run: Annotated[Path, typer.Argument(help="The folder of a run of hwdiff train.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The folder for loss.png and samples.png.")],
     seed: Annotated[int, typer.Option(help="Seed of the samples.")] = 0,
     device: Device = None,
 ):
-    """Draw a training run's loss, and its samples.
+    """Draw the loss curve and samples of a training run.
 
-    The samples are the texts of the paper's Fig. 11 and 14, by three samplers.
+    The samples are the texts of the paper's Fig. 11 and 14, each by three samplers.
     """
     from hwdiff.model.checkpoint import load_model
     from hwdiff.training.pipeline import report_run
@@ -296,12 +345,12 @@ def report(
 
 @command
 def benchmark(
-    data: Annotated[Path, typer.Option(help="The dataset file that hwdiff prepare wrote.")],
+    data: Annotated[Path, typer.Option(help="A dataset file from hwdiff prepare.")],
     device: Device = None,
 ):
-    """Measure writing and training on this machine.
+    """Measure the speed of writing and training.
 
-    Speeds come with their fraction of the machine's matrix-product rate.
+    Each speed is also given as a fraction of the rate of matrix products on this machine.
     """
     from hwdiff.data.dataset import Dataset
     from hwdiff.evaluation.speed import benchmark as measure
@@ -309,7 +358,11 @@ def benchmark(
 
     for what, seconds, rate, fraction in measure(Dataset(data), find_device(device)):
         duration = "" if seconds is None else f"{seconds:.3f} s"
-        speed = "" if rate is None else f"{rate / 1e9:9.1f} GFLOP/s {'' if fraction is None else format(fraction, '5.0%')}"
+        speed = (
+            ""
+            if rate is None
+            else f"{rate / 1e9:9.1f} GFLOP/s {'' if fraction is None else format(fraction, '5.0%')}"
+        )
         print(f"{what:84} {duration:>9} {speed}".rstrip())
 
 
@@ -317,13 +370,16 @@ def benchmark(
 def loss(
     data: Annotated[Path, typer.Option(help="A dataset file.")],
     model: Model = "pretrained",
-    lines: Annotated[int | None, typer.Option(min=1, help="At most so many lines of each split, evenly spread.")] = 500,
+    lines: Annotated[
+        int | None, typer.Option(min=1, help="At most this many lines of each split, evenly spread.")
+    ] = 500,
     style_encoder: StyleEncoder = "bundled",
     device: Device = None,
 ):
     """Measure a model's loss on each split of a dataset.
 
-    Real points only, at fixed noise levels; and as losses are usually logged: full padding, the released noise levels.
+    Two losses are printed: over real points only, at fixed noise levels; and over lines padded to full
+    length, at the noise levels of the authors' program, as losses are usually logged.
     """
     from hwdiff.data.batches import Lines as LinesOf
     from hwdiff.data.dataset import Dataset, style_lines
@@ -335,12 +391,18 @@ def loss(
     from hwdiff.training.validation import padded_loss, validation_loss
 
     dataset, network = Dataset(data), load_model(model, device)
-    extractor = load_style_extractor(style_encoder, next(network.parameters()).device)
+    device = next(network.parameters()).device
+    extractor = load_style_extractor(style_encoder, device)
     require_style_weights(network, extractor.identity)
-    tensors = LinesOf(dataset, StyleFeatures(dataset, extractor), style_lines(dataset.forms), next(network.parameters()).device)
-    print(f"{'split':12}{'lines':>7}{'real points':>14}{'stroke, pen of them':>24}{'padded':>10}{'stroke, pen of them':>24}")
+    tensors = LinesOf(dataset, StyleFeatures(dataset, extractor), style_lines(dataset.forms), device)
+    terms = f"{'(stroke, pen)':>24}"
+    print(f"{'split':12}{'lines':>7}{'real points':>14}{terms}{'padded':>10}{terms}")
     for split in Split:
         indices = subsample_lines(dataset, split.value, lines)
-        real, (stroke, pen) = validation_loss(network, tensors, indices), padded_loss(network, tensors, indices)
-        terms = "{:.3f} {:.4f}".format(*(sum(real[term].values()) / len(real[term]) for term in ("stroke", "pen")))
-        print(f"{split.value:12}{len(indices):7}{real['loss']:14.3f}{terms:>24}{stroke + pen:10.3f}{f'{stroke:.3f} {pen:.4f}':>24}")
+        real = validation_loss(network, tensors, indices)
+        stroke, pen = (sum(real[term].values()) / len(real[term]) for term in ("stroke", "pen"))
+        padded_stroke, padded_pen = padded_loss(network, tensors, indices)
+        print(
+            f"{split.value:12}{len(indices):7}{real['loss']:14.3f}{f'{stroke:.3f} {pen:.4f}':>24}"
+            f"{padded_stroke + padded_pen:10.3f}{f'{padded_stroke:.3f} {padded_pen:.4f}':>24}"
+        )

@@ -13,20 +13,39 @@ from hwdiff.utils.errors import HwdiffError
 @command
 def write(
     text: Annotated[str, typer.Argument(help="What to write, on one line.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The picture to write: *.svg, *.png, or *.gif of the pen writing it.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out", "-o", help="The picture to save: *.svg, *.png, or *.gif, an animation of the pen."
+        ),
+    ],
     model: Model = "pretrained",
-    style: Annotated[str | None, typer.Option(help="A name that hwdiff styles shows, or a picture of a line in the hand to write in.")] = None,
+    style: Annotated[
+        str | None,
+        typer.Option(
+            help="A named style (see hwdiff styles), or a picture of a line in the handwriting to imitate; "
+            "by default the model's own style."
+        ),
+    ] = None,
     style_encoder: StyleEncoder = "bundled",
     sampler: SamplerName = Sampler.eq12,
     steps: Steps = None,
-    seed: Annotated[int, typer.Option(help="Another seed writes the text another time.")] = 0,
+    seed: Annotated[int, typer.Option(help="Another seed gives another version of the same text.")] = 0,
     guidance: Guidance = None,
-    end_tokens: Annotated[int, typer.Option(help="End tokens after the text: 1, or 2 as in the released program.")] = 1,
-    padded_style: Annotated[bool, typer.Option(help="Pad the style image to 1400 pixels as in training; the released program does not.")] = True,
+    end_tokens: Annotated[
+        int, typer.Option(help="End tokens after the text: 1, or 2 as in the authors' program.")
+    ] = 1,
+    padded_style: Annotated[
+        bool,
+        typer.Option(
+            help="Pad the style image to 1400 pixels, as in training; the authors' program does not."
+        ),
+    ] = True,
     device: Device = None,
 ):
-    """Write a text by hand."""
-    gc.disable()  # what is imported here is never garbage: looking through it costs 0.4 s, at the start and at the end
+    """Write a text as handwriting."""
+    # What is imported here is never garbage. Scanning it would take 0.4 s, at the start and at the end.
+    gc.disable()
     from hwdiff.diffusion.generate import sample
     from hwdiff.model.checkpoint import load_model
 
@@ -38,9 +57,9 @@ def write(
         load_model(model, device),
         [text],
         style,
-        sampler.value,
-        steps,
-        seed,
+        sampler=sampler.value,
+        steps=steps,
+        seed=seed,
         style_extractor=style_encoder,
         end_tokens=end_tokens,
         padded_style=padded_style,
@@ -53,15 +72,15 @@ def write(
 @command
 def styles(
     out: Annotated[Path, typer.Option("--out", "-o", help="The page to write, *.png or *.svg.")],
-    text: Annotated[str, typer.Argument(help="What to write in each.")] = "the quick brown fox jumps",
+    text: Annotated[str, typer.Argument(help="What to write.")] = "the quick brown fox jumps",
     model: Model = "pretrained",
     sampler: SamplerName = Sampler.eq12,
     steps: Steps = None,
-    seed: Annotated[int, typer.Option(help="Another seed writes the text another time.")] = 0,
+    seed: Annotated[int, typer.Option(help="Another seed gives another version of the same text.")] = 0,
     guidance: Guidance = None,
     device: Device = None,
 ):
-    """Show the styles that have names: a page with a text in each."""
+    """Draw a page that shows a text in each named style."""
     import torch
 
     from hwdiff.diffusion.generate import require_style_weights, sample
@@ -71,23 +90,31 @@ def styles(
 
     network, named = load_model(model, device), load_styles()
     require_style_weights(network, named.metadata["style_weights"])
-    inks = sample(network, [text] * len(named), torch.stack(list(named.values())), sampler.value, steps, seed, guidance=guidance)
+    features = torch.stack(list(named.values()))
+    options = {"sampler": sampler.value, "steps": steps, "seed": seed, "guidance": guidance}
+    inks = sample(network, [text] * len(named), features, **options)
     save_figure(plot_inks(inks, columns=2, titles=list(named)), out)
     print(f"wrote {out}: {', '.join(named)}")
 
 
 @command
 def samples(
-    out: Annotated[Path, typer.Option("--out", "-o", help="The folder for texts.png, seeds.png, sampler-eq12.png and sampler-eq9.png.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out", "-o", help="The folder for texts.png, seeds.png, sampler-eq12.png, sampler-eq9.png."
+        ),
+    ],
     model: Model = "pretrained",
     steps: Steps = None,
     guidance: Guidance = None,
     seed: Annotated[int, typer.Option(help="Seed of the first line.")] = 0,
     device: Device = None,
 ):
-    """Draw pages of samples, each line with what the recognizer reads in it.
+    """Draw pages of samples.
 
-    Texts of all kinds in all styles; three seeds; the paper's sampler beside its ablation.
+    One page has texts of many kinds in all styles, one has the same text with three seeds, and two have the
+    paper's texts by Eq. 12 and by Eq. 9. Each line is shown with what the recognizer reads in it.
     """
     from hwdiff.ink.plot import save_figure
     from hwdiff.model.checkpoint import load_model
@@ -100,18 +127,26 @@ def samples(
 
 @command
 def release(
-    run: Annotated[Path, typer.Argument(help="The folder that hwdiff train wrote.")],
-    data: Annotated[Path, typer.Option(help="Its dataset file, whose hands the model writes in to make the styles.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The folder for small.safetensors and small-styles.safetensors.")],
+    run: Annotated[Path, typer.Argument(help="The folder of a run of hwdiff train.")],
+    data: Annotated[
+        Path, typer.Option(help="Its dataset file. The styles are made from its training lines.")
+    ],
+    out: Annotated[
+        Path,
+        typer.Option("--out", "-o", help="The folder for small.safetensors and small-styles.safetensors."),
+    ],
     style_encoder: StyleEncoder = "bundled",
-    guidance: Annotated[float, typer.Option(help="How closely it will follow the text where nothing else is asked for.")] = 1.0,
-    points_per_character: Annotated[float, typer.Option(help="The room that it will give a text where nothing else is asked for.")] = 16.0,
-    seed: Annotated[int, typer.Option(help="Seed of what is written for the styles.")] = 0,
+    guidance: Annotated[float, typer.Option(help="The model's default guidance, see hwdiff write.")] = 1.0,
+    points_per_character: Annotated[
+        float, typer.Option(help="How many points the model writes per character of a text.")
+    ] = 16.0,
+    seed: Annotated[int, typer.Option(help="Seed of the lines written for the styles.")] = 0,
     device: Device = None,
 ):
-    """Make the files that come with the package.
+    """Turn a training run into files to distribute.
 
-    The run's weights in half precision, and named styles: features of lines that the model drew, of no person's ink.
+    They are the weights in half precision, and named styles. A style is the features of a line that the model
+    wrote, not of anyone's ink.
     """
     from hwdiff.data.dataset import Dataset
     from hwdiff.data.style_features import StyleFeatures

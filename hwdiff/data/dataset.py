@@ -1,9 +1,10 @@
-"""The prepared dataset: one compressed `.npz` file without pickle that holds strokes, texts, splits and a manifest."""
+"""The prepared dataset: strokes, texts, splits and a manifest in a compressed `.npz` file without pickle."""
 
 import hashlib
 import json
 import zipfile
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,18 +18,33 @@ from hwdiff.utils.errors import HwdiffError
 FORMAT = "hwdiff dataset 2"
 BUILT_IN = "built-in writers"  # the source of datasets by them
 SPLITS = ("train", "validation", "test")
+# What reading a file that is damaged or something else may raise.
+_UNREADABLE = (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    EOFError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
-def hash_fraction(name):
+def hash_fraction(name: str) -> float:
     """A number in [0, 1) that depends on `name` alone, the same on every machine."""
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:6], "big") / 2**48
 
 
-def style_lines(forms, own_style=False):
-    """For each line the index of the line whose image gives its style: another one of the same form, each used once.
+def style_lines(forms: Sequence[str] | np.ndarray, own_style: bool = False) -> np.ndarray:
+    """For each line the index of the line whose image gives its style, each used once.
 
-    forms: (n,) form of each line. A form's lines follow one another in an order drawn by hash of the form; a lone line gets itself.
-    own_style=True shuffles a form's lines instead, so that a line may get itself, as in the authors' released program.
+    It is another line of the same form, the next in an order drawn by hash of the form. A lone line gets
+    itself.
+
+    forms: (n,) form of each line.
+    own_style: shuffle a form's lines instead, as the authors' released program does: a line may get itself.
+    Returns (n,) int32.
     """
     members = {}
     for index, form in enumerate(forms):
@@ -48,33 +64,44 @@ def _require(path, manifest, parameters):
     for name, wanted in parameters.items():
         found = manifest["parameters"].get(name)
         if found != wanted:
-            raise HwdiffError(f"{path}: prepared with {name} = {found}, but {wanted} is asked for; prepare another file with hwdiff prepare")
+            advice = "prepare another file with hwdiff prepare"
+            raise HwdiffError(f"{path}: prepared with {name} = {found}, but {wanted} is asked for; {advice}")
 
 
 class Dataset:
-    """A prepared dataset file, read into memory. Lines are numbered 0, 1, ...; `ids`, `forms`, `texts`, `splits` have one entry for each.
+    """A prepared dataset file, read into memory.
 
-    path: written by `prepare`.   parameters: what it must have been prepared with, for instance split_scheme="authors".
-    Raises HwdiffError when the file is missing, damaged, something else, or was prepared with other parameters.
+    Lines are numbered 0, 1, ...; `ids`, `forms`, `texts`, `splits` and `lengths` (in points) have one entry
+    for each.
+
+    path: written by `prepare`.
+    parameters: what it must have been prepared with, for instance split_scheme="authors".
+    Raises HwdiffError when the file is missing, damaged, something else, or was prepared with other
+    parameters.
     """
 
-    def __init__(self, path, **parameters):
+    def __init__(self, path: str | Path, **parameters: object):
         self.path = Path(path)
         try:
             with np.load(self.path, allow_pickle=False) as file:
                 self.manifest = json.loads(str(file["manifest"]))
                 arrays = {name: file[name] for name in file.files if name != "manifest"}
         except FileNotFoundError as error:
-            raise HwdiffError(f"{path}: no such file; make it with hwdiff prepare --source DIR --out {path}") from error
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            raise HwdiffError(f"{path}: not a whole dataset file ({error}); make it again with hwdiff prepare") from error
+            advice = f"make it with hwdiff prepare --source DIR --out {path}"
+            raise HwdiffError(f"{path}: no such file; {advice}") from error
+        except _UNREADABLE as error:
+            advice = "make it again with hwdiff prepare"
+            raise HwdiffError(f"{path}: not a whole dataset file ({error}); {advice}") from error
         if not isinstance(self.manifest, dict) or self.manifest.get("format") != FORMAT:
-            raise HwdiffError(f"{path}: not a dataset file of this version, but this version reads {FORMAT!r}; prepare it again")
+            advice = f"but this version reads {FORMAT!r}; prepare it again"
+            raise HwdiffError(f"{path}: not a dataset file of this version, {advice}")
         _require(path, self.manifest, parameters)
         self.ids, self.forms, self.texts = arrays["ids"], arrays["forms"], arrays["texts"]
         self.splits = np.array(SPLITS)[arrays["parts"]]
         self._starts, self._offsets = arrays["starts"], _from_byte_planes(arrays["offsets"])
-        self._pen_up, self._kept = (np.unpackbits(arrays[name], count=len(self._offsets)).astype(bool) for name in ("pen_up", "kept"))
+        self._pen_up, self._kept = (
+            np.unpackbits(arrays[name], count=len(self._offsets)).astype(bool) for name in ("pen_up", "kept")
+        )
         self._image_starts, self._images = arrays["image_starts"], arrays["images"]
         merged_ends = np.concatenate(([0], np.cumsum(self._kept)))[self._starts]
         self.lengths = np.diff(merged_ends)
@@ -84,56 +111,62 @@ class Dataset:
         split_of = {}
         for form, split in zip(self.forms, self.splits, strict=True):
             if split_of.setdefault(form, split) != split:
-                raise HwdiffError(f"{self.path}: form {form} is in two splits, {split_of[form]} and {split}; prepare it again")
+                found = f"form {form} is in two splits, {split_of[form]} and {split}"
+                raise HwdiffError(f"{self.path}: {found}; prepare it again")
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.ids)
 
     @property
-    def fingerprint(self):
-        """Fingerprint of the lines (SHA-256): what caches and checkpoints remember of the dataset."""
+    def fingerprint(self) -> str:
+        """SHA-256 of the lines: what caches and checkpoints remember of the dataset."""
         return self.manifest["fingerprint"]
 
     @property
-    def of_people(self):
+    def of_people(self) -> bool:
         """Whether the lines were written by people, not by the built-in writers."""
         return BUILT_IN not in self.manifest["sources"]
 
-    def split(self, name):
+    def split(self, name: str) -> np.ndarray:
         """Indices of the lines of a split: "train", "validation" or "test"."""
         return np.flatnonzero(self.splits == name)
 
-    def recorded(self, index):
-        """The line before its points were merged: offsets (N, 2) int64, y upwards; pen_up (N,) bool; kept (N,) bool."""
+    def recorded(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The line before its points were merged.
+
+        Returns offsets (N, 2) int64 in tablet units, y upwards, pen_up (N,) bool, and kept (N,) bool.
+        """
         span = slice(self._starts[index], self._starts[index + 1])
         return self._offsets[span].astype(np.int64), self._pen_up[span], self._kept[span]
 
-    def strokes(self, index):
-        """What the model is to draw: offsets (N, 2) float32 of standard deviation 1, y upwards, and pen_up (N,) bool.
+    def strokes(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """What the model is to draw.
 
-        The first offset always counts as a pen-up move, as in the authors' data.
+        Returns offsets (N, 2) float32 of standard deviation 1, y upwards, and pen_up (N,) bool. The first
+        offset always counts as a pen-up move, as in the authors' data.
         """
         offsets, pen_up = strokes.merge(*self.recorded(index))
         pen_up[0] = True
         return (offsets / strokes.scale_of(offsets)).astype(np.float32), pen_up
 
-    def ink(self, index):
+    def ink(self, index: int) -> Ink:
         """The line as an `Ink` with its text."""
         return Ink(*self.strokes(index), str(self.texts[index]))
 
-    def index_of(self, line_id):
+    def index_of(self, line_id: str) -> int:
         """The number of the line called `line_id`. Raises HwdiffError when there is none."""
         [found] = np.nonzero(self.ids == line_id)
         if not len(found):
-            raise HwdiffError(f"{self.path}: no line {line_id!r} in it; its first is {self.ids[0]}, its last {self.ids[-1]}")
+            ends = f"its first is {self.ids[0]}, its last {self.ids[-1]}"
+            raise HwdiffError(f"{self.path}: no line {line_id!r} in it; {ends}")
         return int(found[0])
 
-    def tokens(self, index):
+    def tokens(self, index: int) -> np.ndarray:
         """Tokens of the line's text with its end token, (L,) int64."""
         return tokenizer.encode(self.texts[index])
 
-    def line_image(self, index):
-        """The image of the line at height 96, (96, W) uint8: the official one where the dataset has it, else drawn from the strokes."""
+    def line_image(self, index: int) -> np.ndarray:
+        """The image of the line, (96, W) uint8: the official one, or drawn from the strokes."""
         start, end = self._image_starts[index : index + 2]
         if end > start:
             pixels = np.frombuffer(zlib.decompress(self._images[start:end].tobytes()), dtype=np.uint8)

@@ -1,25 +1,35 @@
-"""Some consecutive words of a line as a line of its own: where one word ends and the next begins, told from the ink's gaps alone."""
+"""Some consecutive words of a line as a line of its own, cut at gaps in the ink."""
 
 from functools import cached_property
 
 import numpy as np
 
-# A word's width is expected in proportion to its characters, the space's share of it being these many; the logarithm spreads by WIDTH_SPREAD.
+from hwdiff.data.dataset import Dataset
+
+# A word of n characters is expected to be as wide as n + EXTRA_CHARACTERS; the logarithm spreads by
+# WIDTH_SPREAD.
 EXTRA_CHARACTERS = 0.3
 WIDTH_SPREAD = 0.25
-GAP_WORTH = 4.0  # what a gap as wide as a character counts for, set against misfits of width
-MAX_GAP = 2.0  # wider ones count no more, in widths of a character
-MIN_GAP, MAX_MISFIT = 0.6, 0.9  # of what is trusted: on such lines single words are read about as well as whole lines
+GAP_WORTH = 4.0  # of a gap as wide as a character, against misfits of width
+MAX_GAP = 2.0  # in widths of a character; wider ones count no more
+# Of a cut that is trusted: words cut so are recognised about as well as whole lines.
+MIN_GAP, MAX_MISFIT = 0.6, 0.9
 SMALL = 0.3  # least width of a word, in standard deviations of the offsets: a dot has hardly any
 
 
-def word_starts(offsets, pen_up, text):
-    """Where the words of a line begin: (W,) numbers of points at which the pen moves to each word, the first 0; None where it is uncertain.
+def word_starts(offsets: np.ndarray, pen_up: np.ndarray, text: str) -> np.ndarray | None:
+    """Where the words of a line begin, from the gaps in its ink.
 
-    offsets: (N, 2) of standard deviation 1.   pen_up: (N,) bool.   text: of the line, W words between blanks.
-    A cut lies at a pen-up move with all ink before it to the left of all ink after it. Of all ways to cut the line into W pieces the one
-    with the widest gaps is taken, and with widths that fit the words' numbers of characters (dynamic programming); it is uncertain if
-    there is none, or its smallest gap is below 0.6 characters, or its worst width misfits by more than a factor of exp(0.9).
+    A cut is at a pen-up move with all ink before it to the left of all ink after it. Of all ways to cut the
+    line into as many pieces as there are words, dynamic programming finds the one with wide gaps and with
+    widths that fit the words' numbers of characters. It is uncertain if there is none, if its smallest gap is
+    below 0.6 characters, or if a width misfits by more than a factor of exp(0.9).
+
+    offsets: (N, 2) of standard deviation 1.
+    pen_up: (N,) bool.
+    text: of the line, W words between spaces.
+    Returns (W,) numbers of the points at which the pen moves to each word, the first 0; None where it is
+    uncertain.
     """
     words = text.split()
     if len(words) < 2 or not len(offsets):
@@ -35,12 +45,13 @@ def word_starts(offsets, pen_up, text):
     bounds = np.array([0, *moves, len(x)])
     gaps = (rest[moves] - until[moves - 1]) / unit
     left, right = np.array([rest[0], *rest[moves]]), np.array([*until[moves - 1], until[-1]])
-    # misfit[w, i, j]: of word w from bound i to bound j + 1
+    # misfit[w, i, j]: of word w from bound i to bound j + 1.
     width = np.maximum(right[None, :] - left[:, None], SMALL) / unit
     misfit = np.abs(np.log(width / characters[:, None, None]))
-    penalty = np.where(np.arange(len(left))[:, None] <= np.arange(len(right)), misfit**2 / (2 * WIDTH_SPREAD**2), np.inf)
+    possible = np.arange(len(left))[:, None] <= np.arange(len(right))
+    penalty = np.where(possible, misfit**2 / (2 * WIDTH_SPREAD**2), np.inf)
     worth = GAP_WORTH * np.minimum(gaps, MAX_GAP)
-    cost, choices = penalty[0, 0], []  # (of bound j + 1 as the end of word 0)
+    cost, choices = penalty[0, 0], []  # cost[j]: of bound j + 1 as the end of word 0
     for number in range(1, len(words)):
         # From the end of the last word, less what the gap there is worth.
         onwards = np.concatenate(([np.inf], cost[:-1] - worth))[:, None] + penalty[number]
@@ -61,41 +72,55 @@ def word_starts(offsets, pen_up, text):
 
 
 class Excerpts:
-    """Which part of each line is trained on in an epoch.
+    """Which words of each line are trained on in an epoch.
 
-    dataset: a `Dataset`. Lines that cannot be cut with certainty stay whole.
-    An excerpt is a number of consecutive words, from one to all of them, of which each doubling is equally likely.
+    An excerpt is a number of consecutive words, from one to all of them; each doubling of that number is
+    equally likely. Lines that cannot be cut with certainty stay whole.
     """
 
-    def __init__(self, dataset, seed):
+    def __init__(self, dataset: Dataset, seed: int):
         self.seed, self._dataset = seed, dataset
         self._whole = whole_lines(dataset)
 
     @cached_property
     def _starts(self):
-        """{line: (points, characters) at which its words begin} of the lines that can be cut; of 10 000 lines in some seconds."""
-        starts = {index: word_starts(*self._dataset.strokes(index), str(self._dataset.texts[index])) for index in range(len(self._whole))}
-        return {index: (points, _character_starts(str(self._dataset.texts[index]))) for index, points in starts.items() if points is not None}
+        """{line: (points, characters) at which its words begin} of the lines that can be cut.
 
-    def __len__(self):
+        Of 10 000 lines it takes some seconds.
+        """
+        found = {}
+        for index in range(len(self._whole)):
+            text = str(self._dataset.texts[index])
+            points = word_starts(*self._dataset.strokes(index), text)
+            if points is not None:
+                found[index] = points, _character_starts(text)
+        return found
+
+    def __len__(self) -> int:
         return len(self._starts)
 
-    def places(self, length):
-        """Which character of its line each point belongs to, about: (n, length) float32, NaN where that is uncertain.
+    def places(self, length: int) -> np.ndarray:
+        """About which character of its line each point belongs to.
 
-        A word's points are spread evenly over its characters.
+        The points of a word are spread evenly over its characters.
+
+        length: points to pad to.
+        Returns (n, length) float32, NaN where it is uncertain.
         """
         places = np.full((len(self._whole), length), np.nan, dtype=np.float32)
         for index, (points, characters) in self._starts.items():
             _, end, _, last = self._whole[index]
-            for first, after, start, stop in zip(points, [*points[1:], end], characters, [*(characters[1:] - 1), last], strict=True):
-                places[index, first:after] = start + (np.arange(after - first) + 0.5) / (after - first) * (stop - start) - 0.5
+            ends, stops = [*points[1:], end], [*(characters[1:] - 1), last]
+            for first, after, start, stop in zip(points, ends, characters, stops, strict=True):
+                along = (np.arange(after - first) + 0.5) / (after - first)
+                places[index, first:after] = start + along * (stop - start) - 0.5
         return places
 
-    def of_epoch(self, epoch, fraction):
-        """The spans of all lines in this epoch: (n, 4) as `whole_lines`, a function of seed, epoch and fraction alone.
+    def of_epoch(self, epoch: int, fraction: float) -> np.ndarray:
+        """The spans of all lines in an epoch. They depend on seed, epoch and fraction alone.
 
-        fraction: of the lines of which only an excerpt is trained on.
+        fraction: of the lines that can be cut, those of which only an excerpt is trained on.
+        Returns (n, 4) as `whole_lines`.
         """
         if not fraction:
             return self._whole
@@ -109,15 +134,16 @@ class Excerpts:
                 after = first + count
                 spans[index, [0, 2]] = points[first], characters[first]
                 if after < len(points):
-                    spans[index, [1, 3]] = points[after], characters[after] - 1  # without the blank
+                    spans[index, [1, 3]] = points[after], characters[after] - 1  # without the space
         return spans
 
 
-def whole_lines(dataset):
-    """The spans of all lines, whole: (n, 4), each first point, end of points, first character, end of characters."""
+def whole_lines(dataset: Dataset) -> np.ndarray:
+    """The spans of whole lines: (n, 4), first point, end of points, first character, end of characters."""
     ends = zip(dataset.lengths, dataset.texts, strict=True)
     return np.array([(0, points, 0, len(text)) for points, text in ends], dtype=np.int64).reshape(-1, 4)
 
 
 def _character_starts(text):
-    return np.array([at for at, character in enumerate(text) if character != " " and (at == 0 or text[at - 1] == " ")])
+    before = [" ", *text]  # of each character
+    return np.array([at for at, character in enumerate(text) if character != " " and before[at] == " "])

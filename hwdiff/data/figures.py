@@ -1,17 +1,24 @@
 """Figures of a dataset: pages of its lines, official line images beside drawn ones."""
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 from matplotlib.figure import Figure
+from torch import Tensor
 
+from hwdiff.data.dataset import Dataset
 from hwdiff.ink import images
 
 
-def compare_line_images(pairs, extractor):
+def compare_line_images(
+    pairs: dict[str, tuple[np.ndarray, np.ndarray]], extractor: Callable[[Tensor], Tensor]
+) -> tuple[Figure, dict[str, float]]:
     """Official line images beside those drawn from the strokes.
 
-    pairs: {line id: (official, drawn)}, (96, W) uint8 each.   extractor: a `StyleExtractor`.
+    pairs: {line id: (official, drawn)}, (96, W) uint8 each.
+    extractor: images (B, 96, 1400) uint8 to style features (B, 14, 1280), such as a `StyleExtractor`.
     Returns the figure and the cosine of the (14, 1280) style features of each pair, {line id: cosine}.
     """
     figure = Figure(figsize=(10, 1.5 * len(pairs)), layout="constrained")
@@ -20,7 +27,8 @@ def compare_line_images(pairs, extractor):
         padded = np.stack([images.pad_to_width(image, name=line_id) for image in pair])
         official, drawn = extractor(torch.from_numpy(padded)).flatten(1)
         cosines[line_id] = F.cosine_similarity(official, drawn, dim=0).item()
-        for half, (image, name) in enumerate(zip(padded, ("official", f"drawn, cosine {cosines[line_id]:.3f}"), strict=True)):
+        names = ("official", f"drawn, cosine {cosines[line_id]:.3f}")
+        for half, (image, name) in enumerate(zip(padded, names, strict=True)):
             axes = figure.add_subplot(2 * len(pairs), 1, 2 * row + half + 1)
             axes.imshow(image, cmap="gray", vmin=0, vmax=255)
             axes.set_title(f"{line_id} {name}", fontsize=7, loc="left", pad=2)
@@ -28,10 +36,11 @@ def compare_line_images(pairs, extractor):
     return figure, cosines
 
 
-def plot_lines(dataset, rows=16, columns=3):
-    """A page of a dataset's lines: a row for each of `rows` forms, evenly spread, with its first `columns` lines.
+def plot_lines(dataset: Dataset, rows: int = 16, columns: int = 3) -> Figure:
+    """A page of a dataset's lines. IAM's are not for publication.
 
-    The page shows the dataset's ink: of IAM it is for one's own eyes, not for publication.
+    rows: the number of forms, spread evenly over the dataset, a row for each.
+    columns: the number of lines of a form, its first.
     """
     forms = list(dict.fromkeys(dataset.forms))
     forms = [forms[place] for place in np.linspace(0, len(forms) - 1, min(rows, len(forms))).astype(int)]

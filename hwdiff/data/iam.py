@@ -1,6 +1,7 @@
 """The IAM On-Line Handwriting Database as it is downloaded: archives or the folders unpacked from them.
 
-`read_lines` yields each line with its text, and counts in a `Report` what it left out and why. Nothing is ever unpacked to disk.
+`read_lines` reads each line with its text, and counts in a `Report` what it left out and why. Nothing is
+unpacked to disk.
 """
 
 import gzip
@@ -9,11 +10,13 @@ import json
 import re
 import tarfile
 import zlib
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
+import numpy as np
 from joblib import Parallel, delayed
 
-from hwdiff.data.lines import Limits, Line, drawable_strokes, within_limits
+from hwdiff.data.lines import Limits, Line, Report, drawable_strokes, within_limits
 from hwdiff.ink import images, strokes
 from hwdiff.ink.formats import parse_points
 from hwdiff.utils.errors import HwdiffError
@@ -26,29 +29,34 @@ LINES_PER_TASK = 200
 
 
 class Source:
-    """A folder that holds the database: finds the archives, or the folders unpacked from them, wherever they lie below it.
+    """A folder that holds the database: the archives, or the folders unpacked from them, anywhere below it.
 
     Raises HwdiffError when there is no such folder, or the strokes or the texts are missing.
     """
 
-    def __init__(self, path):
+    def __init__(self, path: str | Path):
         self.path = Path(path)
         if not self.path.is_dir():
-            raise HwdiffError(f"{self.path}: no such folder; give the one that holds lineStrokes-all.tar.gz and ascii-all.tar.gz")
+            advice = "give the one that holds lineStrokes-all.tar.gz and ascii-all.tar.gz"
+            raise HwdiffError(f"{self.path}: no such folder; {advice}")
         self.strokes = self._find("lineStrokes", required=True)
         self.texts = self._find("ascii", required=True)
         self.images = self._find("lineImages", required=False)
 
     def _find(self, name, required):
-        found = [path for pattern in (f"{name}*.tar.gz", f"{name}*.tgz", name) for path in sorted(self.path.rglob(pattern))]
+        patterns = (f"{name}*.tar.gz", f"{name}*.tgz", name)
+        found = [path for pattern in patterns for path in sorted(self.path.rglob(pattern))]
         if self.path.name == name:
             found.append(self.path)
         if not found and required:
-            raise HwdiffError(f'{self.path}: neither {name}-all.tar.gz nor a folder {name} in it; see "Getting IAM" in the README')
+            advice = 'see "Getting IAM" in the README'
+            raise HwdiffError(f"{self.path}: neither {name}-all.tar.gz nor a folder {name} in it; {advice}")
         return found[0] if found else None
 
-    def split_lists(self):
-        """The forms of each split list as {list: [form, ...]}, or None without lists. They may lie in any folder below.
+    def split_lists(self) -> dict[str, list[str]] | None:
+        """The forms of each split list as {list: [form, ...]}, or None without lists.
+
+        The lists may be anywhere below the folder.
 
         Raises HwdiffError when only some of the four are there.
         """
@@ -59,18 +67,28 @@ class Source:
                     found.setdefault(name, path)
         missing = [name for name in SPLIT_LISTS if name not in found]
         if found and missing:
-            raise HwdiffError(f"{self.path}: split lists {', '.join(found)} without {', '.join(missing)}; add those, or take all away")
-        return {name: path.read_text(encoding="utf-8", errors="replace").split() for name, path in found.items()} or None
+            incomplete = f"split lists {', '.join(found)} without {', '.join(missing)}"
+            raise HwdiffError(f"{self.path}: {incomplete}; add those, or take all away")
+        lists = {
+            name: path.read_text(encoding="utf-8", errors="replace").split() for name, path in found.items()
+        }
+        return lists or None
 
-    def fingerprints(self):
-        """SHA-256 of each archive, of the names and contents of each folder, and of the split lists: {name: hexadecimal}."""
-        hashes = {path.name: _hash_files(path) if path.is_dir() else sha256_of(path) for path in (self.strokes, self.texts, self.images) if path}
-        return {**hashes, "split lists": hashlib.sha256(json.dumps(self.split_lists()).encode()).hexdigest()}
+    def fingerprints(self) -> dict[str, str]:
+        """SHA-256 of each archive, of each folder's files, and of the split lists: {name: hexadecimal}."""
+        hashes = {
+            path.name: _hash_files(path) if path.is_dir() else sha256_of(path)
+            for path in (self.strokes, self.texts, self.images)
+            if path
+        }
+        lists = json.dumps(self.split_lists()).encode()
+        return {**hashes, "split lists": hashlib.sha256(lists).hexdigest()}
 
 
-def read_files(path, suffix, report):
-    """Yield (name, bytes) of the files with `suffix` in an archive or below a folder, in its order.
+def read_files(path: Path, suffix: str, report: Report) -> Iterator[tuple[str, bytes]]:
+    """Yield (name, content) of the files with `suffix` in an archive or below a folder, in its order.
 
+    report: counts those that are left out.
     Raises HwdiffError when an archive is truncated or damaged.
     """
     if path.is_dir():
@@ -95,10 +113,11 @@ def read_files(path, suffix, report):
                     report.leave_out("file of more than 32 MB", member.name)
                 else:
                     yield member.name, archive.extractfile(member).read()
-            while stream.read(2**20):  # to the end, where gzip checks that all of it came
+            while stream.read(2**20):  # to the end, where gzip checks that the archive is complete
                 pass
     except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
-        raise HwdiffError(f"{path}: damaged or cut short after {members} members ({error}); download it again") from error
+        found = f"damaged or cut short after {members} members ({error})"
+        raise HwdiffError(f"{path}: {found}; download it again") from error
 
 
 def _files_below(folder):
@@ -112,8 +131,11 @@ def _hash_files(folder):
     return digest.hexdigest()
 
 
-def read_transcripts(source, report):
-    """The text of every line, as {line id: text}. Line k after `CSR:` (and a blank line) belongs to file `-k`."""
+def read_transcripts(source: Source, report: Report) -> dict[str, str]:
+    """The text of every line, as {line id: text}.
+
+    report: counts what is left out.
+    """
     texts = {}
     for name, content in read_files(source.texts, ".txt", report):
         form = PurePosixPath(name).stem
@@ -122,6 +144,7 @@ def read_transcripts(source, report):
         except UnicodeDecodeError:
             report.leave_out("transcript that is not UTF-8 text", name)
             continue
+        # Line k after `CSR:` and an empty line belongs to the line file that ends in -k.
         _, found, corrected = text.replace("\r\n", "\n").partition("CSR:")
         lines = corrected.rstrip("\n").split("\n")[1:]
         if lines and not lines[0].strip():
@@ -133,10 +156,19 @@ def read_transcripts(source, report):
     return texts
 
 
-def preprocess(content, text, limits, image=None):
-    """One line file and its text to (offsets int16, pen_up, kept, image), all of the unmerged length N; see `Line`.
+def preprocess(
+    content: bytes,
+    text: str,
+    *,
+    limits: Limits,
+    image: bytes | None = None,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]:
+    """One line file and its text to the arrays of a `Line`.
 
-    image: bytes of the official line image or None. Raises ValueError with the reason when the line is dropped.
+    content: of the line file.
+    image: the content of the official line image.
+    Returns offsets, pen_up, kept and image, which `Line` describes.
+    Raises ValueError with the reason when the line is dropped.
     """
     points, first = parse_points(content)
     if image is not None:
@@ -144,25 +176,34 @@ def preprocess(content, text, limits, image=None):
             image = images.normalise(images.read_image(image))
         except HwdiffError as error:
             raise ValueError("line image that cannot be read") from error
-    return (*within_limits(points, first, text, limits, image), image)
+    return (*within_limits(points, first, text, limits=limits, image=image), image)
 
 
 def _preprocess_all(tasks, limits):
     results = []
     for content, text, image in tasks:
         try:
-            results.append(preprocess(content, text, limits, image))
+            results.append(preprocess(content, text, limits=limits, image=image))
         except ValueError as error:
             results.append(str(error))
     return results
 
 
-def read_lines(source, report, limits=None, workers=-1, progress=None):
+def read_lines(
+    source: Source,
+    report: Report,
+    *,
+    limits: Limits | None = None,
+    workers: int = -1,
+    progress: Callable[[int], None] | None = None,
+) -> list[Line]:
     """Read and preprocess the whole database.
 
-    source: a `Source`.   report: filled on the way.   workers: processes, -1 for one a core; the result is the same for any number.
+    report: counts what is left out.
+    workers: processes, -1 for one a core. The result is the same for any number.
     progress(n): called with the number of line files done since the last call.
-    Returns a list of `Line`, sorted by id. Raises HwdiffError when an archive is damaged or no line is left.
+    Returns the lines, sorted by id.
+    Raises HwdiffError when an archive is damaged or no line is left.
     """
     limits = limits or Limits()
     texts = read_transcripts(source, report)
@@ -193,7 +234,8 @@ def read_lines(source, report, limits=None, workers=-1, progress=None):
             yield delayed(_preprocess_all)(batch, limits)
 
     done = 0
-    for results in Parallel(n_jobs=workers, return_as="generator", pre_dispatch="2*n_jobs", batch_size=1)(tasks()):
+    parallel = Parallel(n_jobs=workers, return_as="generator", pre_dispatch="2*n_jobs", batch_size=1)
+    for results in parallel(tasks()):
         for result in results:
             line_id, form = names[done]
             done += 1
@@ -211,7 +253,8 @@ def read_lines(source, report, limits=None, workers=-1, progress=None):
     for form in sorted({line_id.rpartition("-")[0] for line_id in texts} - forms):
         report.leave_out("transcript of a form without line files", form)
     if not lines:
-        raise HwdiffError(f"{source.strokes}: no line that can be used; left out: {dict(report.left_out) or 'nothing, there is no line file'}")
+        left_out = dict(report.left_out) or "nothing, there is no line file"
+        raise HwdiffError(f"{source.strokes}: no line that can be used; left out: {left_out}")
     return sorted(lines, key=lambda line: line.id)
 
 
@@ -225,17 +268,21 @@ def _line_images(source, report):
             yield f"{match['form']}-{int(match['number']):02d}", content
 
 
-def read_pairs(source, report):
-    """The lines that have an official line image, each with the one drawn from its strokes: {line id: (official, drawn)}, both (96, W) uint8.
+def read_pairs(source: Source, report: Report) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """The official line images, each with the one drawn from its line's strokes.
 
+    report: counts what is left out.
+    Returns {line id: (official, drawn)}, both (96, W) uint8.
     Raises HwdiffError when the source has no line image.
     """
     official, pairs = dict(_line_images(source, report)), {}
     if not official:
-        raise HwdiffError(f"{source.path}: no line images in it (lineImages-all.tar.gz, or a folder lineImages), so there is nothing to compare")
+        where = "lineImages-all.tar.gz, or a folder lineImages"
+        raise HwdiffError(f"{source.path}: no line images in it ({where}), so there is nothing to compare")
     for name, content in read_files(source.strokes, ".xml", report):
         line_id = PurePosixPath(name).stem
         if line_id in official:
             drawn = images.draw_line(drawable_strokes(*strokes.to_offsets(*parse_points(content))))
-            pairs[line_id] = images.normalise(images.read_image(official[line_id], line_id), line_id), images.normalise(drawn, line_id)
+            scan = images.read_image(official[line_id], line_id)
+            pairs[line_id] = images.normalise(scan, line_id), images.normalise(drawn, line_id)
     return pairs

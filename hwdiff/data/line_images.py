@@ -1,5 +1,6 @@
 """The images of all lines of a dataset in one file beside it, drawn once."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ from joblib import Parallel, delayed
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from hwdiff.data.dataset import Dataset
 from hwdiff.ink import images
 from hwdiff.utils.errors import HwdiffError
 from hwdiff.utils.files import atomic_write
@@ -16,15 +18,28 @@ LINES_PER_TASK = 64
 
 
 class LineImages:
-    """Images of lines, images[i] of line i: (96, W) uint8. They are drawn by several threads when the file is not there yet (0.1 MB a line).
+    """Images of lines, images[i] of line i: (96, W) uint8.
 
-    dataset: a `Dataset`.   folder: where the file lies, by default that of the dataset. Its name carries the fingerprint of the lines
-    and the version of the drawing.   progress(n): called with the number of lines drawn since the last call.
+    They are drawn when the file is not there yet (0.1 MB a line). Its name carries the fingerprint of the
+    lines and the version of the drawing.
+
+    folder: of the file; by default that of the dataset.
+    workers: threads that draw, -1 for one a core.
+    progress(n): called with the number of lines drawn since the last call.
+    Raises HwdiffError when the file is damaged.
     """
 
-    def __init__(self, dataset, folder=None, workers=-1, progress=None):
+    def __init__(
+        self,
+        dataset: Dataset,
+        folder: str | Path | None = None,
+        *,
+        workers: int = -1,
+        progress: Callable[[int], None] | None = None,
+    ):
         self.fingerprint = dataset.fingerprint
-        self.path = Path(folder or dataset.path.parent) / f"{dataset.path.stem}.images-{dataset.fingerprint[:8]}-{images.DRAWING}.safetensors"
+        name = f"{dataset.path.stem}.images-{dataset.fingerprint[:8]}-{images.DRAWING}.safetensors"
+        self.path = Path(folder or dataset.path.parent) / name
         if not self.path.exists():
             self._draw(dataset, workers, progress)
         try:
@@ -38,10 +53,12 @@ class LineImages:
         def draw(indices):
             return [dataset.line_image(index) for index in indices]
 
-        # Small tasks, so that progress shows; a process would have to be given the whole dataset, a thread waits for Pillow anyway.
-        tasks = [range(start, min(start + LINES_PER_TASK, len(dataset))) for start in range(0, len(dataset), LINES_PER_TASK)]
+        # Small tasks, so that progress shows; threads, since a process would need a copy of the dataset.
+        starts = range(0, len(dataset), LINES_PER_TASK)
+        tasks = [range(start, min(start + LINES_PER_TASK, len(dataset))) for start in starts]
+        parallel = Parallel(n_jobs=workers, prefer="threads", return_as="generator")
         drawn = []
-        for some in Parallel(n_jobs=workers, prefer="threads", return_as="generator")(delayed(draw)(task) for task in tasks):
+        for some in parallel(delayed(draw)(task) for task in tasks):
             drawn += some
             if progress:
                 progress(len(some))
@@ -50,9 +67,9 @@ class LineImages:
         with atomic_write(self.path) as temporary:
             save_file({"widths": torch.from_numpy(widths), "pixels": pixels}, temporary)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self._starts) - 1
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: int) -> np.ndarray:
         start, end = self._starts[index : index + 2]
         return self._pixels[start:end].reshape(images.HEIGHT, -1)

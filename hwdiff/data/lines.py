@@ -12,8 +12,10 @@ from hwdiff.ink import images, strokes
 class Line:
     """One line of handwriting, as recorded.
 
-    offsets: (N, 2) int16 between successive points in tablet units, y upwards.   pen_up: (N,) bool, moves made with the pen up.
-    kept: (N,) bool, the points left after merging.   image: the official line image at height 96, (96, W) uint8, or None.
+    offsets: (N, 2) int16 between successive points in tablet units, y upwards.
+    pen_up: (N,) bool, True where the pen was up on the way to the point.
+    kept: (N,) bool, the points left after merging.
+    image: (96, W) uint8, the official line image, or None.
     """
 
     id: str
@@ -32,7 +34,8 @@ class Report:
     left_out: Counter = field(default_factory=Counter)
     examples: dict = field(default_factory=dict)
 
-    def leave_out(self, reason, name):
+    def leave_out(self, reason: str, name: str) -> None:
+        """Count `name` among what was left out for `reason`."""
         self.left_out[reason] += 1
         names = self.examples.setdefault(reason, [])
         if len(names) < 3:
@@ -43,7 +46,8 @@ class Report:
 class Limits:
     """Which lines are dropped: those beyond these.
 
-    max_offset: in standard deviations of a line's offsets, from their mean ("paper") or from 0 (long_offsets = "released").
+    max_offset: in standard deviations of a line's offsets.
+    long_offsets: where it is measured from, their mean ("paper") or 0 ("released").
     """
 
     max_points: int = 488
@@ -53,11 +57,20 @@ class Limits:
     max_image_width: int = images.MAX_WIDTH
 
 
-def within_limits(points, first, text, limits, image=None):
-    """Points of a pen and their text to (offsets int16, pen_up, kept), all of the unmerged length N; see `Line`.
+def within_limits(
+    points: np.ndarray,
+    first: np.ndarray,
+    text: str,
+    *,
+    limits: Limits,
+    image: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Points of a pen and their text to the arrays of a `Line`.
 
-    points: (N + 1, 2) integers in tablet units, y downwards.   first: (N + 1,) bool, True at the first point of each stroke.
-    image: (96, W) uint8, the line image where there is an official one.
+    points: (N + 1, 2) integers in tablet units, y downwards.
+    first: (N + 1,) bool, True at the first point of each stroke.
+    image: (96, W) uint8, the official line image if there is one.
+    Returns offsets, pen_up and kept, which `Line` describes.
     Raises ValueError with the reason when the line is beyond the limits.
     """
     offsets, pen_up = strokes.to_offsets(points, first)
@@ -77,13 +90,19 @@ def within_limits(points, first, text, limits, image=None):
     else:
         width = images.estimated_width(np.ptp(points, axis=0))
         if abs(width / limits.max_image_width - 1) < 0.05:  # so near to the limit that only drawing tells
-            width = images.scaled_width(images.trim(images.draw_line(drawable_strokes(offsets, pen_up))).shape)
+            drawn = images.draw_line(drawable_strokes(offsets, pen_up))
+            width = images.scaled_width(images.trim(drawn).shape)
     if width >= limits.max_image_width:
         raise ValueError(f"a line image of {limits.max_image_width} pixels or more in width")
     return offsets.astype(np.int16), pen_up, kept
 
 
-def drawable_strokes(offsets, pen_up):
-    """The strokes as the tablet recorded them, y downwards: a list of (n, 2) positions in tablet units, the first point at (0, 0)."""
+def drawable_strokes(offsets: np.ndarray, pen_up: np.ndarray) -> list[np.ndarray]:
+    """The strokes as the tablet recorded them: (n, 2) positions of each in tablet units, y downwards.
+
+    offsets: (N, 2), as in a `Line`.
+    pen_up: (N,) bool.
+    The first point is at (0, 0).
+    """
     with_first = np.concatenate((np.zeros((1, 2), dtype=np.int64), offsets * np.array((1, -1))))
     return strokes.split_strokes(with_first, np.concatenate(([True], pen_up)))

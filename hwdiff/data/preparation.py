@@ -4,6 +4,7 @@ import hashlib
 import json
 import zlib
 from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -12,22 +13,34 @@ import numpy as np
 
 from hwdiff.data import iam, synthetic
 from hwdiff.data.dataset import BUILT_IN, FORMAT, SPLITS, Dataset, hash_fraction
-from hwdiff.data.lines import Limits, Report
+from hwdiff.data.lines import Limits, Line, Report
 from hwdiff.utils.errors import HwdiffError
 from hwdiff.utils.files import atomic_write
 
 VALIDATION_FRACTION, TEST_FRACTION = 0.05, 0.10
+PACKAGES = ("hwdiff", "numpy", "lxml", "pillow", "scipy", "hershey-fonts")  # of the versions in the manifest
 SPLIT_SCHEMES = {
     "authors": {"trainset": "train", "testset_f": "train", "testset_t": "train", "testset_v": "test"},
-    "official": {"trainset": "train", "testset_v": "validation", "testset_t": "validation", "testset_f": "test"},
+    "official": {
+        "trainset": "train",
+        "testset_v": "validation",
+        "testset_t": "validation",
+        "testset_f": "test",
+    },
 }
 
 
-def assign_splits(forms, split_scheme, lists):
-    """Assign each form, whole, to a split: {form: "train" | "validation" | "test"}; forms in no list are missing from it.
+def assign_splits(
+    forms: Iterable[str],
+    split_scheme: str,
+    lists: dict[str, list[str]] | None,
+) -> dict[str, str]:
+    """Assign each form, whole, to a split.
 
-    split_scheme: "authors" (5 % of the training forms, chosen by hash, become the validation split), "official", or "hash", which needs no lists.
+    split_scheme: "authors", where 5 % of the training forms, chosen by hash, become the validation split;
+        "official"; or "hash", which needs no lists.
     lists: {list name: [form, ...]} or None. Forms are compared exactly.
+    Returns {form: "train" | "validation" | "test"}, without the forms that are in no list.
     Raises HwdiffError when the lists put a form into two splits.
     """
     if split_scheme == "hash":
@@ -37,32 +50,49 @@ def assign_splits(forms, split_scheme, lists):
     for name, split in SPLIT_SCHEMES[split_scheme].items():
         for form in lists[name]:
             if split_of.setdefault(form, split) != split:
-                raise HwdiffError(f"split lists: form {form} is in two splits ({split_of[form]} and {split}, from {name}); mend the lists")
+                found = f"form {form} is in two splits ({split_of[form]} and {split}, from {name})"
+                raise HwdiffError(f"split lists: {found}; mend the lists")
     if split_scheme == "authors":
-        split_of.update({form: "validation" for form, split in split_of.items() if split == "train" and hash_fraction(form) < VALIDATION_FRACTION})
+        train = [form for form, split in split_of.items() if split == "train"]
+        split_of.update({form: "validation" for form in train if hash_fraction(form) < VALIDATION_FRACTION})
     return {form: split_of[form] for form in forms if form in split_of}
 
 
 @dataclass
 class Prepared:
-    """What `prepare` did: the manifest, and whether the file stood there already with the same content."""
+    """What `prepare` did: the manifest, and whether the file was there already with the same content."""
 
     manifest: dict
     existed: bool
 
 
-def prepare(source, out, split_scheme="authors", limits=None, seed=0, workers=-1, progress=None):
-    """Read the IAM database below `source`, or let the built-in writers write, and write the dataset file `out`.
+def prepare(
+    source: str | Path | None,
+    out: str | Path,
+    split_scheme: str = "authors",
+    limits: Limits | None = None,
+    seed: int = 0,
+    workers: int = -1,
+    progress: Callable[[int], None] | None = None,
+) -> Prepared:
+    """Write the dataset file `out`, from the IAM database or from lines by the built-in writers.
 
-    source: a folder, or None for the built-in writers, whose hands and lines `seed` draws.   split_scheme: "authors" or "official"; without
-    the split lists it becomes "hash", as the manifest then says; built-in writers are split by "writer".
-    Raises HwdiffError when the source cannot be used, or `out` holds something else than a dataset of the same parameters.
+    source: a folder that holds the database, or None for the built-in writers.
+    split_scheme: "authors" or "official". Without the split lists it becomes "hash", as the manifest then
+        says; the built-in writers are split by "writer".
+    limits: which lines are dropped.
+    seed: of the built-in writers' styles and lines.
+    workers: processes, -1 for one a core. The result is the same for any number.
+    progress(n): called with the number of lines done since the last call.
+    Raises HwdiffError when the source cannot be used, or `out` holds anything but a dataset of the same
+    source and parameters.
     """
     limits, out = limits or Limits(), Path(out)
     if out.suffix != ".npz":
         raise HwdiffError(f"{out}: a dataset file must be named *.npz")
     if split_scheme not in SPLIT_SCHEMES:
-        raise HwdiffError(f"split_scheme: no such split scheme as {split_scheme!r}; choose one of {', '.join(SPLIT_SCHEMES)}")
+        choices = ", ".join(SPLIT_SCHEMES)
+        raise HwdiffError(f"split_scheme: no such split scheme as {split_scheme!r}; choose one of {choices}")
     if not 0 <= seed < 2**32:
         raise HwdiffError(f"seed = {seed}: must be between 0 and 2^32 - 1")
     if source is None:
@@ -75,15 +105,16 @@ def prepare(source, out, split_scheme="authors", limits=None, seed=0, workers=-1
     if out.exists():
         manifest = Dataset(out, split_scheme=split_scheme, **asdict(limits)).manifest
         if manifest["sources"] != fingerprints:
-            changed = sorted(name for name, _ in manifest["sources"].items() ^ fingerprints.items())
-            raise HwdiffError(f"{out}: prepared from other files ({', '.join(dict.fromkeys(changed))} differ); prepare another file, or delete it")
+            changed = sorted({name for name, _ in manifest["sources"].items() ^ fingerprints.items()})
+            found = f"prepared from other files ({', '.join(changed)} differ)"
+            raise HwdiffError(f"{out}: {found}; prepare another file, or delete it")
         return Prepared(manifest, existed=True)
     report = Report()
     if source is None:
-        lines = synthetic.write_lines(seed, limits, workers, progress)
+        lines = synthetic.write_lines(seed, limits=limits, workers=workers, progress=progress)
         split_of = {line.form: synthetic.split_of_form(line.form) for line in lines}
     else:
-        lines = iam.read_lines(source, report, limits, workers, progress)
+        lines = iam.read_lines(source, report, limits=limits, workers=workers, progress=progress)
         split_of = assign_splits({line.form for line in lines}, split_scheme, lists)
     for line in lines:
         if line.form not in split_of:
@@ -98,13 +129,18 @@ def prepare(source, out, split_scheme="authors", limits=None, seed=0, workers=-1
         "official line images": sum(line.image is not None for line in lines),
         "left out": dict(report.left_out.most_common()),
         "left out, for example": report.examples,
-        "versions": {name: version(name) for name in ("hwdiff", "numpy", "lxml", "pillow", "scipy", "hershey-fonts")},
+        "versions": {name: version(name) for name in PACKAGES},
     }
-    return Prepared(write(out, lines, splits, manifest), existed=False)
+    return Prepared(write(out, lines, splits=splits, manifest=manifest), existed=False)
 
 
-def write(path, lines, splits, manifest):
-    """Write lines (a list of `Line`), the split of each and the manifest as one dataset file. Returns the manifest as written."""
+def write(path: str | Path, lines: Sequence[Line], *, splits: Sequence[str], manifest: dict) -> dict:
+    """Write the dataset file `path`.
+
+    splits: of each line.
+    manifest: in JSON types.
+    Returns the manifest as written, with the fingerprint of the lines.
+    """
     image_blobs = [b"" if line.image is None else zlib.compress(line.image.tobytes(), 6) for line in lines]
     arrays = {
         "ids": np.array([line.id for line in lines]),
@@ -118,7 +154,7 @@ def write(path, lines, splits, manifest):
         "image_starts": np.cumsum([0, *map(len, image_blobs)]),
         "images": np.frombuffer(b"".join(image_blobs), dtype=np.uint8),
     }
-    # NumPy strips trailing blanks from no text, but it does strip trailing NULs, which no line has.
+    # NumPy strips trailing NULs from texts, which no line has; trailing spaces stay.
     digest = hashlib.sha256()
     for name, array in arrays.items():
         digest.update(name.encode() + str(array.dtype).encode() + np.ascontiguousarray(array).tobytes())
@@ -129,5 +165,5 @@ def write(path, lines, splits, manifest):
 
 
 def _byte_planes(offsets):
-    """(N, 2) int16 as (2, N, 2) uint8, all low bytes before all high ones: they compress twice as fast, and better."""
+    """(N, 2) int16 as (2, N, 2) uint8, low bytes before high ones: faster to compress, and smaller."""
     return np.moveaxis(np.ascontiguousarray(offsets, dtype="<i2").view(np.uint8).reshape(-1, 2, 2), -1, 0)

@@ -1,9 +1,11 @@
 """Built-in writers: made-up handwriting for those without IAM, from the single-stroke Hershey fonts.
 
-A writer is a `Hand`: a few dozen numbers, drawn from a seed, that bend the letters of two fonts (a print and a script one) in the
-writer's own way and stay the same from line to line. Each letter varies again each time it is written.
+A writer has a `WriterStyle`: some numbers, drawn from a seed, that bend the letters of two fonts (a print and
+a script one) in the writer's own way and stay the same from line to line. Each letter varies each time it is
+written.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -25,13 +27,18 @@ PRINT, SCRIPT = "rowmans", "scripts"
 # All lengths below are in units of the fonts: a capital is 21 high, an x 14 in print and 9 in script.
 CAPITAL, PRINT_X, SCRIPT_X, SCRIPT_SLANT = 21, 14, 9, 0.36
 STEP = 0.4  # between the points of a path before the pen's speed is put in
-MONTHS = ["January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December"]
+MONTHS = (
+    *("January", "February", "March", "April", "May", "June"),
+    *("July", "August", "September", "October", "November", "December"),
+)
 # One for each capital letter, all of which the phrases alone hardly cover.
 NAMES = (
-    *("Adam", "Beth", "Carl", "Dora", "Emil", "Fay", "Greta", "Hugo", "Iris", "Jonas", "Kate", "Leo", "Mona"),
-    *("Nils", "Otto", "Pia", "Quinn", "Rosa", "Sven", "Tilda", "Ugo", "Vera", "Walt", "Xenia", "York", "Zara"),
+    *("Adam", "Beth", "Carl", "Dora", "Emil", "Fay", "Greta", "Hugo", "Iris"),
+    *("Jonas", "Kate", "Leo", "Mona", "Nils", "Otto", "Pia", "Quinn", "Rosa"),
+    *("Sven", "Tilda", "Ugo", "Vera", "Walt", "Xenia", "York", "Zara"),
 )
-# What people write that is in no book: figures, dates, prices, addresses, signs. `{d}` is any digit, `{n}` one from 1 to 9.
+# What people write that is in no book: numbers, dates, prices, addresses, signs. `{d}` is any digit, `{n}`
+# one from 1 to 9.
 NOTES = (
     "{name} {name}, {name} and {name}",
     "{name} - and {name}? {name}!",
@@ -51,14 +58,24 @@ NOTES = (
 
 
 @dataclass(frozen=True)
-class Hand:
-    """What stays the same from line to line of one writer. Lengths in font units, angles as slopes.
+class WriterStyle:
+    """What stays the same from line to line of one writer. Lengths are in font units, angles are slopes.
 
-    seed: of the writer's own letter shapes.   script: fraction of lower-case letters in script.   flourish: script capitals.   unit: tablet
-    units a font unit.   slant, aspect, tall, deep: shear, width to height, height of ascenders and depth of descenders as factors.
-    spacing, word_gap: between letters and words.   roundness: radius of corners.   joining: fraction of letter pairs written without
-    lifting the pen.   character: how far letters are bent away from the font.   variation: how far one letter differs from the next.
-    tremor: of the pen.   slope, drift: of the baseline, straight and wavy.   speed: tablet units from one point to the next.
+    seed: of the writer's own letter shapes.
+    script: fraction of lower-case letters in script.
+    flourish: whether capitals are in script.
+    unit: tablet units a font unit.
+    slant: shear of the letters.
+    aspect: width to height, as a factor.
+    tall, deep: height of ascenders and depth of descenders, as factors.
+    spacing, word_gap: between letters and between words.
+    roundness: radius of corners.
+    joining: fraction of letter pairs written without lifting the pen.
+    character: how far letters are bent away from the font.
+    variation: how far a letter differs from one time to the next.
+    tremor: of the pen.
+    slope, drift: of the baseline, straight and wavy.
+    speed: tablet units from one point to the next.
     """
 
     seed: int
@@ -81,13 +98,16 @@ class Hand:
     speed: float
 
 
-def draw_hand(seed, number):
-    """The hand of built-in writer `number`, the same for the same seed. Two of five print, one writes pure script, two mix."""
+def draw_writer_style(seed: int, number: int) -> WriterStyle:
+    """The style of built-in writer `number`, the same for the same seed.
+
+    Two writers of five print, one writes pure script, two mix.
+    """
     generator = np.random.default_rng((seed, number))
     uniform, normal = generator.uniform, generator.normal
     kind = number % 5
     script = (0.0, uniform(0.1, 0.4), uniform(0.4, 0.9), 1.0, 0.0)[kind]
-    return Hand(
+    return WriterStyle(
         seed=int(generator.integers(2**31)),
         script=script,
         flourish=bool(kind == 3 and uniform() < 0.5),
@@ -99,7 +119,13 @@ def draw_hand(seed, number):
         spacing=uniform(-1.5, 2.5) if kind < 3 else uniform(-0.5, 1),
         word_gap=uniform(8, 17),
         roundness=float(np.exp(uniform(np.log(0.35), np.log(1.4)))),
-        joining=(uniform(0, 0.3), uniform(0.2, 0.6), uniform(0.5, 0.95), uniform(0.85, 1), uniform(0, 0.1))[kind],
+        joining=(
+            uniform(0, 0.3),
+            uniform(0.2, 0.6),
+            uniform(0.5, 0.95),
+            uniform(0.85, 1),
+            uniform(0, 0.1),
+        )[kind],
         character=uniform(0.6, 1.4),
         variation=uniform(0.3, 0.75),
         tremor=float(np.exp(uniform(np.log(0.02), np.log(0.14)))),
@@ -123,45 +149,52 @@ def _font_glyph(name, character):
     [glyph] = font.glyphs_for_text(character)
     strokes = [np.array(list(stroke), dtype=float) - (glyph.left_offset, 9) for stroke in glyph.strokes]
     if name == SCRIPT:  # upright, and with an x as high as that of print
-        strokes = [_raise_small(np.column_stack((stroke[:, 0] + SCRIPT_SLANT * stroke[:, 1], stroke[:, 1]))) for stroke in strokes]
+        upright = [np.column_stack((x + SCRIPT_SLANT * y, y)) for x, y in (stroke.T for stroke in strokes)]
+        strokes = [_raise_small(stroke) for stroke in upright]
     return strokes, float(glyph.char_width)
 
 
 def _raise_small(stroke):
-    """Script with the height of its small letters made that of print, ascenders kept."""
+    """Script with its small letters as high as those of print, ascenders kept."""
     y = stroke[:, 1]
     stroke[:, 1] = np.interp(y, (-CAPITAL, -SCRIPT_X, 0, 12), (-CAPITAL, -0.85 * PRINT_X, 0, 9))
     return stroke
 
 
 def _bend(points, bends):
-    """Displace (n, 2) points by a smooth field; bends: (8, 2) coefficients of low waves and polynomials."""
+    """Displace points (n, 2) by a smooth field: low waves and polynomials of coefficients `bends` (8, 2)."""
     u, v = points[:, 0] / 12 - 0.7, points[:, 1] / 16 + 0.5
-    basis = np.stack((u, v, u * v, u * u - 0.3, v * v - 0.3, np.sin(3 * u), np.sin(3 * v), np.sin(2.5 * (u + v))))
+    basis = np.stack(
+        (u, v, u * v, u * u - 0.3, v * v - 0.3, np.sin(3 * u), np.sin(3 * v), np.sin(2.5 * (u + v)))
+    )
     return points + basis.T @ bends
 
 
 @cache
-def _letter(hand, character):
-    """The writer's own form of a character: (main strokes, delayed strokes, width); dots and crossbars of small letters are delayed."""
-    generator = np.random.default_rng((hand.seed, ord(character)))
-    in_script = (character.islower() and generator.uniform() < hand.script) or (character.isupper() and hand.flourish)
+def _letter(style, character):
+    """The writer's own shape of a character: (main strokes, delayed strokes, width).
+
+    Dots and crossbars of small letters are delayed.
+    """
+    generator = np.random.default_rng((style.seed, ord(character)))
+    in_script = character.islower() and generator.uniform() < style.script
+    in_script = in_script or (character.isupper() and style.flourish)
     strokes, width = _font_glyph(SCRIPT if in_script else PRINT, character)
-    strokes = sorted(strokes, key=lambda stroke: np.ptp(stroke, axis=0).max() < 3)  # the dot of an i after its stem
-    bends = generator.normal(0, hand.character, (8, 2)) * (0.45, 0.5)
+    strokes = sorted(strokes, key=_is_dot)  # the dot of an i after its stem
+    bends = generator.normal(0, style.character, (8, 2)) * (0.45, 0.5)
     if character not in ascii_letters:
         bends *= 0.4
     main, delayed = [], []
     for number, stroke in enumerate(strokes):
-        is_dot = np.ptp(stroke, axis=0).max() < 3
+        is_dot = _is_dot(stroke)
         if is_dot:  # a dab instead of the font's little circle
             centre, dab = stroke.mean(axis=0), generator.uniform(0.5, 1.4)
             stroke = centre + np.array([[-0.3, -0.5], [0.3, 0.5]]) * dab
         else:
             stroke = _bend(_resample(stroke, 1.0), bends)
-        stroke = np.column_stack((stroke[:, 0], np.where(stroke[:, 1] > 0, hand.deep, 1) * stroke[:, 1]))
+        stroke = np.column_stack((stroke[:, 0], np.where(stroke[:, 1] > 0, style.deep, 1) * stroke[:, 1]))
         above = stroke[:, 1] < -PRINT_X
-        stroke[above, 1] = -PRINT_X + hand.tall * (stroke[above, 1] + PRINT_X)
+        stroke[above, 1] = -PRINT_X + style.tall * (stroke[above, 1] + PRINT_X)
         if main and character.islower() and (is_dot or (character in "tx" and number == len(strokes) - 1)):
             delayed.append(stroke)
         elif main and (np.hypot(*(main[-1][-1] - stroke[0])) < (10 if in_script else 0.5)):
@@ -175,10 +208,14 @@ def _letter(hand, character):
     return main, delayed, width
 
 
+def _is_dot(stroke):
+    return np.ptp(stroke, axis=0).max() < 3
+
+
 @cache
-def _joins(hand, pair):
+def _joins(style, pair):
     """Whether the writer joins these two letters, as a habit."""
-    return np.random.default_rng((hand.seed, *map(ord, pair))).uniform() < hand.joining
+    return np.random.default_rng((style.seed, *map(ord, pair))).uniform() < style.joining
 
 
 def _resample(path, step):
@@ -188,30 +225,46 @@ def _resample(path, step):
     return np.column_stack([np.interp(wanted, at, path[:, axis]) for axis in (0, 1)])
 
 
-def _placed_strokes(hand, text, generator):
-    """The strokes of a text in font units, y downwards, letter by letter, joined where the writer joins; delayed strokes end each word."""
+def _placed_strokes(style, text, generator):
+    """The strokes of a text in font units, y downwards, joined where the writer joins letters.
+
+    Delayed strokes come at the end of each word.
+    """
     strokes, delayed = [], []
     x, previous = 0.0, " "
     for character in text:
         if character == " ":
             strokes += delayed
             delayed = []
-            x += hand.word_gap * np.exp(generator.normal(0, 0.18))
+            x += style.word_gap * np.exp(generator.normal(0, 0.18))
         else:
-            main, late, width = _letter(hand, character)
-            turn = np.array([[1, generator.normal(0, 0.05)], [generator.normal(0, 0.05), 1]]) * np.exp(generator.normal(0, 0.09 * hand.variation, 2))
-            bends = generator.normal(0, 0.3 * hand.variation, (8, 2))
-            place = np.array((x, generator.normal(0, 0.45 * hand.variation)))
+            main, late, width = _letter(style, character)
+            turn = np.array([[1, generator.normal(0, 0.05)], [generator.normal(0, 0.05), 1]])
+            turn = turn * np.exp(generator.normal(0, 0.09 * style.variation, 2))
+            bends = generator.normal(0, 0.3 * style.variation, (8, 2))
+            place = np.array((x, generator.normal(0, 0.45 * style.variation)))
             main = [_bend(stroke, bends) @ turn + place for stroke in main]
-            late = [stroke @ turn + place + generator.normal(0, 0.8 * hand.variation, 2) for stroke in late]
-            joined = previous.isalpha() and character.islower() and _joins(hand, previous + character) and generator.uniform() < 0.95
-            if joined and strokes and np.hypot(*(main[0][0] - strokes[-1][-1]) * (1, 0.6)) < 11 and strokes[-1][-1][0] < main[0][:, 0].max():
-                strokes[-1] = np.concatenate((strokes[-1], _stroke_between(strokes[-1][-1], main[0][0]), main[0]))
+            late = [stroke @ turn + place + generator.normal(0, 0.8 * style.variation, 2) for stroke in late]
+            joined = (
+                previous.isalpha()
+                and character.islower()
+                and _joins(style, previous + character)
+                and generator.uniform() < 0.95
+            )
+            if (
+                joined
+                and strokes
+                and np.hypot(*(main[0][0] - strokes[-1][-1]) * (1, 0.6)) < 11
+                and strokes[-1][-1][0] < main[0][:, 0].max()
+            ):
+                ligature = _stroke_between(strokes[-1][-1], main[0][0])
+                strokes[-1] = np.concatenate((strokes[-1], ligature, main[0]))
                 strokes += main[1:]
             else:
                 strokes += main
             delayed += late
-            x += width + (hand.spacing + generator.normal(0, 0.5 * hand.variation)) * (1 if character.isalnum() else 0.5)
+            spacing = style.spacing + generator.normal(0, 0.5 * style.variation)
+            x += width + spacing * (1 if character.isalnum() else 0.5)
         previous = character
     return strokes + delayed
 
@@ -224,41 +277,53 @@ def _stroke_between(end, start):
 
 
 def _at_pen_speed(path, speed):
-    """The points that a tablet would record of a path: fast where it is straight, slow in bends and at the ends. Lengths in tablet units."""
+    """The points that a tablet would record of a path, both in tablet units.
+
+    The pen is fast where the path is straight, slow in bends and at the ends.
+    """
     step = np.hypot(*np.diff(path, axis=0).T)
     heading = np.unwrap(np.arctan2(*np.diff(path, axis=0).T[::-1]))
     curvature = np.zeros(len(step))
     if len(step) > 2:
-        curvature = gaussian_filter1d(np.abs(np.gradient(heading)) / np.maximum(step, 1e-6), 2, mode="nearest")
+        bend = np.abs(np.gradient(heading)) / np.maximum(step, 1e-6)
+        curvature = gaussian_filter1d(bend, 2, mode="nearest")
     from_end = np.minimum(np.arange(len(step)), np.arange(len(step))[::-1]) * step.mean()
     # The two-thirds power law of drawing: speed falls with the cube root of curvature.
-    velocity = speed * np.clip((0.012 / np.maximum(curvature, 1e-6)) ** (1 / 3), 0.3, 1.5) * np.clip(0.45 + from_end / (3 * speed), 0, 1)
+    velocity = (
+        speed
+        * np.clip((0.012 / np.maximum(curvature, 1e-6)) ** (1 / 3), 0.3, 1.5)
+        * np.clip(0.45 + from_end / (3 * speed), 0, 1)
+    )
     time = np.concatenate(([0], np.cumsum(step / velocity)))
     wanted = np.linspace(0, time[-1], max(2, round(time[-1]) + 1))
     return np.column_stack([np.interp(wanted, time, path[:, axis]) for axis in (0, 1)])
 
 
-def write_points(hand, text, generator):
-    """What a tablet would record of `text` in this hand: points (N, 2) int64 in tablet units, y downwards, and (N,) bool, True where
-    a stroke begins. Raises HwdiffError when there is nothing to write."""
-    strokes = _placed_strokes(hand, text, generator)
+def write_points(
+    style: WriterStyle, text: str, generator: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """What a tablet would record of a text in this style.
+
+    Returns points (N, 2) int64 in tablet units, y downwards, and first (N,) bool, True where a stroke begins.
+    Raises HwdiffError when there is nothing to write.
+    """
+    strokes = _placed_strokes(style, text, generator)
     if not strokes:
         raise HwdiffError(f"text {text!r}: nothing in it can be written")
     phase, wave = generator.uniform(0, 2 * np.pi), generator.uniform(90, 260)
-    slope = hand.slope + generator.normal(0, 0.006)
+    slope = style.slope + generator.normal(0, 0.006)
     recorded = []
     for stroke in strokes:
         path = _resample(stroke, STEP)
         if len(path) > 6:
             shaking = generator.normal(0, 1, path.shape)
-            path += hand.tremor * 5 * gaussian_filter1d(shaking, 1.2 / STEP, axis=0) + hand.variation * 2 * gaussian_filter1d(
-                shaking, 6 / STEP, axis=0
-            )
-            path = gaussian_filter1d(path, hand.roundness / STEP, axis=0, mode="nearest")
+            tremor = style.tremor * 5 * gaussian_filter1d(shaking, 1.2 / STEP, axis=0)
+            path += tremor + style.variation * 2 * gaussian_filter1d(shaking, 6 / STEP, axis=0)
+            path = gaussian_filter1d(path, style.roundness / STEP, axis=0, mode="nearest")
         x, y = path.T
-        y = y + slope * x + hand.drift * np.sin(2 * np.pi * x / wave + phase)
-        path = np.column_stack((hand.aspect * x - hand.slant * y, y)) * hand.unit
-        recorded.append(_at_pen_speed(path, hand.speed))
+        y = y + slope * x + style.drift * np.sin(2 * np.pi * x / wave + phase)
+        path = np.column_stack((style.aspect * x - style.slant * y, y)) * style.unit
+        recorded.append(_at_pen_speed(path, style.speed))
     first = np.zeros(sum(map(len, recorded)), dtype=bool)
     first[np.cumsum([0, *map(len, recorded[:-1])])] = True
     return np.concatenate(recorded).round().astype(np.int64), first
@@ -269,11 +334,12 @@ def _words():
     return files("hwdiff.data").joinpath("phrases.txt").read_text(encoding="utf-8").split()
 
 
-def draw_text(generator):
-    """A line of text as people write it: some words in a row of the phrases that come with the package, or a note with figures."""
+def draw_text(generator: np.random.Generator) -> str:
+    """A line of text: some consecutive words of the phrases in the package, or a note with digits."""
     if generator.uniform() < 0.15:
         note = NOTES[generator.integers(len(NOTES))]
-        for mark, choices in (("{month}", MONTHS), ("{name}", NAMES), ("{n}", "123456789"), ("{d}", "0123456789")):
+        marks = {"{month}": MONTHS, "{name}": NAMES, "{n}": "123456789", "{d}": "0123456789"}
+        for mark, choices in marks.items():
             while mark in note:
                 note = note.replace(mark, choices[generator.integers(len(choices))], 1)
         return note
@@ -286,35 +352,45 @@ def draw_text(generator):
     return text
 
 
-def write_form(seed, writer, form, limits=None):
-    """The lines of one form of a built-in writer, a list of `Line`. The same arguments give the same lines."""
-    limits, hand = limits or Limits(), draw_hand(seed, writer)
+def write_form(seed: int, writer: int, form: int, *, limits: Limits | None = None) -> list[Line]:
+    """The lines of one form of a built-in writer. The same arguments give the same lines."""
+    limits, style = limits or Limits(), draw_writer_style(seed, writer)
     name, lines = f"w{writer:02d}-{form}", []
     generator = np.random.default_rng((seed, writer, form))
     while len(lines) < LINES_PER_FORM:
         text = draw_text(generator)
-        points, first = write_points(hand, text, generator)
+        points, first = write_points(style, text, generator)
         try:
-            lines.append(Line(f"{name}-{len(lines) + 1:02d}", name, text, *within_limits(points, first, text, limits)))
-        except ValueError:  # too long for the network: write another line, as on a page that is full
+            arrays = within_limits(points, first, text, limits=limits)
+        except ValueError:  # too long for the network: write another line
             continue
+        lines.append(Line(f"{name}-{len(lines) + 1:02d}", name, text, *arrays))
     return lines
 
 
-def split_of_form(form):
+def split_of_form(form: str) -> str:
     """The split of a form of the built-in writers: 52 writers train, 4 validate, 8 test."""
     place = int(form[1:].partition("-")[0]) % 16
     return {5: "validation", 3: "test", 10: "test"}.get(place, "train")
 
 
-def write_lines(seed=0, limits=None, workers=-1, progress=None):
-    """All lines of the built-in writers, a list of `Line` sorted by id; the same for any number of workers.
+def write_lines(
+    seed: int = 0,
+    *,
+    limits: Limits | None = None,
+    workers: int = -1,
+    progress: Callable[[int], None] | None = None,
+) -> list[Line]:
+    """All lines of the built-in writers, sorted by id.
 
-    limits: see `Limits`.   workers: processes, -1 for one a core.   progress(n): called with the number of lines done since the last call.
+    limits: which lines are dropped.
+    workers: processes, -1 for one a core. The result is the same for any number.
+    progress(n): called with the number of lines done since the last call.
     """
     forms = [(writer, form) for writer in range(WRITERS) for form in range(FORMS_PER_WRITER)]
     lines = []
-    for written in Parallel(n_jobs=workers, return_as="generator")(delayed(write_form)(seed, *form, limits) for form in forms):
+    tasks = (delayed(write_form)(seed, *form, limits=limits) for form in forms)
+    for written in Parallel(n_jobs=workers, return_as="generator")(tasks):
         lines += written
         if progress:
             progress(len(written))

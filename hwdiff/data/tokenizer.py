@@ -1,20 +1,29 @@
 """Characters to tokens: 73 in all, in the order of the authors' program."""
 
+from collections.abc import Iterable, Sequence
+from typing import TypeVar
+
 import numpy as np
 
+TensorLike = TypeVar("TensorLike")  # a torch.Tensor; torch takes long to load
+
 PADDING, END, UNKNOWN = 0, 1, 2
-ALPHABET = "_abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.?!,'\"- "  # `_` stands for every unknown character
+# `_` stands for every unknown character.
+ALPHABET = "_abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.?!,'\"- "
 VOCABULARY_SIZE = len(ALPHABET) + 2
 _TOKEN_OF = {character: token for token, character in enumerate(ALPHABET, start=UNKNOWN)}
 
 
-def encode(text, ends=1):
-    """Tokens of `text`: (len(text) + ends,) int64, closed by `ends` end tokens (1 in training; the released inference uses 2)."""
+def encode(text: str, ends: int = 1) -> np.ndarray:
+    """Tokens of a text, (len(text) + ends,) int64.
+
+    ends: end tokens after the text, 1 in training; the released inference uses 2.
+    """
     return np.array([_TOKEN_OF.get(character, UNKNOWN) for character in text] + [END] * ends, dtype=np.int64)
 
 
-def decode(tokens):
-    """The text of `tokens` up to the first end token; unknown characters come back as `_`."""
+def decode(tokens: Iterable[int]) -> str:
+    """The text of `tokens` up to the first end token. Unknown characters come back as `_`."""
     characters = []
     for token in tokens:
         if token in (PADDING, END):
@@ -23,13 +32,16 @@ def decode(tokens):
     return "".join(characters)
 
 
-def unknown_characters(text):
-    """The characters of `text` that the alphabet lacks (`_` is one: it stands for them), each once, in order of appearance."""
+def unknown_characters(text: str) -> list[str]:
+    """The characters that the alphabet lacks, each once, in order of appearance.
+
+    `_` is one of them, since it stands for them.
+    """
     return [character for character in dict.fromkeys(text) if _TOKEN_OF.get(character, UNKNOWN) == UNKNOWN]
 
 
-def pad(token_lists, length=None):
-    """Stack token arrays into (B, L) int64, padded with 0; L is `length` or that of the longest."""
+def pad(token_lists: Sequence[Sequence[int] | np.ndarray], length: int | None = None) -> np.ndarray:
+    """Stack lists of tokens into (B, L) int64, padded with 0. L is `length` or that of the longest."""
     length = length or max(len(tokens) for tokens in token_lists)
     padded = np.full((len(token_lists), length), PADDING, dtype=np.int64)
     for row, tokens in zip(padded, token_lists, strict=True):
@@ -37,8 +49,11 @@ def pad(token_lists, length=None):
     return padded
 
 
-def without_text(text):
-    """Empty texts, whose only token is the end, in the shape of `text` (B, L), a tensor: what a line that is taught without its text says."""
+def without_text(text: TensorLike) -> TensorLike:
+    """Empty texts, whose only token is the end, in the shape of the tensor `text` (B, L).
+
+    Classifier-free guidance needs them, in training and sampling.
+    """
     empty = text.new_full(text.shape, PADDING)
     empty[:, 0] = END
     return empty

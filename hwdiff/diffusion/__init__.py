@@ -8,7 +8,7 @@ __getattr__, __dir__, __all__ = lazy_names(
     __name__,
     {
         "process": ["alpha_bars", "add_noise", "loss_terms"],
-        "samplers": ["SAMPLERS", "schedule", "levels", "guided"],
+        "samplers": ["SAMPLERS", "schedule", "find_sampler", "guided"],
         "style_gallery": ["load_styles", "mixed"],
         "tracing": ["Trace"],
         "generate": ["sample"],

@@ -14,8 +14,19 @@ def _names(text, tokens):
 
 def _heat_map(axes, weights, text, points, labels=True):
     """weights (M, L) as text over points of the line."""
-    axes.imshow(weights.T, aspect="auto", cmap="magma", interpolation="nearest", origin="upper", extent=(0, points, weights.shape[1] - 0.5, -0.5))
-    axes.set_yticks(range(weights.shape[1]) if labels else [], _names(text, weights.shape[1]) if labels else [], fontsize=6)
+    axes.imshow(
+        weights.T,
+        aspect="auto",
+        cmap="magma",
+        interpolation="nearest",
+        origin="upper",
+        extent=(0, points, weights.shape[1] - 0.5, -0.5),
+    )
+    axes.set_yticks(
+        range(weights.shape[1]) if labels else [],
+        _names(text, weights.shape[1]) if labels else [],
+        fontsize=6,
+    )
     axes.tick_params(labelsize=6, length=2)
 
 
@@ -29,7 +40,9 @@ def plot_attention(written, steps=(55, 30, 5), block=-1, head=None):
     tokens = panels[0].shape[-1]
     figure = Figure(figsize=(3.6 * len(steps), 0.5 + 0.13 * tokens), layout="constrained")
     for axes, t, weights in zip(np.atleast_1d(figure.subplots(1, len(steps))), steps, panels, strict=True):
-        _heat_map(axes, weights.mean(axis=0) if head is None else weights[head], written.ink.text, written.length)
+        _heat_map(
+            axes, weights.mean(axis=0) if head is None else weights[head], written.ink.text, written.length
+        )
         axes.set_title(f"t = {t}", fontsize=8)
         axes.set_xlabel("point", fontsize=7)
     return figure
@@ -62,10 +75,15 @@ def plot_characters(ink, aligned, chosen=None):
     figure = Figure(figsize=(max(5.0, 0.3 * len(aligned.text)), 2.2), layout="constrained")
     above, axes = figure.subplots(2, height_ratios=(1, 4))
     characters = np.arange(len(aligned.text))
-    colours = np.where((chosen is None) | (characters == chosen), 1, 0)[:, None] * COLOURS[characters % len(COLOURS)]
+    colours = (
+        np.where((chosen is None) | (characters == chosen), 1, 0)[:, None]
+        * COLOURS[characters % len(COLOURS)]
+    )
     colours = np.where(colours.any(axis=1, keepdims=True), colours, PALE)
     for number, name in enumerate(_names(aligned.text, len(aligned.text))):
-        above.text(number, 0, name, color=colours[number], ha="center", va="center", fontsize=11, parse_math=False)
+        above.text(
+            number, 0, name, color=colours[number], ha="center", va="center", fontsize=11, parse_math=False
+        )
     above.set(xlim=(-1, len(aligned.text)), ylim=(-1, 1))
     above.set_axis_off()
     draw_coloured(axes, ink, colours[owners])

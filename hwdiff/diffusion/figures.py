@@ -28,5 +28,10 @@ def plot_forward(ink, steps=(0, 5, 15, 30, 45, 60), seed=0):
     alpha_bar = process.alpha_bars()
     clean = torch.from_numpy(ink.offsets)[None]
     eps = torch.randn(clean.shape, generator=torch.Generator().manual_seed(seed))
-    inks = [Ink(process.add_noise(clean, alpha_bar[t].sqrt().float().view(1, 1, 1), eps)[0].numpy(), ink.pen_up) for t in steps]
-    return plot_inks_at(inks, [f"t = {t}: {100 * alpha_bar[t].item():.3g} % of the variance is signal" for t in steps])
+    inks = [
+        Ink(process.add_noise(clean, alpha_bar[t].sqrt().float().view(1, 1, 1), eps)[0].numpy(), ink.pen_up)
+        for t in steps
+    ]
+    return plot_inks_at(
+        inks, [f"t = {t}: {100 * alpha_bar[t].item():.3g} % of the variance is signal" for t in steps]
+    )

@@ -12,7 +12,9 @@ STEPS = 60
 
 def alpha_bars():
     """The published schedule, beta_t = 0.02 + (60 values in geometric progression from 1e-5 to 0.4): (61,) float64, alpha_bar[0] = 1."""
-    beta = 0.02 + torch.logspace(-5, torch.log10(torch.tensor(0.4, dtype=torch.float64)).item(), STEPS, dtype=torch.float64)
+    beta = 0.02 + torch.logspace(
+        -5, torch.log10(torch.tensor(0.4, dtype=torch.float64)).item(), STEPS, dtype=torch.float64
+    )
     return torch.cat((torch.ones(1, dtype=torch.float64), torch.cumprod(1 - beta, dim=0)))
 
 

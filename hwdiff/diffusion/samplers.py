@@ -1,12 +1,16 @@
-"""Samplers: from noise to pen offsets. Each is a plain function that is handed the network, the noise and a callback.
+"""Samplers: from noise to pen offsets. Each is a plain function that is given the network, the noise and a callback.
 
-The network is called as `network(y, text, noise_level, style, attention=...)`, attention="all" for a callback, else False.
-It is conditioned on the noise level itself, so any decreasing `alpha_bar`, alpha_bar[0] = 1, can be walked without retraining.
+The network is conditioned on the noise level itself, so any decreasing `alpha_bar` with alpha_bar[0] = 1 will do, without
+retraining.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
+from typing import Protocol
 
 import torch
+from torch import Tensor
 
 from hwdiff.data import tokenizer
 from hwdiff.diffusion.process import STEPS, alpha_bars
@@ -14,13 +18,45 @@ from hwdiff.utils.errors import HwdiffError
 
 SPACINGS = ("log-snr", "time", "karras")
 
+NoiseSource = Callable[[int | None], Tensor]
+"""noise(t): (B, N, 2) standard normal draws for step t; None for those that sampling starts from."""
 
-def schedule(steps=STEPS, spacing="log-snr"):
-    """Signal levels for `steps` network calls: (steps + 1,) float64, [0] = 1; the published ones for 60, else some between their ends.
+Callback = Callable[[int, Tensor, Tensor, list[Tensor]], None]
+"""callback(t, y, pen_up, attention): what the network saw and said at t = T, ..., 1.
 
-    spacing: "log-snr" evenly in the logarithm of signal over noise; "time" evenly in t; "karras" evenly in the seventh root of
-    noise over signal (Karras et al. 2022, Eq. 5).
-    Both ends of the published schedule are kept: every network call sees a noise level that training covered.
+attention: of every block to the text, (B, heads, N / 2, 4 or 8, L). The last is that of the paper's Fig. 4.
+"""
+
+
+class Network(Protocol):
+    """What a sampler calls; see `model.unet.UNet`."""
+
+    def __call__(
+        self, strokes: Tensor, text: Tensor, noise_level: Tensor, style: Tensor, attention: bool | str = True
+    ) -> tuple[Tensor, Tensor, Tensor | list[Tensor] | None]: ...
+
+
+class Sampler(Protocol):
+    """A function like `sample_eq12`, which says what the arguments are."""
+
+    def __call__(
+        self,
+        network: Network,
+        y: Tensor,
+        text: Tensor,
+        style: Tensor,
+        alpha_bar: Tensor,
+        noise: NoiseSource,
+        callback: Callback | None = None,
+    ) -> tuple[Tensor, Tensor]: ...
+
+
+def schedule(steps: int = STEPS, spacing: str = "log-snr") -> Tensor:
+    """Signal levels for so many steps: (steps + 1,) float64, [0] = 1. Of 60 steps they are the published ones.
+
+    spacing: "log-snr" evenly in the logarithm of signal over noise; "time" evenly in t; "karras" evenly in the seventh root
+        of noise over signal (Karras et al. 2022, Eq. 5).
+    Both ends of the published schedule are kept: the network sees no noise level that training did not cover.
     """
     if steps < 1:
         raise HwdiffError(f"steps = {steps}: must be at least 1")
@@ -29,25 +65,29 @@ def schedule(steps=STEPS, spacing="log-snr"):
     published = alpha_bars()
     if steps == STEPS:
         return published
-    place = torch.linspace(0, 1, steps, dtype=torch.float64) if steps > 1 else torch.ones(1, dtype=torch.float64)
+    place = (
+        torch.linspace(0, 1, steps, dtype=torch.float64) if steps > 1 else torch.ones(1, dtype=torch.float64)
+    )
     noisy, clean = published[-1], published[1]
     if spacing == "log-snr":
         levels = torch.sigmoid(torch.lerp(torch.logit(clean), torch.logit(noisy), place))
     elif spacing == "time":
         t = 1 + (STEPS - 1) * place
         before = t.floor().long().clamp(max=STEPS - 1)
-        levels = torch.sigmoid(torch.lerp(torch.logit(published[before]), torch.logit(published[before + 1]), t - before))
+        levels = torch.lerp(torch.logit(published[before]), torch.logit(published[before + 1]), t - before)
+        levels = torch.sigmoid(levels)
     else:
         low, high = (((1 - level) / level).sqrt() ** (1 / 7) for level in (clean, noisy))
         levels = 1 / (1 + torch.lerp(low, high, place) ** 14)
     return torch.cat((published[:1], levels))
 
 
-def guided(network, weight):
-    """A network for a sampler that predicts the noise with classifier-free guidance by the text (Ho & Salimans 2022, Eq. 6).
+def guided(network: Network, weight: float) -> Network:
+    """A network that predicts the noise with classifier-free guidance by the text (Ho & Salimans 2022, Eq. 6).
 
-    The noise predicted with the text is carried `weight` times as far from that predicted for the empty text: 1 changes nothing, more follows
-    the text more closely, at twice the work. It takes a network that was trained with a fraction of empty texts.
+    The noise predicted with the text is carried `weight` times as far from that predicted for the empty text: 1 changes
+    nothing, more follows the text more closely, in two network evaluations a step. It needs a network that was trained with
+    some texts left empty.
     """
     if weight == 1:
         return network
@@ -55,7 +95,8 @@ def guided(network, weight):
     def call(y, text, noise_level, style, attention=False):
         # Both in one call: with few lines the time goes into calls, not into lines.
         texts = torch.cat((text, tokenizer.without_text(text)))
-        both, pen_up, weights = network(y.repeat(2, 1, 1), texts, noise_level.repeat(2, 1, 1), style.repeat(2, 1, 1), attention=attention)
+        twice = (y.repeat(2, 1, 1), texts, noise_level.repeat(2, 1, 1), style.repeat(2, 1, 1))
+        both, pen_up, weights = network(*twice, attention=attention)
         eps, free = both.chunk(2)
         if attention:
             weights = [seen[: len(y)] for seen in weights] if attention == "all" else weights[: len(y)]
@@ -65,7 +106,7 @@ def guided(network, weight):
 
 
 def _call(network, y, text, style, alpha_bar, t, callback):
-    """The network's eps and pen_up at step t of `alpha_bar`; the attention is asked for only if there is a callback."""
+    """The network's eps and pen_up at step t of `alpha_bar`. The attention is asked for only if there is a callback."""
     noise_level = alpha_bar[t].sqrt().to(y).expand(len(y), 1, 1)
     eps, pen_up, attention = network(y, text, noise_level, style, attention="all" if callback else False)
     if callback:
@@ -78,27 +119,45 @@ def _clean(y, eps, alpha_bar_t):
     return (y - (1 - alpha_bar_t).sqrt() * eps) / alpha_bar_t.sqrt()
 
 
-def sample_eq12(network, y, text, style, alpha_bar, noise, callback=None, released=False):
-    """Denoise y by Eq. 12 of Luhman & Luhman (2020), as in Algorithm 2: predict the clean ink, then noise it to the next level.
+def sample_eq12(
+    network: Network,
+    y: Tensor,
+    text: Tensor,
+    style: Tensor,
+    alpha_bar: Tensor,
+    noise: NoiseSource,
+    callback: Callback | None = None,
+    released: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """Denoise `y` by Eq. 12 of Luhman & Luhman (2020), Algorithm 2: predict the clean ink, then noise it to the next level.
 
-    The paper's Eq. 12 divides by sqrt(alpha_t) and so keeps the next level's fraction of the signal.
-    y: (B, N, 2) standard normal.   text: (B, L) tokens.   style: (B, S, 1280).   alpha_bar: (T + 1,) by the paper's t, [0] = 1.
-    noise(t): (B, N, 2) standard normal, asked for at t = T, ..., 2.   callback(t, y, pen_up, attention): what the network saw and said.
-    attention is a list of every block's to the text, (B, heads, N / 2, 4 or 8, L); the last is that of the paper's Fig. 4.
+    y: (B, N, 2) standard normal, N divisible by 8.
+    text: (B, L) tokens.   style: (B, S, 1280).
+    alpha_bar: (T + 1,) signal levels by the paper's t, alpha_bar[0] = 1.
+    noise: asked for at t = T, ..., 2.   callback: called at each step.
     released: as in the authors' program, no noise is added at t = 2.
     Returns offsets (B, N, 2) and pen-up probabilities (B, N, 1), both of the last step.
     """
     for t in range(len(alpha_bar) - 1, 0, -1):
         eps, pen_up = _call(network, y, text, style, alpha_bar, t, callback)
         alpha = alpha_bar[t] / alpha_bar[t - 1]
+        # Eq. 10 and 11 in one: dividing by sqrt(alpha) leaves the clean ink with the next level's signal.
         y = (y - (1 - alpha_bar[t]).sqrt() * eps) / alpha.sqrt()
         if t > (2 if released else 1):
             y = y + (1 - alpha_bar[t - 1]).sqrt() * noise(t)
     return y, pen_up
 
 
-def sample_eq9(network, y, text, style, alpha_bar, noise, callback=None):
-    """Denoise y by Eq. 9 of Luhman & Luhman (2020), the paper's ablation: ancestral sampling as in DDPM, with variance beta_t.
+def sample_eq9(
+    network: Network,
+    y: Tensor,
+    text: Tensor,
+    style: Tensor,
+    alpha_bar: Tensor,
+    noise: NoiseSource,
+    callback: Callback | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Denoise `y` by Eq. 9, the paper's ablation: ancestral sampling as in DDPM, with variance beta_t.
 
     Arguments and result as in `sample_eq12`.
     """
@@ -112,18 +171,38 @@ def sample_eq9(network, y, text, style, alpha_bar, noise, callback=None):
     return y, pen_up
 
 
-def sample_ddim(network, y, text, style, alpha_bar, noise=None, callback=None):
-    """Denoise y without further noise: DDIM (Song et al. 2021, Eq. 12 with sigma = 0). Arguments and result as in `sample_eq12`."""
+def sample_ddim(
+    network: Network,
+    y: Tensor,
+    text: Tensor,
+    style: Tensor,
+    alpha_bar: Tensor,
+    noise: NoiseSource | None = None,
+    callback: Callback | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Denoise `y` without further noise: DDIM (Song et al. 2021, Eq. 12 with sigma = 0).
+
+    Arguments and result as in `sample_eq12`.
+    """
     for t in range(len(alpha_bar) - 1, 0, -1):
         eps, pen_up = _call(network, y, text, style, alpha_bar, t, callback)
         y = alpha_bar[t - 1].sqrt() * _clean(y, eps, alpha_bar[t]) + (1 - alpha_bar[t - 1]).sqrt() * eps
     return y, pen_up
 
 
-def sample_dpm(network, y, text, style, alpha_bar, noise=None, callback=None):
-    """Denoise y without further noise by the second-order multistep DPM-Solver++ (Lu et al. 2022, Algorithm 2), in terms of clean ink.
+def sample_dpm(
+    network: Network,
+    y: Tensor,
+    text: Tensor,
+    style: Tensor,
+    alpha_bar: Tensor,
+    noise: NoiseSource | None = None,
+    callback: Callback | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Denoise `y` without further noise by second-order multistep DPM-Solver++ (Lu et al. 2022, Algorithm 2).
 
-    The first and the last step are of first order, that is DDIM's. Arguments and result as in `sample_eq12`.
+    It predicts clean ink. The first and the last step are of first order, that is DDIM's.
+    Arguments and result as in `sample_eq12`.
     """
     log_snr = torch.logit(alpha_bar) / 2  # lambda_t of the paper: log of signal over noise
     previous = None
@@ -144,17 +223,38 @@ def sample_dpm(network, y, text, style, alpha_bar, noise=None, callback=None):
     return y, pen_up
 
 
+@dataclass(frozen=True)
+class NamedSampler:
+    """A sampler, and the signal levels that it goes through where no others are asked for."""
+
+    sampler: Sampler
+    steps: int = STEPS
+    spacing: str = "log-snr"
+
+    def alpha_bar(self, steps: int | None = None) -> Tensor:
+        """Its signal levels, or those of another number of steps."""
+        return schedule(self.steps if steps is None else steps, self.spacing)
+
+
 SAMPLERS = {
-    "eq12": sample_eq12,
-    "eq12-released": partial(sample_eq12, released=True),
-    "eq9": sample_eq9,
-    "ddim": sample_ddim,
-    "dpm": sample_dpm,
+    "eq12": NamedSampler(sample_eq12),
+    "eq12-released": NamedSampler(partial(sample_eq12, released=True)),
+    "eq9": NamedSampler(sample_eq9),
+    "ddim": NamedSampler(sample_ddim),
+    "dpm": NamedSampler(sample_dpm),
+    # The fewest steps that were not worse than 60 in any measure on validation lines, see docs/samplers.md.
+    "fast": NamedSampler(sample_eq12, steps=40, spacing="time"),
 }
-FAST, FAST_STEPS, FAST_SPACING = "eq12", 40, "time"  # the fewest calls that were worse than 60 in nothing on validation lines, see docs/samplers.md
-SAMPLERS["fast"] = SAMPLERS[FAST]
 
 
-def levels(sampler, steps=None):
-    """The signal levels that a sampler goes through where no others are asked for: `schedule`'s, by default of 60 calls, fewer for "fast"."""
-    return schedule(steps or FAST_STEPS, FAST_SPACING) if sampler == "fast" else schedule(steps or STEPS)
+def find_sampler(sampler: str | Sampler) -> NamedSampler:
+    """The sampler of a name, or a function like those here. Raises HwdiffError for an unknown name."""
+    if callable(sampler):
+        return NamedSampler(sampler)
+    if sampler not in SAMPLERS:
+        raise HwdiffError(f"sampler: no such sampler as {sampler!r}; choose one of {', '.join(SAMPLERS)}")
+    return SAMPLERS[sampler]
+
+
+def levels(sampler, steps=None):  # TEMPORARY
+    return find_sampler(sampler).alpha_bar(steps)

@@ -7,7 +7,13 @@ PAPER_TEXTS = (  # Fig. 11 and Fig. 14
     "here in the same words in",
 )
 STYLE_TEXT = "the quick brown fox jumps"
-TRIAL_TEXTS = (STYLE_TEXT, "pack my box with five jugs", "Handwriting of the model", "we saw 3 of them, in May.", "next week I jog by the lake")
+TRIAL_TEXTS = (
+    STYLE_TEXT,
+    "pack my box with five jugs",
+    "Handwriting of the model",
+    "we saw 3 of them, in May.",
+    "next week I jog by the lake",
+)
 PAGE_TEXTS = (
     *PAPER_TEXTS,
     "pack my box with five dozen jugs",

@@ -29,10 +29,14 @@ class Trace:
     def weights(self, t, block=-1):
         """The attention (heads, M, L) of one block at step t. Raises HwdiffError when there is no such block or step."""
         if t not in self.attention:
-            raise HwdiffError(f"t = {t}: the line was written in steps from {self.steps[0]} to {self.steps[-1]}")
+            raise HwdiffError(
+                f"t = {t}: the line was written in steps from {self.steps[0]} to {self.steps[-1]}"
+            )
         blocks = self.attention[t]
         if not -len(blocks) <= block < len(blocks):
-            raise HwdiffError(f"block = {block}: the network has {len(blocks)} blocks, 0 is the first and -1 the last")
+            raise HwdiffError(
+                f"block = {block}: the network has {len(blocks)} blocks, 0 is the first and -1 the last"
+            )
         return blocks[block]
 
 

@@ -1,5 +1,5 @@
-"""Measuring what was written: whether it can be read, how far it is from real ink, in whose hand it seems to be,
-where the attention looked, and Table 1 of Luhman & Luhman (2020).
+"""Measuring what was written: whether it can be read, how far it is from real ink, whether its style is the
+one asked for, where the attention looked, and Table 1 of Luhman & Luhman (2020).
 """
 
 from hwdiff.utils.lazy import lazy_names

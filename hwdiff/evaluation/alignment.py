@@ -1,26 +1,35 @@
-"""Alignment: which piece of the ink was written for which character, told from the attention; and what that has to do with spelling."""
+"""Which ink was written for which character, told from the attention, and how that goes with spelling."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.stats import spearmanr
 
-from hwdiff.diffusion.tracing import trace
+from hwdiff.data.dataset import Dataset
+from hwdiff.data.style_features import StyleFeatures
+from hwdiff.diffusion.tracing import Trace, trace
+from hwdiff.evaluation.bootstrap import bootstrap_counts
 from hwdiff.evaluation.error_rates import legibility
 from hwdiff.evaluation.generation import styles_of
-from hwdiff.evaluation.recognizer import load_recognizer
+from hwdiff.evaluation.recognizer import Recognizer, load_recognizer
+from hwdiff.ink.ink import Ink
+from hwdiff.model.unet import UNet
 from hwdiff.utils.errors import HwdiffError
 
 SEEN = 0.25  # fraction of a cell's attention that makes it part of a character
-LATE = 0.5  # the fraction of the steps, the last ones, of which the attention is taken: before, there is only noise to be looked at from
+LATE = 0.5  # fraction of the steps, the last ones, whose attention is taken: the first see only noise
+# What columns of `Alignment.table` are called for a person, where that is not their key.
+TITLES = {"first_point": "first point", "last_point": "last point"}
 
 
 @dataclass
 class Alignment:
     """The attention of an ink to its text.
 
-    text: what the ink is meant to say, L characters.   points: how many points of the ink a cell has; the last may have fewer.
-    weights: (M, L) fraction of each cell's attention that goes to each character; a row adds up to 1.
+    text: what the ink is meant to say, L characters.
+    points: how many points of the ink a cell has; the last may have fewer.
+    weights: (M, L) fraction of each cell's attention that goes to each character. A row adds up to 1.
     """
 
     text: str
@@ -28,33 +37,39 @@ class Alignment:
     weights: np.ndarray
 
     @property
-    def places(self):
+    def places(self) -> np.ndarray:
         """The character that each cell is about, (M,) float: the mean of their numbers by attention."""
         return self.weights @ np.arange(len(self.text))
 
     @property
-    def monotonicity(self):
-        """How much of the way that `places` goes is forward: 1 for ink written from left to right, about 0.5 for no order at all."""
+    def monotonicity(self) -> float:
+        """The fraction of the way of `places` that goes forward.
+
+        1 for ink written from left to right, about 0.5 for no order at all.
+        """
         steps = np.diff(self.places)
         way = np.abs(steps).sum()
         return float(np.clip(steps, 0, None).sum() / way) if way else 0.0
 
     @property
-    def sharpness(self):
-        """The mean over the cells of the largest fraction: 1 where each cell looks at one character, 1 / L where all look everywhere."""
+    def sharpness(self) -> float:
+        """The mean over the cells of the largest fraction.
+
+        1 where each cell looks at one character, 1 / L where all look everywhere.
+        """
         return float(self.weights.max(axis=1, initial=0).mean()) if len(self.weights) else 0.0
 
     @property
-    def coverage(self):
-        """The fraction of the letters (all but blanks) that some cell belongs to."""
-        letters = [runs > 0 for character, runs in zip(self.text, self.runs, strict=True) if character != " "]
-        return float(np.mean(letters))
+    def coverage(self) -> float:
+        """The fraction of the letters (all but spaces) that some cell belongs to."""
+        return float(np.mean(self.runs[self._letters()] > 0))
 
     @property
-    def runs(self):
-        """How many separate pieces of ink belong to each character, (L,) int: 0 where it was skipped, 2 or more where it was repeated.
+    def runs(self) -> np.ndarray:
+        """How many separate pieces of ink belong to each character: 0 if skipped, 2 or more if repeated.
 
-        A cell belongs to the character with the largest fraction, and to any other with a quarter or more.
+        (L,) int. A cell belongs to the character with the largest fraction, and to any other with a quarter
+        or more.
         """
         mine = self._mine()
         starts = mine & ~np.concatenate((np.zeros((1, mine.shape[1]), dtype=bool), mine[:-1]))
@@ -65,15 +80,20 @@ class Alignment:
         mine[np.arange(len(mine)), self.weights.argmax(axis=1)] = True
         return mine
 
-    def owners(self, count):
-        """The character that each of the first `count` points belongs to, that with the largest fraction of its cell: (count,) int."""
+    def _letters(self):
+        return np.array([character != " " for character in self.text], dtype=bool)
+
+    def owners(self, count: int) -> np.ndarray:
+        """The character that each of the first `count` points belongs to, (count,): the largest fraction."""
         return np.repeat(self.weights.argmax(axis=1), self.points)[:count]
 
-    def table(self):
-        """A row for each character: a list of dictionaries.
+    def table(self) -> list[dict]:
+        """A row for each character.
 
-        number, character.   first point, last point: of the ink that belongs to it, None where it was skipped.
-        fraction: the largest of a cell.   skipped, repeated: whether no piece, or more than one piece of ink belongs to it.
+        number, character.
+        first_point, last_point: of the ink that belongs to it, None if it was skipped.
+        fraction: the largest of a cell.
+        skipped, repeated: whether no piece, or more than one piece of ink belongs to it.
         """
         rows, mine = [], self._mine()
         for number, (character, runs) in enumerate(zip(self.text, self.runs.tolist(), strict=True)):
@@ -82,8 +102,8 @@ class Alignment:
                 {
                     "number": number,
                     "character": character,
-                    "first point": int(cells[0]) * self.points if len(cells) else None,
-                    "last point": (int(cells[-1]) + 1) * self.points - 1 if len(cells) else None,
+                    "first_point": int(cells[0]) * self.points if len(cells) else None,
+                    "last_point": (int(cells[-1]) + 1) * self.points - 1 if len(cells) else None,
                     "fraction": float(self.weights[:, number].max(initial=0)),
                     "skipped": runs == 0,
                     "repeated": runs > 1,
@@ -92,14 +112,14 @@ class Alignment:
         return rows
 
     @property
-    def scores(self):
-        """{name: number} of all that one line is summed up in.
+    def scores(self) -> dict[str, float]:
+        """What a line is summed up in: monotonicity, coverage, sharpness, and:
 
-        skips: the fraction of the letters that `places` leaps over: between two cells, more than half a character from either.
+        skips: the fraction of the letters that `places` leaps over: between two cells, and more than half a
+            character from either.
         repeats: the fraction to which more than one piece of ink belongs.
         """
-        letters, places = np.array([character != " " for character in self.text]), self.places
-        numbers = np.arange(len(self.text))
+        letters, places, numbers = self._letters(), self.places, np.arange(len(self.text))
         leapt = (numbers > places[:-1, None] + 0.5) & (numbers < places[1:, None] - 0.5)
         return {
             "monotonicity": self.monotonicity,
@@ -110,48 +130,68 @@ class Alignment:
         }
 
 
-def alignment_of(ink, weights, length):
-    """The `Alignment` of an `Ink`, trimmed, that was written with the attention `weights` (heads, M, L or more) over `length` points.
+def alignment_of(ink: Ink, weights: np.ndarray, length: int) -> Alignment:
+    """The alignment of an ink that was written with some attention.
 
+    ink: trimmed.
+    weights: (heads, M, L or more).
+    length: how many points were written, those of the padding too.
     Raises HwdiffError when the ink is empty or has no text: nothing belongs to anything then.
     """
     if not len(ink) or not ink.text.strip():
-        raise HwdiffError(f"alignment: ink of {len(ink)} points with the text {ink.text!r}; some of both is needed")
+        raise HwdiffError(
+            f"alignment: ink of {len(ink)} points with the text {ink.text!r}; some of both is needed"
+        )
     weights = np.asarray(weights, dtype=np.float64)
     points = length // weights.shape[1]
     mean = weights.mean(axis=0)[: -(-len(ink) // points), : len(ink.text)]
     return Alignment(ink.text, points, mean / np.maximum(mean.sum(axis=1, keepdims=True), 1e-12))
 
 
-def align(network, text, block=-1, **options):
+def align(network: UNet, text: str, block: int = -1, **options) -> tuple[Ink, Alignment | None]:
     """Write a text and align it.
 
-    block: whose attention is taken, -1 for the last, that of the paper's Fig. 4.   options: of `sample`.
-    Returns its `Ink` and `Alignment`, or (ink, None) when nothing was written.
+    block: whose attention is taken, -1 for the last, that of the paper's Fig. 4.
+    options: of `sample`.
+    Returns its ink and alignment, or (ink, None) when nothing was written.
     """
     written = trace(network, text, **options)
     return written.ink, alignment_of_trace(written, block)
 
 
-def alignment_of_trace(written, block=-1):
-    """The `Alignment` of a `Trace` by the attention of a block in the later half of the steps; None when nothing was written.
+def alignment_of_trace(written: Trace, block: int = -1) -> Alignment | None:
+    """The alignment of a trace by the attention of a block in the later half of the steps.
 
-    Raises HwdiffError when there is no such block.
+    None when nothing was written. Raises HwdiffError when there is no such block.
     """
     late = [t for t in written.steps if t <= max(1, LATE * written.steps[0])]
     seen = sum(written.weights(t, block) for t in late)
     if not len(written.ink):
         return None
-    return alignment_of(written.ink, seen / np.maximum(seen.sum(axis=-1, keepdims=True), 1e-12), written.length)
+    weights = seen / np.maximum(seen.sum(axis=-1, keepdims=True), 1e-12)
+    return alignment_of(written.ink, weights, written.length)
 
 
-def regenerate_aligned(network, dataset, features, indices, recognizer=None, seed=0, progress=None, **options):
-    """The lines `indices` of a dataset written anew and aligned: [(scores, character error rate of the recognizer)], for `relations`.
+def regenerate_aligned(
+    network: UNet,
+    dataset: Dataset,
+    features: StyleFeatures,
+    indices: np.ndarray,
+    recognizer: Recognizer | None = None,
+    *,
+    seed: int = 0,
+    progress: Callable[[int], None] | None = None,
+    **options,
+) -> list[tuple[dict[str, float], float] | None]:
+    """Lines of a dataset written again and aligned, for `relations`.
 
-    As `generation.regenerate_lines`, but a line at a time. A line without ink has None.   options: of `align`.
+    As `generation.regenerate_lines`, but a line at a time.
     progress(count): lines done since the last call.
+    options: of `align`.
+    Returns (scores, character error rate of the recognizer) of each line, None for a line without ink.
     """
-    recognizer, styles, rows = recognizer or load_recognizer(), styles_of(network, dataset, features, indices), []
+    recognizer = recognizer or load_recognizer()
+    styles, rows = styles_of(network, dataset, features, indices), []
     for number, (index, style) in enumerate(zip(indices, styles, strict=True)):
         ink, aligned = align(network, str(dataset.texts[index]), style=style, seed=seed + number, **options)
         rows.append(aligned and (aligned.scores, legibility([ink], recognizer, resamples=0).cer.value))
@@ -160,21 +200,27 @@ def regenerate_aligned(network, dataset, features, indices, recognizer=None, see
     return rows
 
 
-def relations(rows, groups=None, resamples=1000, seed=0):
+def relations(
+    rows: Sequence[tuple[dict[str, float], float]],
+    groups: Sequence | np.ndarray | None = None,
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> dict[str, tuple[float, float, float]]:
     """How the scores of alignments go with the error rates of the same lines.
 
-    rows: a list of (scores, error rate), scores as of `Alignment.scores`.   groups: (n,) what belongs together, such as the form; the bootstrap
-    draws whole groups. None: each line for itself.
-    Returns {score: (Spearman's rank correlation, low, high)} with 95 % bootstrap intervals; NaN where scores or rates are all the same.
+    rows: (scores, error rate) of each line, scores as of `Alignment.scores`.
+    groups: (n,) what belongs together, such as the form; the bootstrap draws whole groups. None: each line
+        for itself.
+    Returns {score: (Spearman's rank correlation, low, high)} with 95 % bootstrap intervals. It is NaN where
+    all scores or all rates are the same.
     Raises HwdiffError for fewer than 3 lines.
     """
     if len(rows) < 3:
         raise HwdiffError(f"alignment: {len(rows)} lines; a correlation takes at least 3")
-    rates = np.array([rate for _, rate in rows])
-    names, member = np.unique(np.arange(len(rows)) if groups is None else np.asarray(groups), return_inverse=True)
-    members = [np.flatnonzero(member == number) for number in range(len(names))]
-    generator = np.random.default_rng(seed)
-    drawn = [np.concatenate([members[number] for number in generator.integers(len(names), size=len(names))]) for _ in range(resamples)]
+    rates, lines = np.array([rate for _, rate in rows]), np.arange(len(rows))
+    counts = bootstrap_counts(lines if groups is None else groups, resamples, seed)
+    drawn = [np.repeat(lines, count) for count in counts]
     result = {}
     for name in rows[0][0]:
         scores = np.array([scores[name] for scores, _ in rows])

@@ -3,16 +3,19 @@
 import numpy as np
 from matplotlib.figure import Figure
 
-from hwdiff.evaluation.error_rates import letters
+from hwdiff.evaluation.error_rates import Recognition, letters
 from hwdiff.evaluation.recognizer import ALPHABET, BLANK
+from hwdiff.ink.ink import Ink
 from hwdiff.ink.plot import COLOURS, draw_coloured
 
 
-def plot_recognition(ink, recognition):
-    """How a line was read: its ink coloured by the character that each part was read as, and below how probable each was, with its rival in grey.
+def plot_recognition(ink: Ink, recognition: Recognition) -> Figure:
+    """How a line was read: its ink coloured by character, and how probable each character was.
 
-    ink: an `Ink`, trimmed.   recognition: the `Recognition` of it.
-    Where one character's ink ends is taken from where the next was told, so that strokes added later, such as the bar of a t, may go astray.
+    The rival of a character, where it had one, is in grey.
+    ink: trimmed.
+    Where one character's ink ends is taken from where the next was told, so strokes added later, such as the
+    bar of a t, may have another's colour.
     """
     figure = Figure(figsize=(max(5.0, 0.27 * len(recognition.text)), 3), layout="constrained")
     above, below = figure.subplots(2, height_ratios=(2, 1))
@@ -20,15 +23,18 @@ def plot_recognition(ink, recognition):
     draw_coloured(above, ink, COLOURS[owner % len(COLOURS)])
     title = f"read as: {recognition.text}" + (f"\nmeant: {ink.text}" if ink.text else "")
     above.set_title(title, fontsize=8, loc="left", parse_math=False)
-    for number, (character, probability, row) in enumerate(zip(recognition.text, recognition.probabilities, recognition.rows, strict=True)):
+    told = zip(recognition.text, recognition.probabilities, recognition.rows, strict=True)
+    for number, (character, probability, row) in enumerate(told):
         colour, rivals = COLOURS[number % len(COLOURS)], recognition.classes[row].copy()
         rivals[[BLANK, ALPHABET.index(character) + 1]] = 0
         rival = int(rivals.argmax())
+        name = "␣" if character == " " else character
         below.bar(number, probability, width=0.6, color=colour)
-        below.text(number, -0.1, "␣" if character == " " else character, color=colour, ha="center", va="top", fontsize=9)
+        below.text(number, -0.1, name, color=colour, ha="center", va="top", fontsize=9)
         if rivals[rival] > 0.02:
+            height = probability + rivals[rival]
             below.bar(number, rivals[rival], width=0.6, bottom=probability, color="0.75")
-            below.text(number, probability + rivals[rival], ALPHABET[rival - 1], color="0.3", ha="center", va="bottom", fontsize=7)
+            below.text(number, height, ALPHABET[rival - 1], color="0.3", ha="center", va="bottom", fontsize=7)
     below.set(ylim=(0, 1.2), ylabel="probability", yticks=(0, 0.5, 1))
     below.tick_params(labelsize=7, bottom=False, labelbottom=False)
     below.spines[["top", "right", "bottom"]].set_visible(False)

@@ -1,16 +1,23 @@
-"""A dataset's lines written anew by a model: the same texts, in the styles of the same hands, to be set against the real ones."""
+"""A dataset's lines written again by a model: the same texts, in the styles of the same forms."""
 
 import warnings
 
 import numpy as np
+from torch import Tensor
 
-from hwdiff.data.dataset import style_lines
+from hwdiff.data.dataset import Dataset, style_lines
+from hwdiff.data.style_features import StyleFeatures
 from hwdiff.diffusion.generate import require_style_weights, sample
+from hwdiff.ink.ink import Ink
+from hwdiff.model.unet import UNet
 from hwdiff.utils.errors import HwdiffError
 
 
-def subsample_lines(dataset, split, count=None):
-    """Numbers of lines of a split, evenly spread over it: all, or at most `count`. Raises HwdiffError when the split is empty."""
+def subsample_lines(dataset: Dataset, split: str, count: int | None = None) -> np.ndarray:
+    """Numbers of lines of a split, evenly spread over it: all, or at most `count`.
+
+    Raises HwdiffError when the split is empty.
+    """
     indices = dataset.split(split)
     if not len(indices):
         raise HwdiffError(f"{dataset.path}: has no lines in the split {split}")
@@ -19,23 +26,38 @@ def subsample_lines(dataset, split, count=None):
     return indices
 
 
-def styles_of(network, dataset, features, indices):
-    """The styles that the lines `indices` (n,) of a dataset are written in, those of other lines of their forms: (n, 14, 1280) float32.
+def styles_of(network: UNet, dataset: Dataset, features: StyleFeatures, indices: np.ndarray) -> Tensor:
+    """The styles that lines are written in, those of other lines of their forms.
 
-    features: `StyleFeatures` of the dataset.
-    Raises HwdiffError when they come from other weights than those that the model was trained with.
+    features: of the dataset.
+    indices: (n,) the lines.
+    Returns (n, 14, 1280) float32.
+    Raises HwdiffError when the features come from other weights than those that the model was trained with.
     """
     require_style_weights(network, features.extractor.identity)
     return features[style_lines(dataset.forms)[indices]]
 
 
-def regenerate_lines(network, dataset, features, indices, seed=0, **options):
-    """The lines `indices` (n,) of a dataset as the model writes them: a list of `Ink`.
+def regenerate_lines(
+    network: UNet,
+    dataset: Dataset,
+    features: StyleFeatures,
+    indices: np.ndarray,
+    seed: int = 0,
+    **options,
+) -> list[Ink]:
+    """Lines of a dataset as the model writes them.
 
-    seed: line i is written with seed + i.   options: of `sample`.   The rest as in `styles_of`.
-    Of characters that the alphabet lacks nothing is said: people wrote these texts.
+    features: of the dataset.
+    indices: (n,) the lines.
+    seed: line i of them is written with seed + i.
+    options: of `sample`.
+    Does not warn of characters that the alphabet lacks: people wrote these texts. Raises HwdiffError as
+    `styles_of` does.
     """
     styles = styles_of(network, dataset, features, indices)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="text .*")
-        return sample(network, [str(text) for text in dataset.texts[indices]], style=styles, seed=seed, **options)
+        return sample(
+            network, [str(text) for text in dataset.texts[indices]], style=styles, seed=seed, **options
+        )

@@ -1,109 +1,135 @@
-"""What Table 1 and the comparison of samplers are measured with: model, dataset and recognizer, loaded and checked before the first line is written."""
+"""The protocol of Table 1 of Luhman & Luhman (2020): a loop over seeds and rows.
 
-from functools import partial
+Two disjoint sets of real lines are drawn. The model writes the texts of the second in the styles of the
+second. What it wrote is compared with the first. The paper did it once; here each seed draws other sets and
+other noise.
+"""
 
-from hwdiff.data.dataset import Dataset
-from hwdiff.data.style_features import StyleFeatures
-from hwdiff.diffusion.generate import writing_settings
-from hwdiff.diffusion.process import STEPS
-from hwdiff.diffusion.samplers import levels, schedule
-from hwdiff.evaluation.generation import regenerate_lines
-from hwdiff.evaluation.geometry import LANDMARKS, REPETITIONS
-from hwdiff.evaluation.measures import Measures, Sets
-from hwdiff.evaluation.recognizer import BUNDLED, load_recognizer
-from hwdiff.evaluation.table1 import table1
-from hwdiff.evaluation.tables import PAPER_LINES
-from hwdiff.model.checkpoint import load_model, path_of_model
-from hwdiff.model.style_encoder import load_style_extractor
-from hwdiff.utils.environment import environment
-from hwdiff.utils.files import sha256_of
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
-CPU_LINES = 60
-TABLE1_ROWS = {"model (Eq. 12)": ("eq12", None), "ablation (Eq. 9)": ("eq9", None), "fast": ("fast", None)}
+import numpy as np
+
+from hwdiff.data.dataset import style_lines
+from hwdiff.evaluation.corruption import JITTER, jittered
+from hwdiff.evaluation.frechet import frechet_distance
+from hwdiff.evaluation.measures import Measures
+from hwdiff.evaluation.notes import notes_on_sets, notes_on_values
+from hwdiff.evaluation.pictures import Canvas
+from hwdiff.evaluation.report import save_table
+from hwdiff.evaluation.sets import Sets, real_inks
+from hwdiff.evaluation.tables import CORRUPTED, GROUND_TRUTH, PAPER, Table
+from hwdiff.ink.ink import Ink
+
+# Lines of a larger set: with far fewer the Geometry Score is noise, see `Measures.geometry_of_real`.
+GEOMETRY_LINES = 600
+# Between the noise of one seed and the next: line i of one must not be written as line i + 1 of the other.
+SEED_STRIDE = 1_000_000
+CANVASES = {
+    "1200 x 120, pen 2": Canvas(),
+    "1200 x 120, pen 4": Canvas(pen=4.0),
+    "600 x 60, pen 1": Canvas(600, 60, 2.5, 1.0),
+    "1200 x 240, pen 2": Canvas(height=240),
+}
+
+Generator = Callable[[np.ndarray, int], list[Ink]]
+"""generator(indices, seed): lines of the dataset written again, the i-th of them with seed + i."""
 
 
-class Bench:
-    """A model to be measured on a split of a dataset.
+def table1(
+    measures: Measures,
+    split: str,
+    *,
+    count: int,
+    seeds: Sequence[int],
+    generators: dict[str, Generator],
+    settings: dict | None = None,
+    canvases: bool = True,
+    folder: Path | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> Table:
+    """Measure real lines, corrupted ones and generated ones against real lines.
 
-    data: a dataset file.   model, style_encoder, device: of `load_model` and `load_style_extractor`.   recognizer: a file, None for the bundled one.
-    split: "train", as in the paper, "validation" or "test".   guidance: None for what the model is best at.
-    lines: of each of both sets; by default 4500 on a GPU, else 60, or half the split.   inception_weights: of `Measures`.
-    Raises HwdiffError when something cannot be loaded, or the split is too small.
+    measures: of the dataset and split.
+    split: of the dataset.   count: lines of each of both sets.   seeds: each draws its own sets and noise.
+    generators: {row: generator}.
+    settings: what is noted with the table.
+    canvases: also measure the first seed's distance on other CANVASES.
+    folder: where the table is saved after each seed, None for nowhere.
+    progress(row): called after each row of each seed.
+    Raises HwdiffError when the split is too small.
     """
+    dataset = measures.dataset
+    larger = min(GEOMETRY_LINES, len(dataset.split(split)) // 2)
+    table = _empty_table(measures, split, count, larger, settings or {})
+    notes = table.notes
+    for seed in seeds:
+        sets = Sets.draw(dataset, split, count=count, seed=seed)
+        reference = measures.reference(sets)
 
-    def __init__(
-        self,
-        data,
-        model="pretrained",
-        split="train",
-        lines=None,
-        style_encoder="bundled",
-        recognizer=None,
-        inception_weights=None,
-        guidance=None,
-        device=None,
-    ):
-        self.split, self.dataset, self.network = split, Dataset(data), load_model(model, device)
-        device = next(self.network.parameters()).device
-        self.lines = lines or min(PAPER_LINES if device.type == "cuda" else CPU_LINES, len(self.dataset.split(split)) // 2)
-        Sets.draw(self.dataset, split, self.lines, seed=0)  # tells at once, not after minutes, when there are too few lines
-        self.recognizer = load_recognizer(recognizer or BUNDLED, device)
-        self.features = StyleFeatures(self.dataset, load_style_extractor(style_encoder, device))
-        self.inception_weights, self._measures = inception_weights, {}
-        writing = writing_settings(self.network)
-        self.guidance = writing["guidance"] if guidance is None else guidance
-        self.settings = {
-            "dataset": {"fingerprint": self.dataset.fingerprint, "parameters": self.dataset.manifest["parameters"]},
-            "model": {"file": path_of_model(model).name, "sha256": sha256_of(path_of_model(model)), "step": self.network.metadata.get("step")},
-            "writing": {**writing, "guidance": self.guidance},
-            "recognizer": sha256_of(recognizer or BUNDLED),
-            "style encoder": self.features.extractor.identity,
-            "environment": environment(device),
+        # Measure each row.
+        inks_of = {}
+        for row, inks, seconds in _rows(measures, sets, generators):
+            table.add(row, measures(inks, reference), seconds)
+            inks_of[row] = inks
+            if progress:
+                progress(row)
+
+        # What is measured besides: the first seed on other canvases, and more real lines.
+        if canvases and not table.canvases:
+            table.canvases = _distances_by_canvas(measures, sets, inks_of)
+        if larger > count:
+            many = Sets.draw(dataset, split, count=larger, seed=seed)
+            table.add_geometry(measures.geometry_of_real(many))
+
+        table.settings["seeds"].append(seed)
+        table.notes = [*notes, *notes_on_values(table)]
+        if folder:
+            save_table(table, folder)
+    return table
+
+
+def _empty_table(measures, split, count, larger, settings):
+    settings = {
+        **settings,
+        "split": split,
+        "lines": count,
+        "seeds": [],
+        **measures.settings(count),
+        "geometry_lines": larger,
+    }
+    notes = notes_on_sets(
+        measures.dataset,
+        split,
+        count=count,
+        recognizer=measures.recognizer,
+        landmarks=measures.landmarks,
+        is_fid=measures.is_fid,
+    )
+    paper = PAPER if measures.dataset.of_people else {}
+    return Table(measures.distance, settings, paper=paper, notes=list(notes))
+
+
+def _rows(measures, sets, generators) -> Iterator[tuple[str, list[Ink], float | None]]:
+    """The lines of each row, and the seconds that writing one took."""
+    second = real_inks(measures.dataset, sets.second)
+    yield GROUND_TRUTH, second, None
+    # Computed now, so that it is not counted as time of the first row.
+    measures.features.compute(style_lines(measures.dataset.forms)[sets.second])
+    for row, generate in generators.items():
+        start = time.perf_counter()
+        inks = generate(sets.second, sets.seed * SEED_STRIDE)
+        yield row, inks, (time.perf_counter() - start) / len(inks)
+    yield CORRUPTED, jittered(second, JITTER, sets.seed), None
+
+
+def _distances_by_canvas(measures, sets, inks_of):
+    first, distances = real_inks(measures.dataset, sets.first), {}
+    for name, canvas in CANVASES.items():
+        against = measures.picture_features(first, canvas)
+        distances[name] = {
+            row: frechet_distance(against, measures.picture_features(inks, canvas))
+            for row, inks in inks_of.items()
         }
-
-    def measures(self, repetitions=REPETITIONS):
-        """The `Measures` of lines of the split. repetitions: of the Geometry Score."""
-        if repetitions not in self._measures:
-            landmarks = min(LANDMARKS, self.lines // 2)
-            made = Measures(self.dataset, self.split, self.features, self.recognizer, self.inception_weights, landmarks, repetitions)
-            self._measures[repetitions] = made
-        return self._measures[repetitions]
-
-    def table(self, rows=None, seeds=range(5), repetitions=REPETITIONS, canvases=True, folder=None, progress=None):
-        """Measure what samplers write: a `Table`.
-
-        rows: {row: (sampler, signal levels, or None for the sampler's own)}, by default those of the paper and "fast".
-        repetitions: of the Geometry Score.   seeds, canvases, folder, progress: of `table1`.
-        """
-        walks = {row: (sampler, levels(sampler) if steps is None else steps) for row, (sampler, steps) in (rows or TABLE1_ROWS).items()}
-        settings = {**self.settings, "rows": {row: {"sampler": sampler, "levels": steps.tolist()} for row, (sampler, steps) in walks.items()}}
-        generators = {
-            row: partial(regenerate_lines, self.network, self.dataset, self.features, sampler=sampler, steps=steps, guidance=self.guidance)
-            for row, (sampler, steps) in walks.items()
-        }
-        return table1(self.measures(repetitions), self.split, self.lines, seeds, generators, settings, canvases, folder, progress)
-
-
-BASE = f"eq12, {STEPS} steps"
-
-
-def sampler_rows(samplers, counts, spacings):
-    """Rows for `Bench.table`, of each of `samplers` with each of `counts` steps, at each of `spacings` of the noise levels.
-
-    60 steps have the published levels whatever the spacing. The first row is BASE, Eq. 12 with 60 steps.
-    Returns {row: (sampler, levels)}.
-    """
-    rows = {BASE: ("eq12", schedule())}
-    for name in samplers:
-        for count in counts:
-            for spacing in ("",) if count == STEPS else spacings:
-                rows[f"{name}, {count} steps{spacing and ', ' + spacing}"] = name, schedule(count, spacing or "log-snr")
-    return rows
-
-
-def fewest_steps(table):
-    """What each row of a `Table` of `sampler_rows` is worse in than BASE, {row: measures, None where one seed cannot tell}; and which rows are so in
-    nothing with the fewest steps."""
-    worse = {row: table.worse(row, BASE) for row in table.settings["rows"] if row != BASE}
-    steps = {row: len(table.settings["rows"][row]["levels"]) for row, found in worse.items() if found == []}
-    return worse, [row for row, count in steps.items() if count == min(steps.values())]
+    return distances

@@ -3,7 +3,6 @@
 It is no part of the method: neither the network that writes nor its training ever sees it.
 """
 
-import json
 import re
 import unicodedata
 from dataclasses import asdict, dataclass
@@ -11,17 +10,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import nn
 
 from hwdiff.ink import strokes
 from hwdiff.model.checkpoint import find_device
 from hwdiff.utils.errors import HwdiffError
-from hwdiff.utils.files import atomic_write
+from hwdiff.utils.tensors import load_metadata, load_tensors, save_tensors
 
 FORMAT, EARLIER_FORMAT = "hwdiff recognizer 1", "hwdiff reader 1"  # the same but for its name
 BUNDLED = Path(__file__).parents[1] / "weights" / "recognizer.safetensors"
+_ABOUT = {"what": "recognizer", "advice": "give a file that hwdiff train-recognizer wrote"}
 # What is read; `_` stands for any other character, on the paper as in a text.
 ALPHABET = "_ abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.,?!'\"-:;()#+/"
 BLANK = 0  # CTC's; character i of the alphabet is class i + 1
@@ -30,7 +28,21 @@ RESTING = 0.01  # fraction of the mean offset; a pen-down offset below it is no 
 SMOOTHING = 32  # points on either side over which the height of the line is averaged
 LENGTH_UNIT = 32
 _NUMBER = {character: number for number, character in enumerate(ALPHABET, start=1)}
-_SAME = str.maketrans({"‘": "'", "’": "'", "`": "'", "´": "'", "“": '"', "”": '"', "„": '"', "–": "-", "—": "-", "[": "(", "]": ")"})
+_SAME = str.maketrans(
+    {
+        "‘": "'",
+        "’": "'",
+        "`": "'",
+        "´": "'",
+        "“": '"',
+        "”": '"',
+        "„": '"',
+        "–": "-",
+        "—": "-",
+        "[": "(",
+        "]": ")",
+    }
+)
 
 
 def normalise_text(text):
@@ -67,12 +79,18 @@ def features(offsets, pen_up):
     offsets, pen_up = np.array(offsets, dtype=np.float64).reshape(-1, 2), np.array(pen_up, dtype=bool)
     offsets[:1], pen_up[:1] = 0, True  # the first only says where the line lies
     length = np.hypot(*offsets.T)
-    moving = pen_up | (length > RESTING * np.mean(length[~pen_up & (length > 0)])) if (length[~pen_up] > 0).any() else pen_up
+    moving = (
+        pen_up | (length > RESTING * np.mean(length[~pen_up & (length > 0)]))
+        if (length[~pen_up] > 0).any()
+        else pen_up
+    )
     points = np.flatnonzero(moving)
     nothing = np.zeros((0, FEATURES), dtype=np.float32), points[:0]
     if not len(points):
         return nothing
-    offsets, pen_up = strokes.merge(offsets[: points[-1] + 1], pen_up[: points[-1] + 1], moving[: points[-1] + 1])
+    offsets, pen_up = strokes.merge(
+        offsets[: points[-1] + 1], pen_up[: points[-1] + 1], moving[: points[-1] + 1]
+    )
     around = np.cumsum(offsets, axis=0)
     around = around - _running_mean(around)
     drawn = np.square(around[~pen_up, 1])
@@ -82,7 +100,13 @@ def features(offsets, pen_up):
     offsets, around = offsets / height, around / height
     length = np.hypot(*offsets.T)
     direction = offsets / np.maximum(length, 1e-6)[:, None]
-    columns = (offsets.clip(-6, 6) / 2, around.clip(-24, 24) * (0.25, 1.0), direction, np.log(length + 0.02)[:, None] / 2 + 0.5, pen_up[:, None])
+    columns = (
+        offsets.clip(-6, 6) / 2,
+        around.clip(-24, 24) * (0.25, 1.0),
+        direction,
+        np.log(length + 0.02)[:, None] / 2 + 0.5,
+        pen_up[:, None],
+    )
     return np.concatenate(columns, axis=1).clip(-6, 6).astype(np.float32), points
 
 
@@ -135,8 +159,15 @@ class Recognizer(nn.Module):
     def __init__(self, config=None):
         super().__init__()
         self.config = config = config or RecognizerConfig()
-        self.front = nn.Sequential(_Convolution(FEATURES, config.c1), _Convolution(config.c1, config.c2, 2), _Convolution(config.c2, config.c2))
-        self.down = nn.Sequential(_Convolution(config.c2, config.c3, 2), *(_Convolution(config.c3, config.c3) for _ in range(config.convolutions)))
+        self.front = nn.Sequential(
+            _Convolution(FEATURES, config.c1),
+            _Convolution(config.c1, config.c2, 2),
+            _Convolution(config.c2, config.c2),
+        )
+        self.down = nn.Sequential(
+            _Convolution(config.c2, config.c3, 2),
+            *(_Convolution(config.c3, config.c3) for _ in range(config.convolutions)),
+        )
         widths = [config.c3, *[2 * config.hidden] * (config.layers - 1)]
         self.recurrent = nn.ModuleList(nn.LSTM(width, config.hidden, bidirectional=True) for width in widths)
         self.up = nn.Conv1d(2 * config.hidden, 2 * config.c2, 1)
@@ -152,38 +183,40 @@ class Recognizer(nn.Module):
         for recurrent in self.recurrent:
             y, _ = recurrent(self.dropout(y).permute(2, 0, 1))
             y = y.permute(1, 2, 0)
-        y = self.up(self.dropout(y)).unflatten(1, (2, -1)).permute(0, 2, 3, 1).flatten(2)  # two places for each of the quarter rate
+        y = (
+            self.up(self.dropout(y)).unflatten(1, (2, -1)).permute(0, 2, 3, 1).flatten(2)
+        )  # two places for each of the quarter rate
         return self.classes(self.dropout(self.last(half + y))).transpose(1, 2).log_softmax(dim=-1)
 
 
-def save_recognizer(recognizer, path, **metadata):
-    """Write a recognizer, in half precision, to the safetensors file `path`, whole or not at all. metadata: what else it tells."""
-    stored = {"format": FORMAT, "alphabet": ALPHABET, "network": asdict(recognizer.config), **metadata}
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in recognizer.state_dict().items()}
-    state = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
-    with atomic_write(path) as temporary:
-        save_file(state, temporary, metadata={"hwdiff": json.dumps(stored)})
+def save_recognizer(recognizer: Recognizer, path: str | Path, **metadata) -> None:
+    """Write a recognizer, in half precision, to the safetensors file `path`. metadata: what else it says, in JSON types."""
+    state = {
+        name: tensor.half() if tensor.is_floating_point() else tensor
+        for name, tensor in recognizer.state_dict().items()
+    }
+    save_tensors(
+        path,
+        state,
+        {"format": FORMAT, "alphabet": ALPHABET, "network": asdict(recognizer.config), **metadata},
+    )
 
 
-def load_recognizer(path=BUNDLED, device=None):
-    """The recognizer of the file `path`, by default the bundled one, in eval mode; `metadata` is the file's.
+def load_recognizer(path: str | Path = BUNDLED, device: str | torch.device | None = None) -> Recognizer:
+    """The recognizer of the file `path`, by default the bundled one, in eval mode; its `metadata` is the file's.
 
     device: by default CUDA where there is one. Raises HwdiffError when the file is missing, damaged, or something else.
     """
-    try:
-        with safe_open(path, "pt") as file:
-            metadata = json.loads((file.metadata() or {}).get("hwdiff", "{}"))
-            state = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 (no mapping)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise HwdiffError(f"{path}: not a whole recognizer ({error}); give a file that hwdiff train-recognizer wrote") from error
-    if metadata.get("format") not in (FORMAT, EARLIER_FORMAT) or metadata.get("alphabet") != ALPHABET:
-        raise HwdiffError(
-            f"{path}: format {metadata.get('format')!r}, but this version reads {FORMAT!r} with its alphabet; use the version that wrote it"
-        )
+    metadata, state = load_metadata(path, FORMAT, EARLIER_FORMAT, **_ABOUT), load_tensors(path, **_ABOUT)
+    if metadata.get("alphabet") != ALPHABET:
+        raise HwdiffError(f"{path}: reads another alphabet than this version; use the version that wrote it")
     try:
         recognizer = Recognizer(RecognizerConfig(**metadata["network"]))
-        recognizer.load_state_dict(state)
+        recognizer.load_state_dict({name: tensor.float() for name, tensor in state.items()})
     except (RuntimeError, KeyError, TypeError) as error:
-        raise HwdiffError(f"{path}: its weights do not fit its metadata ({str(error).splitlines()[0]}); copy the file again") from error
+        reason = str(error).splitlines()[0]
+        raise HwdiffError(
+            f"{path}: its weights do not fit its metadata ({reason}); copy the file again"
+        ) from error
     recognizer.metadata = metadata
     return recognizer.to(find_device(device)).eval()

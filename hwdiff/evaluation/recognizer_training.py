@@ -1,60 +1,66 @@
 """Training the recognizer: CTC on real lines that are bent, slanted, scaled, sped up and jittered."""
 
-import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import chain
 from math import cos, pi
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
+from hwdiff.data.dataset import Dataset
 from hwdiff.data.excerpts import Excerpts
 from hwdiff.evaluation.error_rates import legibility
-from hwdiff.evaluation.recognizer import BLANK, Recognizer, RecognizerConfig, encode, features, load_recognizer, pad, save_recognizer
+from hwdiff.evaluation.recognizer import (
+    BLANK,
+    Recognizer,
+    RecognizerConfig,
+    encode,
+    features,
+    load_recognizer,
+    pad,
+    save_recognizer,
+)
 from hwdiff.ink import strokes
+from hwdiff.model.config import check_settings, setting
+from hwdiff.training.distributed import Processes
 from hwdiff.training.loop import training_order
 from hwdiff.training.optimizers import make_ema
-from hwdiff.training.run_dir import check_same, load_state, read_metadata, save_state
+from hwdiff.training.run_dir import RunDirectory
+from hwdiff.training.steps import Steps
 from hwdiff.utils.errors import HwdiffError
-from hwdiff.utils.files import append_jsonl, lock_directory, truncate_jsonl
+from hwdiff.utils.files import append_jsonl, lock_directory
 from hwdiff.utils.interrupt import Stop
+from hwdiff.utils.progress import Progress
 
-FORMAT = "hwdiff recognizer training 1"
 CLIP_NORM = 5.0
 
 
 @dataclass(frozen=True)
 class RecognizerTraining:
-    """How a recognizer is trained: AdamW, whose learning rate rises over `warmup` steps and falls to 0 along a cosine until the last.
+    """How a recognizer is trained: AdamW, whose learning rate rises over `warmup` steps, then falls to 0 along a cosine."""
 
-    ema: decay of the moving ema of the weights, which is what is saved.   validate_every: steps from one error rate on the validation
-    split to the next; 0 for none.
-    """
-
-    steps: int = 10_000
-    batch_size: int = 32
-    learning_rate: float = 2e-3
-    warmup: int = 300
-    weight_decay: float = 1e-2
-    ema: float = 0.998
-    seed: int = 0
-    save_every: int = 250
-    validate_every: int = 1000
+    steps: int = setting(10_000, "Training steps.", low=1)
+    batch_size: int = setting(32, "Lines a batch.", low=1)
+    learning_rate: float = setting(2e-3, "The highest learning rate.", above=0, below=1)
+    warmup: int = setting(300, "Steps until it is reached.", low=1)
+    weight_decay: float = setting(1e-2, "Of AdamW.", low=0)
+    ema: float = setting(0.998, "Decay of the EMA of the weights, which is what is saved.", low=0, below=1)
+    seed: int = setting(0, "Seed of weights, order and variations.", low=0, below=2**63)
+    save_every: int = setting(250, "Steps from one saved state to the next.", low=1)
+    validate_every: int = setting(
+        1000, "Steps from one error rate on validation lines to the next; 0 for none.", low=0
+    )
     network: RecognizerConfig = field(default_factory=RecognizerConfig)
 
     def __post_init__(self):
-        for name, lowest in {"steps": 1, "batch_size": 1, "save_every": 1, "validate_every": 0, "warmup": 1}.items():
-            if getattr(self, name) < lowest:
-                raise HwdiffError(f"{name} = {getattr(self, name)}: must be at least {lowest}")
-        if not 0 < self.learning_rate < 1:
-            raise HwdiffError(f"learning_rate = {self.learning_rate}: must be between 0 and 1")
-        if not 0 <= self.seed < 2**63:
-            raise HwdiffError(f"seed = {self.seed}: must be between 0 and 2^63 - 1")
+        check_settings(self)
 
-    def learning_rate_at(self, step):
+    def learning_rate_at(self, step: int) -> float:
         """The learning rate at step 1, 2, ..., `steps`."""
         return self.learning_rate * min(step / self.warmup, 0.5 + 0.5 * cos(pi * (step - 1) / self.steps))
 
@@ -72,10 +78,15 @@ PRESETS = {
 }
 
 
-def preset(name, **changes):
-    """The configuration of a preset with some fields changed; those given as None stay. Raises HwdiffError for an unknown preset."""
+def preset(name: str, **changes: Any) -> RecognizerTraining:
+    """The configuration of a preset, with some fields changed; those given as None stay.
+
+    Raises HwdiffError for an unknown preset.
+    """
     if name not in PRESETS:
-        raise HwdiffError(f"preset: no such preset of the recognizer as {name!r}; choose one of {', '.join(PRESETS)}")
+        raise HwdiffError(
+            f"preset: no such preset of the recognizer as {name!r}; choose one of {', '.join(PRESETS)}"
+        )
     return replace(PRESETS[name], **{key: value for key, value in changes.items() if value is not None})
 
 
@@ -94,7 +105,9 @@ def vary(offsets, pen_up, generator):
     forward = pen_up & (offsets[:, 0] > 0)
     offsets[forward, 0] *= np.exp(normal(0, 0.2))
     phase = np.linspace(0, 2 * np.pi * uniform(0.5, 3), len(offsets)) + uniform(0, 2 * np.pi)
-    offsets *= np.exp(uniform(0, 0.2) * np.sin(phase)[:, None] + uniform(0, 0.1) * np.cos(phase)[:, None] * (1, -1))
+    offsets *= np.exp(
+        uniform(0, 0.2) * np.sin(phase)[:, None] + uniform(0, 0.1) * np.cos(phase)[:, None] * (1, -1)
+    )
     letter = np.sqrt(np.mean(np.square(offsets[~pen_up]))) if not pen_up.all() else 1.0
     shake = normal(0, uniform(0, 0.12) * letter, offsets.shape)
     return offsets + np.diff(shake, axis=0, prepend=shake[:1]), pen_up
@@ -114,92 +127,111 @@ def _change_speed(offsets, pen_up, generator):
     return np.repeat(offsets / counts[:, None], counts, axis=0), np.repeat(pen_up, counts)
 
 
-def batch_of(dataset, indices, generator=None):
-    """Lines of a dataset for CTC: features (B, N, 8), targets (sum of lengths,) int64, their lengths (B,), and lengths of the ink at half rate (B,).
+def batch_of(
+    dataset: Dataset, indices: Sequence[int], generator: np.random.Generator | None = None
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Lines of a dataset for CTC.
 
-    generator: a NumPy Generator to vary the lines with; None for the lines as they are.
+    generator: what varies the lines; None for the lines as they are.
+    Returns features (B, N, 8), targets (sum of lengths,) int64, the targets' lengths (B,), and those of the ink at half
+    the points' rate (B,).
     """
     lines = [dataset.strokes(index) for index in indices]
     if generator is not None:
         lines = [vary(*line, generator) for line in lines]
     seen = [features(*line)[0] for line in lines]
     targets = [encode(dataset.texts[index]) for index in indices]
-    lengths = torch.tensor([len(target) for target in targets])
-    return pad(seen), torch.from_numpy(np.concatenate(targets)), lengths, torch.tensor([-(-len(line) // 2) for line in seen])
+    target_lengths, lengths = [len(target) for target in targets], [-(-len(line) // 2) for line in seen]
+    targets = torch.from_numpy(np.concatenate(targets))
+    return pad(seen), targets, torch.tensor(target_lengths), torch.tensor(lengths)
 
 
-def train_recognizer(config, dataset, out, device, resume=False, stop=None, progress=None):
-    """Train a recognizer on the dataset's training split, in the folder `out`: state.safetensors, metrics.jsonl, validation.jsonl, recognizer.safetensors.
+def train_recognizer(
+    config: RecognizerTraining,
+    dataset: Dataset,
+    out: str | Path,
+    device: str | torch.device,
+    *,
+    resume: bool = False,
+    stop: Stop | None = None,
+    progress: Progress | None = None,
+) -> int:
+    """Train a recognizer in the directory `out`, a `RunDirectory` with recognizer.safetensors.
 
-    After the last step it reads the test split, and `recognizer.safetensors` tells its error rate there.
-    resume: go on from the folder's state where it has one; on a CPU the weights come out the same, bit for bit, as those of a run that
-    was never stopped.   stop: a `Stop`, looked at between steps.   progress(step, note): called after each step.
+    After the last step it reads the test split, and recognizer.safetensors says its error rates there.
+    resume: from the state in `out` where there is one. On a CPU the weights come out the same, bit for bit, as those of a
+        run that was never stopped.
+    stop: looked at between steps.
     Returns the step reached. Raises HwdiffError when `out` holds another run, or the loss is no longer finite.
     """
-    out, device, stop = Path(out), torch.device(device), stop or Stop()
-    train_lines, validation_lines = dataset.split("train"), dataset.split("validation")
-    settings = {**asdict(config), "dataset": dataset.fingerprint, "device": device.type}
-    forms = {split: sorted(set(dataset.forms[dataset.split(split)].tolist())) for split in ("train", "validation")}
-    metadata = {"training": asdict(config), "dataset": dataset.fingerprint, "forms": forms}
-    state, done = out / "state.safetensors", 0
-    if state.exists():
-        if not resume:
-            raise HwdiffError(f"{out}: holds a training of a recognizer already; go on with --resume, or choose another folder")
-        saved = read_metadata(state, FORMAT)
-        check_same(out, saved["settings"], settings)
-        done = saved["step"]
-    order = training_order(Excerpts(dataset, config.seed), train_lines, config.batch_size, config.seed, done)
+    device = torch.device(device)
+    about = {"dataset": dataset.fingerprint}
+    directory = RunDirectory(out, {"kind": "recognizer", **asdict(config), **about, "device": device.type})
+    done = directory.find_step(resume)
+    lines = {split: dataset.split(split) for split in ("train", "validation", "test")}
+    forms = {split: sorted(set(dataset.forms[lines[split]].tolist())) for split in ("train", "validation")}
+    metadata, path = (
+        {"training": asdict(config), **about, "forms": forms},
+        directory.path / "recognizer.safetensors",
+    )
+    excerpts = Excerpts(dataset, config.seed)
+    order = training_order(excerpts, lines["train"], config.batch_size, seed=config.seed, done=done)
     order = chain([next(order)], order)  # whatever is wrong with the data shows before anything is written
-    with lock_directory(out), torch.random.fork_rng():
+    with lock_directory(directory.path), torch.random.fork_rng():
+        # The network, what trains it, and the state of both.
         torch.manual_seed(config.seed)
         recognizer = Recognizer(config.network).to(device).train()
         ema = make_ema(recognizer, config.ema)
-        optimizer = torch.optim.AdamW(recognizer.parameters(), lr=0.0, betas=(0.9, 0.98), weight_decay=config.weight_decay, fused=True)
+        decay = config.weight_decay
+        optimizer = torch.optim.AdamW(
+            recognizer.parameters(), lr=0.0, betas=(0.9, 0.98), weight_decay=decay, fused=True
+        )
         generator = torch.Generator().manual_seed(config.seed)
         modules = {"recognizer": recognizer, "ema": ema}
         if done:
-            load_state(state, modules, {"optimizer": optimizer}, generator)
-        truncate_jsonl(out / "validation.jsonl", done)
-        last_row = truncate_jsonl(out / "metrics.jsonl", done)
-        before, start = last_row["seconds"] if last_row else 0, time.perf_counter()
-        for step in range(done + 1, config.steps + 1):
-            drawn = int(torch.randint(2**62, (), generator=generator))  # what varies the lines, and dropout
+            directory.load(modules, {"optimizer": optimizer}, generator)
+
+        directory.begin()
+        every, processes = (config.save_every, config.validate_every), Processes(device)
+        steps = Steps(directory, config.steps, every=every, processes=processes, stop=stop, progress=progress)
+        for step in steps:
+            # The batch. One number drawn decides how its lines are varied, and what is dropped out.
+            drawn = int(torch.randint(2**62, (), generator=generator))
             torch.manual_seed(drawn)
-            seen, targets, target_lengths, lengths = batch_of(dataset, next(order)[0], np.random.default_rng(drawn))
-            read = recognizer(seen.to(device)).transpose(0, 1)
-            loss = F.ctc_loss(read, targets.to(device), lengths, target_lengths, BLANK, reduction="sum", zero_infinity=True) / len(targets)
+            batch = batch_of(dataset, next(order)[0], np.random.default_rng(drawn))
+            seen, targets, target_lengths, lengths = batch
+
+            # A gradient step on CTC's loss, a character.
+            found = recognizer(seen.to(device)).transpose(0, 1)
+            lengths = {"input_lengths": lengths, "target_lengths": target_lengths}
+            loss = F.ctc_loss(
+                found, targets.to(device), **lengths, blank=BLANK, reduction="sum", zero_infinity=True
+            )
+            loss = loss / len(targets)
             optimizer.param_groups[0]["lr"] = config.learning_rate_at(step)
             optimizer.zero_grad()
             loss.backward()
             norm = nn.utils.clip_grad_norm_(recognizer.parameters(), CLIP_NORM)
             optimizer.step()
+
+            # Update the EMA.
             ema.update_parameters(recognizer)
-            ended, last, note = stop.reason, step == config.steps, None
-            saving = ended or last or step % config.save_every == 0
-            if saving or step % 20 == 0:
-                if not torch.isfinite(loss + norm):
-                    found = f"the loss is {loss.item()} and the gradient {norm.item()}"
-                    raise HwdiffError(f"{out}: {found} at step {step}; the last saved state is kept; try a lower learning rate")
-                seconds = round(before + time.perf_counter() - start, 1)
-                append_jsonl(out / "metrics.jsonl", [{"step": step, "loss": loss.item(), "gradient_norm": norm.item(), "seconds": seconds}])
-                note = f"loss {loss.item():.3f} a character"
-            if len(validation_lines) and config.validate_every and (last or step % config.validate_every == 0):
-                append_jsonl(out / "validation.jsonl", [{"step": step, **_legibility_of(dataset, "validation", ema.module)}])
-            if saving:
-                save_recognizer(ema.module, out / "recognizer.safetensors", **metadata, step=step)
-                save_state(state, {"format": FORMAT, "step": step, "settings": settings}, modules, {"optimizer": optimizer}, generator)
-            if progress:
-                progress(step, note)
-            done = step
-            if ended:
-                break
-        if done == config.steps and len(dataset.split("test")):
+
+            # Log, validate and save.
+            steps.log({"loss": loss, "gradient_norm": norm})
+            if steps.due(config.validate_every) and len(lines["validation"]):
+                row = _error_rates(dataset, lines["validation"], ema.module)
+                append_jsonl(directory.path / "validation.jsonl", [{"step": step, **row}])
+            if steps.due(config.save_every) or steps.stopping:
+                save_recognizer(ema.module, path, **metadata, step=step)
+                directory.save(step, modules, {"optimizer": optimizer}, generator)
+        if steps.step == config.steps and len(lines["test"]):
             # As it will be used: in half precision.
-            tested = _legibility_of(dataset, "test", load_recognizer(out / "recognizer.safetensors", device))
-            save_recognizer(ema.module, out / "recognizer.safetensors", **metadata, step=done, test=tested)
-    return done
+            tested = _error_rates(dataset, lines["test"], load_recognizer(path, device))
+            save_recognizer(ema.module, path, **metadata, step=steps.step, test=tested)
+    return steps.step
 
 
-def _legibility_of(dataset, split, recognizer):
-    indices = dataset.split(split)
-    return legibility([dataset.ink(index) for index in indices], recognizer.eval(), groups=dataset.forms[indices]).summary()
+def _error_rates(dataset, indices, recognizer):
+    inks = [dataset.ink(index) for index in indices]
+    return legibility(inks, recognizer.eval(), groups=dataset.forms[indices]).summary()

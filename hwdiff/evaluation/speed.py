@@ -3,6 +3,7 @@
 import json
 import tempfile
 import time
+from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from hwdiff.model.style_encoder import FEATURES
 from hwdiff.model.unet import UNet
 from hwdiff.training import config as presets
 from hwdiff.training import loop, optimizers
+from hwdiff.training.config import TrainingConfig
 from hwdiff.training.distributed import Processes, default_count, first_process, launch
 from hwdiff.training.objective import Draws, Objective, accumulate_gradients, compiled_objective, draw
 
@@ -32,9 +34,14 @@ FORWARD_FLOP = 2.11e9  # of one line of 488 points
 LINE_POINTS = 488
 
 
-def rate_of(function, flop, device, seconds=3.0):
-    """Floating-point operations a second of `function`, which does `flop` of them; repeated for `seconds`, after a call to warm up."""
+def rate_of(
+    function: Callable[[], object], flop: float, device: str | torch.device, *, seconds: float = 3.0
+) -> float:
+    """Floating-point operations a second of a function.
 
+    flop: how many it does.
+    seconds: for so long it is repeated, after a call to warm up.
+    """
     on_gpu = torch.device(device).type == "cuda"
     burst = 10 if on_gpu else 1  # a GPU works while it is given more to do
     function()
@@ -48,20 +55,28 @@ def rate_of(function, flop, device, seconds=3.0):
     return flop * calls / (time.perf_counter() - start)
 
 
-def matrix_product_rate(dtype, device, size=None, seconds=3.0):
-    """Floating-point operations a second of a product of two square matrices, on a CPU of 1024 x 1024, on a GPU of 8192 x 8192."""
+def matrix_product_rate(
+    dtype: torch.dtype, device: str | torch.device, *, size: int | None = None, seconds: float = 3.0
+) -> float:
+    """Floating-point operations a second of a product of two square matrices.
+
+    size: by default 1024 on a CPU, 8192 on a GPU.
+    """
     size = size or (8192 if torch.device(device).type == "cuda" else 1024)
     left, right = torch.randn(2, size, size, device=device).to(dtype)
-    return rate_of(lambda: left @ right, 2 * size**3, device, seconds)
+    return rate_of(lambda: left @ right, 2 * size**3, device, seconds=seconds)
 
 
-def bf16_is_emulated(device):
-    """Whether bf16 is so slow here that nobody would want it: PyTorch emulates it on processors that lack it."""
-    fp32, bf16 = (matrix_product_rate(dtype, device, size=128, seconds=0.05) for dtype in (torch.float32, torch.bfloat16))
+def bf16_is_emulated(device: str | torch.device) -> bool:
+    """Whether bf16 is so slow here that nobody would want it, as where PyTorch has to emulate it."""
+    fp32, bf16 = (
+        matrix_product_rate(dtype, device, size=128, seconds=0.05)
+        for dtype in (torch.float32, torch.bfloat16)
+    )
     return bf16 < fp32 / 4
 
 
-def sampling_rate(device):
+def sampling_rate(device: str | torch.device) -> float:
     """Operations a second while one line of 488 points is written in 60 steps at the published size."""
     network = UNet().to(device).eval()
     noise = seeded_noise([0], LINE_POINTS, device)
@@ -69,14 +84,20 @@ def sampling_rate(device):
     style = torch.rand(1, *FEATURES, device=device)
     with torch.inference_mode():
         levels = schedule().float()
-        return rate_of(lambda: sample_eq12(network, noise(None), text, style, levels, noise), process.STEPS * FORWARD_FLOP, device)
+
+        def write():
+            return sample_eq12(network, noise(None), text, style, levels, noise)
+
+        return rate_of(write, process.STEPS * FORWARD_FLOP, device)
 
 
-def training_rate(dataset, config, device, steps=4):
-    """(seconds a step, points a second) of training at `config`, padding not counted; of all processes that train together.
+def training_rate(
+    dataset: Dataset, config: TrainingConfig, device: str | torch.device, *, steps: int = 4
+) -> tuple[float, float]:
+    """(seconds a step, points a second) of all processes that train together; padding does not count.
 
-    Batches are real, from `dataset`; only the style features are random. A step is all of it: batch, forward, backward, exchange of
-    gradients, clipping, optimizer.
+    Batches are the dataset's; only the style features are random. A step is all of it: forward, backward,
+    exchange of gradients, clipping, optimizer.
     """
     device = torch.device(device)
     processes = Processes(device)
@@ -90,22 +111,30 @@ def training_rate(dataset, config, device, steps=4):
         objective = DistributedDataParallel(objective, gradient_as_bucket_view=True)
     made = optimizers.make_optimizers(network, config, processes)
     generator, alpha_bar = torch.Generator(device).manual_seed(0), process.alpha_bars()
+
+    # Real batches, made before the clock starts.
     points, start, terms = 0, 0.0, torch.zeros(2)
-    order = loop.training_order(Excerpts(dataset, config.seed), dataset.split("train"), config.batch_size, config.seed)
+    order = loop.training_order(
+        Excerpts(dataset, config.seed), dataset.split("train"), config.batch_size, seed=config.seed
+    )
     batches = []
     for indices, spans in islice(order, steps):
         length = bucket_length(spans[:, 1] - spans[:, 0])
         points += int((spans[:, 1] - spans[:, 0]).sum())
         part = processes.part(len(indices))
         batches.append((part, length, lines.batch(indices[part], length, spans[part])))
-    # A CPU meets the lengths that come once before the clock starts; a GPU compiles them and then records CUDA graphs.
+
+    # Only the last pass counts. In the first a CPU meets the lengths that come, and a GPU compiles them; in
+    # the next a GPU records CUDA graphs.
     for _ in range(4 if device.type == "cuda" else 2):
         terms.sum().item()
         start = time.perf_counter()
         for part, length, batch in batches:
-            draws = draw((config.batch_size, length, 2), (config.batch_size, *FEATURES), config, alpha_bar, generator)
+            shape, style_shape = (config.batch_size, length, 2), (config.batch_size, *FEATURES)
+            draws = draw(shape, style_shape, config, alpha_bar, generator)
+            own = Draws(*(drawn[part] for drawn in draws))
             network.zero_grad()
-            terms = accumulate_gradients(objective, batch, Draws(*(drawn[part] for drawn in draws)), config.precision)
+            terms = accumulate_gradients(objective, batch, own, config.precision)
             optimizers.clip_gradients(network, config.clipping)
             for optimizer in made.values():
                 optimizer.step()
@@ -114,8 +143,10 @@ def training_rate(dataset, config, device, steps=4):
     return seconds / steps, points / seconds
 
 
-def shared_training_rate(dataset, config, device, count):
-    """As `training_rate`, of `count` processes that share each batch, started as `hwdiff train --processes` does."""
+def shared_training_rate(
+    dataset: Dataset, config: TrainingConfig, device: torch.device, *, count: int
+) -> tuple[float, float]:
+    """As `training_rate`, of `count` processes that share each batch, started as `hwdiff train` does."""
     with tempfile.TemporaryDirectory() as folder:
         launch(_measure_and_write, (str(dataset.path), config, device.type, f"{folder}/rate"), count, device)
         return tuple(json.loads(Path(folder, "rate").read_text()))
@@ -138,8 +169,12 @@ class _RandomStyle:
         return self.half(indices).float()
 
 
-def geometry_seconds(X, sets, plain_sets=3):
-    """Seconds a set of landmarks that the Geometry Score of the points X (N, d) takes: (ours over `sets` on all cores, the plain way over a few)."""
+def geometry_seconds(X: np.ndarray, sets: int, plain_sets: int = 3) -> tuple[float, float]:
+    """Seconds a set of landmarks that the Geometry Score of points takes: (ours on all cores, the plain way).
+
+    X: (N, d) the points.
+    sets, plain_sets: how many sets of landmarks both are measured over.
+    """
     start = time.perf_counter()
     geometry.mrlt(X, n=sets, landmarks=min(geometry.LANDMARKS, len(X)))
     ours = (time.perf_counter() - start) / sets
@@ -150,36 +185,49 @@ def geometry_seconds(X, sets, plain_sets=3):
 
 
 def _plain_living_times(X, seed):
-    """As the score's authors do it: each set's distances anew, all of them sorted and handed to GUDHI."""
+    """As the score's authors do it: all distances of each set computed, sorted and handed to GUDHI."""
     X = X.astype(np.float64)
     landmarks = np.random.default_rng(seed).choice(len(X), min(geometry.LANDMARKS, len(X)))
     table = cdist(X, X[landmarks])
     neighbours = [[(landmark, row[landmark]) for landmark in np.argsort(row)] for row in table]
     complex_ = gudhi.WitnessComplex(nearest_landmark_table=neighbours)
-    tree = complex_.create_simplex_tree(max_alpha_square=geometry.default_gamma(len(X)) * table.max(), limit_dimension=geometry.CORNERS - 1)
+    alpha_max = geometry.default_gamma(len(X)) * table.max()
+    tree = complex_.create_simplex_tree(max_alpha_square=alpha_max, limit_dimension=geometry.CORNERS - 1)
     tree.compute_persistence(homology_coeff_field=2, persistence_dim_max=False)
 
 
-def benchmark(dataset, device):
+def benchmark(
+    dataset: Dataset, device: str | torch.device
+) -> Iterator[tuple[str, float | None, float | None, float | None]]:
     """Measure the machine, sampling, training and the Geometry Score.
 
-    Yields (what, seconds, operations a second, fraction of the matrix-product rate), None where there is none.
+    Yields (what, seconds, operations a second, fraction of the matrix-product rate), None where there is no
+    such number.
     """
     device = torch.device(device)
     fp32, bf16 = (matrix_product_rate(dtype, device) for dtype in (torch.float32, torch.bfloat16))
     yield "matrix product, fp32", None, fp32, None
     yield "matrix product, bf16", None, bf16, None
     rate = sampling_rate(device)
-    yield "writing one line of 488 points, 60 steps, fp32", process.STEPS * FORWARD_FLOP / rate, rate, rate / fp32
+    yield (
+        "writing one line of 488 points, 60 steps, fp32",
+        process.STEPS * FORWARD_FLOP / rate,
+        rate,
+        rate / fp32,
+    )
     # Where bf16 is emulated it is a hundred times slower than fp32: nobody would train with it.
     for precision, limit in (("fp32", fp32), ("bf16", bf16)):
         if precision == "fp32" or bf16 > fp32:
             config = presets.preset("paper", padding="bucket", precision=precision)
             for count in dict.fromkeys((1, default_count(config.batch_size, device))):
-                seconds, speed = training_rate(dataset, config, device) if count == 1 else shared_training_rate(dataset, config, device, count)
+                if count == 1:
+                    seconds, speed = training_rate(dataset, config, device)
+                else:
+                    seconds, speed = shared_training_rate(dataset, config, device, count=count)
                 threads = f"{count} process{'es of one thread' if count > 1 else ''}"
+                what = f"training step, batch 96, {precision}, {threads}, {speed:.0f} points/s"
                 rate = 3 * FORWARD_FLOP * speed / LINE_POINTS
-                yield f"training step, batch 96, {precision}, {threads}, {speed:.0f} points/s", seconds, rate, rate / limit
+                yield what, seconds, rate, rate / limit
     cloud = points([dataset.ink(index) for index in range(min(PAPER_LINES, len(dataset)))])
     ours, plain = geometry_seconds(cloud, geometry.REPETITIONS)
     yield f"Geometry Score of {len(cloud)} lines, a set of landmarks", ours, None, None

@@ -1,5 +1,9 @@
-"""Style: whether the hand that was asked for can be told from what was written in it, by style features alone."""
+"""Writer-style retrieval: whether style features tell in which style a line was to be written.
 
+The archives name forms, not writers: what is found is a form, which one writer wrote.
+"""
+
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,34 +11,46 @@ import torch
 from scipy.linalg import cholesky, solve_triangular
 
 from hwdiff.ink import images
-from hwdiff.model.style_encoder import FEATURES
+from hwdiff.ink.ink import Ink
+from hwdiff.model.style_encoder import FEATURES, StyleExtractor
 from hwdiff.utils.errors import HwdiffError
 
 DIRECTIONS = 64
-SHRINKAGE = 1.0  # of the covariance within forms towards a multiple of the identity: far fewer lines than features are known
+# Of the covariance within forms towards a multiple of the identity: there are far fewer lines than features.
+SHRINKAGE = 1.0
 MIN_FORMS = 10
 
 
 @dataclass
 class Retrieval:
-    """How often the right form was found. ranks: (n,) of the right form for each line, 1 for the first.   forms: how many there were."""
+    """How often the right form was found.
+
+    ranks: (n,) of the right form for each line, 1 for the first.
+    forms: how many there were.
+    """
 
     ranks: np.ndarray
     forms: int
 
-    def within(self, count=1):
-        """Share of lines whose form was among the first `count`; by chance it is count / forms."""
+    def within(self, count: int = 1) -> float:
+        """Fraction of lines whose form was among the first `count`."""
         return float(np.mean(self.ranks <= count))
 
+    def chance(self, count: int = 1) -> float:
+        """What `within` would be by chance."""
+        return min(1.0, count / self.forms)
 
-def line_features(inks, extractor):
-    """Style features of inks, a list of `Ink`, each drawn like an official line image: (n, 14, 1280) float32.
 
-    extractor: a `StyleExtractor`. What is too long for its image is cut off; an ink without extent is a blank one.
+def line_features(inks: Sequence[Ink], extractor: StyleExtractor) -> np.ndarray:
+    """Style features of inks, each drawn like an official line image.
+
+    What is too long for its image is cut off. An ink without extent gives a blank image.
+    Returns (n, 14, 1280) float32.
     """
     found = [np.zeros((0, *FEATURES), dtype=np.float32)]
     for start in range(0, len(inks), extractor.batch_size):
-        pixels = np.stack([images.pad_to_width(_line_image(ink)) for ink in inks[start : start + extractor.batch_size]])
+        batch = inks[start : start + extractor.batch_size]
+        pixels = np.stack([images.pad_to_width(_line_image(ink)) for ink in batch])
         found.append(extractor(torch.from_numpy(pixels).to(extractor.device)).float().cpu().numpy())
     return np.concatenate(found)
 
@@ -46,44 +62,58 @@ def _line_image(ink):
         return np.full((images.HEIGHT, 1), 255, dtype=np.uint8)
 
 
-def descriptors(features):
-    """What tells hands apart in style features (n, S, 1280): their mean and deviation over the columns, (n, 2560) float64."""
+def descriptors(features: np.ndarray) -> np.ndarray:
+    """What tells writer styles apart in style features: their mean and deviation over the columns.
+
+    features: (n, S, 1280).
+    Returns (n, 2560) float64. Raises HwdiffError when there are none, or they are not finite.
+    """
     features = np.asarray(features)
     if features.ndim != 3 or not len(features):
-        raise HwdiffError(f"style: features of shape {features.shape}; (n, S, 1280) of at least one line are needed")
+        raise HwdiffError(
+            f"style: features of shape {features.shape}; (n, S, 1280) of at least one line are needed"
+        )
     if not np.isfinite(features).all():
         raise HwdiffError("style: features that are not finite")
-    return np.concatenate((features.mean(axis=1, dtype=np.float64), features.std(axis=1, dtype=np.float64)), axis=1)
+    mean, deviation = features.mean(axis=1, dtype=np.float64), features.std(axis=1, dtype=np.float64)
+    return np.concatenate((mean, deviation), axis=1)
 
 
-def place_between(features, first, second):
-    """How far on the way from one hand to another lines lie: (n,), 1 where they are like the lines `first`, 0 where they are like `second`.
+def place_between(features: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """How far on the way from one style to another lines lie.
 
-    features, first, second: style features (n, S, 1280), (m, S, 1280), (k, S, 1280), m and k at least 2; none of the lines in two of them.
-    Measured along the line between the means of both. The means of one half of the lines give its direction, those of the other where it
-    begins, and the other way about: with the same means for both, their noise would draw all places towards the middle.
+    features: (n, S, 1280) of the lines.
+    first, second: (m, S, 1280) and (k, S, 1280) of lines in both styles, m and k at least 2. No line may be
+        in two of them.
+    Returns (n,): 1 where a line is like the lines `first`, 0 where it is like `second`.
     Raises HwdiffError when there is no way between them.
     """
+    # The means of one half of the lines give the direction, those of the other where it begins, and the other
+    # way about: with the same means for both, their noise would draw all places towards the middle.
     found, start, end = descriptors(features), _halves(second), _halves(first)
     ways = [one - other for one, other in zip(end, start, strict=True)]
     length = ways[0] @ ways[1]
     if not length > 0:
-        raise HwdiffError("style: both hands are the same, as far as these lines tell, so nothing lies between them; write more lines of each")
+        raise HwdiffError(
+            "style: both styles are the same, as far as these lines tell, so nothing lies between them; "
+            "write more lines of each"
+        )
     return ((found - start[0]) @ ways[1] + (found - start[1]) @ ways[0]) / (2 * length)
 
 
 def _halves(features):
     known = descriptors(features)
     if len(known) < 2:
-        raise HwdiffError("style: one line of a hand; two or more are needed")
+        raise HwdiffError("style: one line of a style; two or more are needed")
     return known[::2].mean(axis=0), known[1::2].mean(axis=0)
 
 
 @dataclass
 class WriterStyles:
-    """Where hands differ: what maps descriptors to directions in which forms lie apart while the lines of a form lie together.
+    """Where writer styles differ: directions in which forms lie apart while the lines of a form lie together.
 
-    centre (2560,), spread (2560,): of the lines it was learnt from.   directions: (2560, k), k at most 64.
+    centre, spread: (2560,) of the descriptors of the lines that it was learnt from.
+    directions: (2560, k), k at most 64.
     """
 
     centre: np.ndarray
@@ -91,48 +121,68 @@ class WriterStyles:
     directions: np.ndarray
 
     @classmethod
-    def learn(cls, features, forms):
-        """Linear discriminants (Fisher 1936) of the forms (n,) of lines with style features (n, S, 1280), each weighted by its reliability.
+    def learn(cls, features: np.ndarray, forms: Sequence | np.ndarray) -> "WriterStyles":
+        """Linear discriminants (Fisher 1936) of forms, each weighted by its reliability.
 
+        features: (n, S, 1280).
+        forms: (n,) the form of each line.
         Raises HwdiffError for fewer than 10 forms, or when no form has two lines.
         """
-        forms = _one_each(forms, features, "lines to learn hands from")
+        forms = _one_each(forms, features, "lines to learn styles from")
         names, member, counts = np.unique(forms, return_inverse=True, return_counts=True)
         if len(names) < MIN_FORMS or counts.max() < 2:
-            raise HwdiffError(f"style: {len(forms)} lines of {len(names)} forms; hands are learnt from at least {MIN_FORMS}, with two lines or more")
+            found = f"{len(forms)} lines of {len(names)} forms"
+            raise HwdiffError(
+                f"style: {found}; styles are learnt from at least {MIN_FORMS}, with two lines or more"
+            )
         known = descriptors(features)
         centre, spread = known.mean(axis=0), known.std(axis=0) + 1e-6
         known = (known - centre) / spread
+
+        # Whiten by the covariance within forms.
         means = _means(known, member, len(names))
         within = known - means[member]
         covariance = within.T @ within / len(known)
         covariance[np.diag_indices_from(covariance)] += SHRINKAGE * np.trace(covariance) / len(covariance)
         root = cholesky(covariance, lower=True)
-        _, sizes, axes = np.linalg.svd(solve_triangular(root, (means - means.mean(axis=0)).T, lower=True).T, full_matrices=False)
+        whitened = solve_triangular(root, (means - means.mean(axis=0)).T, lower=True).T
+
+        # The axes along which the means of forms differ most.
+        _, sizes, axes = np.linalg.svd(whitened, full_matrices=False)
         kept = min(DIRECTIONS, len(names) - 1)
         between = sizes[:kept] ** 2 / (len(names) - 1)
         weights = np.sqrt(between / (1 + between))
         return cls(centre, spread, solve_triangular(root, axes[:kept].T, lower=True, trans="T") * weights)
 
-    def __call__(self, features):
+    def __call__(self, features: np.ndarray) -> np.ndarray:
         """Style features (n, S, 1280) in these directions: (n, k) float64."""
         return ((descriptors(features) - self.centre) / self.spread) @ self.directions
 
 
-def retrieve(queries, query_forms, known, known_forms):
-    """Look for the form of each line among the forms of known lines: the form with the nearest centre, by the cosine.
+def retrieve(
+    queries: np.ndarray,
+    query_forms: Sequence | np.ndarray,
+    *,
+    known: np.ndarray,
+    known_forms: Sequence | np.ndarray,
+) -> Retrieval:
+    """Look for the form of each line among those of known lines, the one with the nearest mean by the cosine.
 
-    queries (n, k), known (m, k): lines as `WriterStyles` sees them.   query_forms (n,), known_forms (m,): the form that each was to be like, or is of.
-    The known lines must hold none of the lines that the queries are, nor those that gave them their style.
-    Returns a `Retrieval`. Raises HwdiffError when a form asked for is not known.
+    queries, known: (n, k) and (m, k), lines as `WriterStyles` sees them. No known line may be among the
+        queries, or have given one of them its style.
+    query_forms: (n,) the form that each was to be like.   known_forms: (m,).
+    Raises HwdiffError when a form asked for is not known.
     """
-    query_forms, known_forms = _one_each(query_forms, queries, "lines"), _one_each(known_forms, known, "known lines")
+    query_forms = _one_each(query_forms, queries, "lines")
+    known_forms = _one_each(known_forms, known, "known lines")
     names, member = np.unique(known_forms, return_inverse=True)
     if len(names) < 2:
         raise HwdiffError(f"style: {len(names)} known forms; at least 2 are needed to tell them apart")
     missing = np.setdiff1d(query_forms, names)
     if len(missing):
-        raise HwdiffError(f"style: no known lines of the form {missing[0]}; give some of each form that is asked for")
+        raise HwdiffError(
+            f"style: no known lines of the form {missing[0]}; give some of each form that is asked for"
+        )
     likeness = _unit(queries) @ _unit(_means(known, member, len(names))).T
     right = likeness[np.arange(len(queries)), np.searchsorted(names, query_forms)]
     # A form that is just as like counts before the right one, so that a tie is no success.

@@ -1,4 +1,5 @@
-"""A line of pen strokes: what it is, how it is drawn as an image or a figure, and the files that it is read from and written to.
+"""A line of pen strokes: what it is, how it is drawn, and the files that it is read from and written to.
+
 Offsets are in standard deviations of the line, y upwards.
 """
 

@@ -3,16 +3,18 @@
 import numpy as np
 from lxml import etree
 
-MAX_COORDINATE = 16_000  # tablet units; the board is about 9 000 wide, and differences of coordinates must fit 16 bits
+MAX_COORDINATE = 16_000  # tablet units: the board is about 9 000 wide, and differences must fit 16 bits
 _SAFE = {"resolve_entities": False, "load_dtd": False, "no_network": True}
 _POINT_X = etree.XPath("//Stroke/Point/@x", smart_strings=False)
 _POINT_Y = etree.XPath("//Stroke/Point/@y", smart_strings=False)
 
 
-def parse_points(content):
-    """The points of a line file: (N, 2) int64 in tablet units, y downwards, and (N,) bool, True at the first point of each stroke.
+def parse_points(content: bytes) -> tuple[np.ndarray, np.ndarray]:
+    """The points of a line file of IAM.
 
-    Raises ValueError, with the reason as it is counted, for anything but well-formed XML with whole coordinates in range.
+    Returns points (N, 2) int64 in tablet units, y downwards, and first (N,) bool, True where a stroke begins.
+    Raises ValueError, with the reason as a report counts it, for anything but well-formed XML with whole
+    coordinates in range.
     """
     try:
         root = etree.fromstring(content, etree.XMLParser(**_SAFE, collect_ids=False, remove_blank_text=True))

@@ -1,9 +1,11 @@
-"""Line images: reading scans, cutting and scaling them as the authors do, and drawing lines like the official IAM images.
+"""Line images: reading scans, cutting and scaling them as the authors do, drawing lines like official ones.
 
 A line image here is (height, width) uint8, 0 black ink, 255 white paper.
 """
 
 import io
+import os
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -14,21 +16,28 @@ HEIGHT = 96
 MAX_WIDTH = 1400
 DRAWING = 1  # version of `draw_line`, for the caches of what is made from its images
 INK = 127  # a pixel below this is ink
-# Measured on official images: strokes fill a canvas of 0.3 pixels a tablet unit less 10 pixels, with a soft pen of 6 pixels.
+# Measured on official images: strokes fill a canvas of 0.3 pixels a tablet unit less 10 pixels, and the soft
+# pen is 6 pixels wide.
 PIXELS_PER_UNIT = 0.3
 PEN_WIDTH = 6
 PEN_ROOM = 10
 PEN_BLUR = (2, 5, 2)  # in either direction; the sum of all nine weights is 81
 FIVE_LEVELS = np.minimum(255, 64 * np.round(np.arange(81 * 255 + 1) / 81 / 63.75)).astype(np.uint8)
 
+_ADVICE = "give a scan of dark handwriting on light paper"
 
-def read_image(source, name=None):
-    """Read a scan of a line of handwriting: any size, grey, colour or with transparency, dark ink on light paper.
+ImageSource = str | os.PathLike | bytes | Image.Image | np.ndarray
+"""A path, the bytes of an image file, a PIL image, or an array (H, W) or (H, W, 3) uint8."""
 
-    source: a path, the bytes of an image file, a PIL image, or an array (H, W) or (H, W, 3) uint8.   name: what errors call it.
-    Contrast is stretched so that the paper (the median) becomes 255 and the darkest ink, but for a few pixels, 0;
-    an official line image is left as it is.
-    Returns (H, W) uint8. Raises HwdiffError when it is no image or shows no ink.
+
+def read_image(source: ImageSource, name: str | None = None) -> np.ndarray:
+    """Read a scan of a line of handwriting: any size, grey, colour or transparent, dark ink on light paper.
+
+    source: see `ImageSource`.
+    name: what errors call it.
+    Returns (H, W) uint8. Contrast is stretched so that the paper (the median) becomes 255 and the darkest ink
+    (but for a few pixels) 0. An official line image is left as it is.
+    Raises HwdiffError when it is not an image or shows no ink.
     """
     name = name or (source if isinstance(source, str) or hasattr(source, "__fspath__") else "style image")
     try:
@@ -43,39 +52,43 @@ def read_image(source, name=None):
         if image.mode in ("RGBA", "LA"):
             paper = Image.new("RGBA", image.size, "white")
             image = Image.alpha_composite(paper, image.convert("RGBA"))
-        if not image.mode.startswith(("I", "F")):  # deep greys stay: PIL would cut them off at 255 instead of scaling
+        if not image.mode.startswith(("I", "F")):  # PIL would clip deep greys at 255 instead of scaling them
             image = image.convert("L")
         grey = np.asarray(image, dtype=np.float64)
     except FileNotFoundError as error:
         raise HwdiffError(f"{name}: no such file") from error
     except Exception as error:  # Pillow raises many kinds
-        raise HwdiffError(f"{name}: not an image that can be read ({error}); give a PNG, TIFF or JPEG of one line of handwriting") from error
+        advice = "give a PNG, TIFF or JPEG of one line of handwriting"
+        raise HwdiffError(f"{name}: not an image that can be read ({error}); {advice}") from error
     few = min(30, grey.size // 1000)
     paper, ink = (np.median(grey), np.partition(grey, few, axis=None)[few]) if grey.size else (0, 0)
     if grey.size < 64 or not np.isfinite(paper - ink) or paper - ink < 0.15 * max(255, paper):
-        raise HwdiffError(f"{name}: no ink found in {image.width} x {image.height} pixels; give a scan of dark handwriting on light paper")
+        raise HwdiffError(f"{name}: no ink found in {image.width} x {image.height} pixels; {_ADVICE}")
     return (np.clip((grey - ink) / (paper - ink), 0, 1) * 255).round().astype(np.uint8)
 
 
-def trim(image, name="style image"):
-    """Cut the white margins of (H, W) uint8, as the authors do: the last row and the last column with ink are lost.
+def trim(image: np.ndarray, name: str = "style image") -> np.ndarray:
+    """Cut the white margins of (H, W) uint8, as the authors do: the last row and column of ink are lost.
 
     Raises HwdiffError when no row or column of ink is left.
     """
     ink = image < INK
     rows, columns = np.flatnonzero(ink.any(axis=1)), np.flatnonzero(ink.any(axis=0))
     if len(rows) < 2 or len(columns) < 2:
-        raise HwdiffError(f"{name}: no ink found in {image.shape[1]} x {image.shape[0]} pixels; give a scan of dark handwriting on light paper")
+        raise HwdiffError(f"{name}: no ink found in {image.shape[1]} x {image.shape[0]} pixels; {_ADVICE}")
     return image[rows[0] : rows[-1], columns[0] : columns[-1]]
 
 
-def scaled_width(shape, height=HEIGHT):
+def scaled_width(shape: tuple[int, int], height: int = HEIGHT) -> int:
     """The width, rounded down, that an image of `shape` (H, W) gets when it is scaled to `height`."""
     return height * shape[1] // shape[0]
 
 
-def scale_to_height(image, height=HEIGHT):
-    """Scale (H, W) uint8 to (height, W') by bilinear interpolation without antialiasing; values are truncated, as in the authors' program."""
+def scale_to_height(image: np.ndarray, height: int = HEIGHT) -> np.ndarray:
+    """Scale (H, W) uint8 to (height, W') by bilinear interpolation without antialiasing.
+
+    Values are truncated, as in the authors' program.
+    """
     width = max(1, scaled_width(image.shape, height))
     image = image.astype(np.float32)
     for axis, size in ((0, height), (1, width)):
@@ -88,24 +101,31 @@ def scale_to_height(image, height=HEIGHT):
     return image.astype(np.uint8)
 
 
-def normalise(image, name="style image"):
-    """Margins cut and scaled to height 96: (96, W) uint8, from any (H, W) uint8."""
+def normalise(image: np.ndarray, name: str = "style image") -> np.ndarray:
+    """Cut the margins of (H, W) uint8 and scale it to height 96: (96, W') uint8.
+
+    Raises HwdiffError when it shows no ink.
+    """
     return scale_to_height(trim(image, name))
 
 
-def pad_to_width(image, width=MAX_WIDTH, name="style image"):
-    """Pad (H, W) uint8 with white on the right to `width`. Raises HwdiffError when it is wider than that already."""
+def pad_to_width(image: np.ndarray, width: int = MAX_WIDTH, name: str = "style image") -> np.ndarray:
+    """Pad (H, W) uint8 with white on the right to `width`.
+
+    Raises HwdiffError when it is wider than that.
+    """
     if image.shape[1] > width:
-        raise HwdiffError(
-            f"{name}: {image.shape[1]} pixels wide at height {image.shape[0]}, at most {width} can be used; cut a shorter piece of the line"
-        )
+        found = f"{image.shape[1]} pixels wide at height {image.shape[0]}"
+        raise HwdiffError(f"{name}: {found}, at most {width} can be used; cut a shorter piece of the line")
     return np.pad(image, ((0, 0), (0, width - image.shape[1])), constant_values=255)
 
 
-def draw_strokes(strokes, shape, pen_width):
+def draw_strokes(strokes: Sequence[np.ndarray], shape: tuple[int, int], pen_width: float) -> Image.Image:
     """Draw strokes with round joints and ends, black on white, at twice the size and then averaged.
 
-    strokes: list of (n, 2) positions in pixels, y downwards.   shape: (height, width) of the image.   pen_width: in pixels.
+    strokes: (n, 2) positions of each, in pixels, y downwards.
+    shape: (height, width) of the image.
+    pen_width: in pixels.
     Returns a PIL image of mode L.
     """
     height, width = shape
@@ -121,10 +141,11 @@ def draw_strokes(strokes, shape, pen_width):
     return canvas.reduce(2)
 
 
-def draw_line(strokes):
-    """Draw a line of tablet strokes like the official IAM line images (four greys and white), without their margin of 100 pixels.
+def draw_line(strokes: Sequence[np.ndarray]) -> np.ndarray:
+    """Draw a line like the official IAM line images: four greys and white, without the margin of 100 pixels.
 
-    strokes: list of (n, 2) positions in tablet units, y downwards. Returns (H, W) uint8.
+    strokes: (n, 2) positions of each, in tablet units, y downwards.
+    Returns (H, W) uint8.
     Raises HwdiffError when the strokes have no extent.
     """
     points = np.concatenate(strokes) if strokes else np.zeros((1, 2))
@@ -133,7 +154,8 @@ def draw_line(strokes):
         raise HwdiffError("line: its strokes have no extent, so there is nothing to draw")
     scale = _scale(extent)
     width, height = np.ceil(extent * scale).astype(int) + PEN_ROOM + 1
-    drawn = draw_strokes([(stroke - origin) * scale + PEN_ROOM / 2 for stroke in strokes], (int(height), int(width)), PEN_WIDTH)
+    placed = [(stroke - origin) * scale + PEN_ROOM / 2 for stroke in strokes]
+    drawn = draw_strokes(placed, (int(height), int(width)), PEN_WIDTH)
     blurred = np.asarray(drawn, dtype=np.uint16)
     side, middle, _ = PEN_BLUR
     blurred = side * (blurred[:-2] + blurred[2:]) + middle * blurred[1:-1]
@@ -141,13 +163,19 @@ def draw_line(strokes):
     return FIVE_LEVELS[blurred]
 
 
-def estimated_width(extent):
-    """About the width at height 96 (within 2 %) of the line image that `draw_line` makes of strokes of this extent (2,) in tablet units."""
+def estimated_width(extent: np.ndarray) -> float:
+    """About the width at height 96, within 2 %, of what `draw_line` makes of strokes.
+
+    extent: (2,) of the strokes, x and y, in tablet units.
+    """
     ink_width, ink_height = extent * _scale(extent) + PEN_WIDTH
     return HEIGHT * ink_width / ink_height
 
 
 def _scale(extent):
-    """Pixels a tablet unit. The official scale follows from the height alone; a line too flat for it (a lone dash) keeps the plain one."""
+    """Pixels a tablet unit. The official scale follows from the height alone.
+
+    A line too flat for that, such as a lone dash, is drawn at the plain scale.
+    """
     height = np.floor(PIXELS_PER_UNIT * extent[1])
     return (height - PEN_ROOM) / extent[1] if height > 2 * PEN_ROOM else PIXELS_PER_UNIT

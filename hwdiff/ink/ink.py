@@ -4,15 +4,18 @@ import io
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 from lxml import etree
+from PIL import Image
 
 from hwdiff.ink import images, strokes
+from hwdiff.ink.formats import parse_points
 from hwdiff.utils.errors import HwdiffError
 from hwdiff.utils.files import atomic_write
 
-PEN_WIDTH = 0.45  # in the offsets' unit, a standard deviation of them: about the pen of the official IAM line images
+PEN_WIDTH = 0.45  # in standard deviations of the offsets: about the pen of the official IAM line images
 TABLET_UNITS = 64  # of IAM's tablet to the offsets' unit: the median standard deviation of its lines
 MAX_TABLET = np.array((20_000, 4_000))
 MARGIN = 1.5
@@ -26,8 +29,10 @@ class Ink:
     """A line of handwriting.
 
     offsets: (N, 2) float32, from point to point, y upwards, in the line's standard deviation.
-    pen_up: (N,) bool, True where the pen moved to the point without writing.   text: what it is meant to say.
-    In a notebook it shows itself. Raises HwdiffError when the arrays do not fit or hold numbers that are not finite.
+    pen_up: (N,) bool, True where the pen moved to the point without writing.
+    text: what it is meant to say.
+    In a notebook it shows itself.
+    Raises HwdiffError when the arrays do not fit or hold numbers that are not finite.
     """
 
     offsets: np.ndarray
@@ -37,37 +42,40 @@ class Ink:
     def __post_init__(self):
         self.offsets = np.asarray(self.offsets, dtype=np.float32)
         self.pen_up = np.asarray(self.pen_up, dtype=bool)
-        if self.offsets.ndim != 2 or self.offsets.shape[1] != 2 or self.pen_up.shape != self.offsets.shape[:1]:
-            raise HwdiffError(f"ink: offsets {self.offsets.shape} and pen_up {self.pen_up.shape}; they must be (N, 2) and (N,)")
+        if (
+            self.offsets.ndim != 2
+            or self.offsets.shape[1] != 2
+            or self.pen_up.shape != self.offsets.shape[:1]
+        ):
+            found = f"offsets {self.offsets.shape} and pen_up {self.pen_up.shape}"
+            raise HwdiffError(f"ink: {found}; they must be (N, 2) and (N,)")
         if not np.isfinite(self.offsets).all():
             raise HwdiffError("ink: offsets that are not finite numbers")
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.offsets)
 
     @classmethod
-    def load(cls, path):
-        """The ink of a file: an `.svg` that `save` wrote (to 0.001 of the unit, its text the title), or an `.xml` line file of IAM's lineStrokes
-        as the model sees it (merged and normalised; without a text).
+    def load(cls, path: str | Path) -> Self:
+        """The ink of a file.
 
+        path: an `.svg` that `save` wrote (offsets to 0.001, its title the text), or an `.xml` line file of
+            IAM's lineStrokes, which is merged and normalised as the model sees it and has no text.
         Raises HwdiffError when the file is missing or holds no such ink.
         """
         path = Path(path)
+        advice = "give an .svg that hwdiff write made, or an .xml line file of IAM"
         try:
             content = path.read_bytes()
         except OSError as error:
-            raise HwdiffError(
-                f"{path}: cannot be read ({error.strerror}); give an .svg that hwdiff write made, or an .xml line file of IAM"
-            ) from error
+            raise HwdiffError(f"{path}: cannot be read ({error.strerror}); {advice}") from error
         try:
             return cls._of_line_file(content) if path.suffix.lower() == ".xml" else cls._of_svg(content)
         except (ValueError, LookupError, etree.XMLSyntaxError, HwdiffError) as error:
-            raise HwdiffError(f"{path}: holds no ink ({error}); give an .svg that hwdiff write made, or an .xml line file of IAM") from error
+            raise HwdiffError(f"{path}: holds no ink ({error}); {advice}") from error
 
     @classmethod
     def _of_line_file(cls, content):
-        from hwdiff.ink.formats import parse_points  # what else reads the archives takes a while to load
-
         offsets, pen_up = strokes.to_offsets(*parse_points(content))
         merged, pen_up = strokes.merge(offsets, pen_up, strokes.merge_collinear(offsets))
         scale = strokes.scale_of(merged)
@@ -79,7 +87,10 @@ class Ink:
     def _of_svg(cls, content):
         root = etree.fromstring(content, etree.XMLParser(resolve_entities=False, no_network=True))
         [path] = root.iter("{*}path")
-        subpaths = [np.array(part.replace("L", " ").split(), dtype=float).reshape(-1, 2) for part in path.attrib["d"].split("M")[1:]]
+        subpaths = [
+            np.array(part.replace("L", " ").split(), dtype=float).reshape(-1, 2)
+            for part in path.attrib["d"].split("M")[1:]
+        ]
         # A dot was written as two points, so that it can be seen.
         subpaths = [part[:1] if len(part) == 2 and (part[0] == part[1]).all() else part for part in subpaths]
         points = np.concatenate([np.zeros((0, 2)), *subpaths])
@@ -88,45 +99,49 @@ class Ink:
         offsets = np.diff(points, axis=0, prepend=points[:1]) * (1, -1)
         return cls(offsets, pen_up, root.findtext("{*}title", ""))
 
-    def trimmed(self):
-        """Without the pen-up moves at its end: the padding that the model writes after the text.
+    def trimmed(self) -> Self:
+        """The ink without the pen-up moves at its end: the padding that the model writes after the text.
 
-        A last dot of one point goes with them (0.9 % of IAM's lines end in one).
+        A last dot of one point is lost too (0.9 % of IAM's lines end in one).
         """
         down = np.flatnonzero(~self.pen_up)
         end = down[-1] + 1 if len(down) else 0
         return Ink(self.offsets[:end], self.pen_up[:end], self.text)
 
-    def strokes(self):
-        """The strokes as a list of (n, 2) positions, y upwards; nothing is drawn between one and the next. One point is a dot."""
+    def strokes(self) -> list[np.ndarray]:
+        """The strokes: (n, 2) positions of each, y upwards. One point is a dot."""
         return strokes.split_strokes(self.offsets, self.pen_up)
 
-    def placed(self):
-        """Strokes with y downwards inside margins, and the (width, height) that they take."""
+    def placed(self) -> tuple[list[np.ndarray], np.ndarray]:
+        """The strokes with y downwards inside margins, and the size (2,) of all: width, height."""
         placed = [stroke * (1, -1) for stroke in self.strokes()]
         points = np.concatenate(placed) if placed else np.zeros((1, 2))
         low = points.min(axis=0) - MARGIN
         return [stroke - low for stroke in placed], points.max(axis=0) + MARGIN - low
 
-    def to_svg(self):
+    def to_svg(self) -> str:
         """The line as an SVG document: one path, a subpath for each stroke."""
         placed, (width, height) = self.placed()
         # A dot is a subpath of no length, which round caps make visible.
         drawable = [stroke if len(stroke) > 1 else np.repeat(stroke, 2, axis=0) for stroke in placed]
         path = " ".join("M" + " L".join(f"{x:.3f} {y:.3f}" for x, y in stroke) for stroke in drawable)
-        size = f'width="{width * PIXELS_PER_UNIT:.0f}" height="{height * PIXELS_PER_UNIT:.0f}" viewBox="0 0 {width:.2f} {height:.2f}"'
+        title = f"<title>{escape(_printable(self.text))}</title>"
+        pixels = f'width="{width * PIXELS_PER_UNIT:.0f}" height="{height * PIXELS_PER_UNIT:.0f}"'
+        view = f'viewBox="0 0 {width:.2f} {height:.2f}"'
+        pen = f'stroke-width="{PEN_WIDTH}" stroke-linecap="round" stroke-linejoin="round"'
         return (
-            f'<svg xmlns="http://www.w3.org/2000/svg" {size}><title>{escape(_printable(self.text))}</title>'
+            f'<svg xmlns="http://www.w3.org/2000/svg" {pixels} {view}>{title}'
             f'<rect width="100%" height="100%" fill="white"/>'
-            f'<path d="{path}" fill="none" stroke="black" stroke-width="{PEN_WIDTH}" stroke-linecap="round" stroke-linejoin="round"/></svg>\n'
+            f'<path d="{path}" fill="none" stroke="black" {pen}/></svg>\n'
         )
 
-    def _repr_svg_(self):
+    def _repr_svg_(self) -> str:
         return self.to_svg()
 
-    def to_image(self, pixels_per_unit=PIXELS_PER_UNIT, points=None):
-        """The line as a PIL image of mode L, black on white; drawn smaller if a side would have more than 4000 pixels.
+    def to_image(self, pixels_per_unit: float = PIXELS_PER_UNIT, points: int | None = None) -> Image.Image:
+        """The line as a PIL image of mode L, black on white.
 
+        pixels_per_unit: fewer are used if a side would have more than 4000 pixels.
         points: draw only so many of its first points, in the same frame.
         """
         placed, size = self.placed()
@@ -134,22 +149,27 @@ class Ink:
         width, height = np.ceil(size * scale).astype(int)
         if points is not None:
             starts = np.cumsum([0, *map(len, placed)])
-            placed = [stroke[: points - start] for stroke, start in zip(placed, starts, strict=False) if start < points]
-        return images.draw_strokes([stroke * scale for stroke in placed], (int(height), int(width)), PEN_WIDTH * scale)
+            placed = [
+                stroke[: points - start]
+                for stroke, start in zip(placed, starts, strict=False)
+                if start < points
+            ]
+        scaled = [stroke * scale for stroke in placed]
+        return images.draw_strokes(scaled, (int(height), int(width)), PEN_WIDTH * scale)
 
-    def line_image(self):
-        """The line drawn like an official IAM line image, margins cut, (96, W) uint8: what style features are taken from.
+    def line_image(self) -> np.ndarray:
+        """The line drawn like an official IAM line image, for style features: (96, W) uint8, margins cut.
 
         Raises HwdiffError when it has no extent.
         """
         strokes = self.strokes()
         extent = np.ptp(np.concatenate(strokes), axis=0) if strokes else np.zeros(2)
-        # Ink far larger than anyone writes is shrunk: the canvas would take all memory.
+        # Ink far larger than anyone writes is shrunk, or the canvas would take all memory.
         scale = min(TABLET_UNITS, *(MAX_TABLET / np.maximum(extent, 1e-6)))
         return images.normalise(images.draw_line([stroke * (scale, -scale) for stroke in strokes]))
 
-    def to_gif(self):
-        """The pen writing the line, as the bytes of an animated GIF: 60 points a second, then a pause, over and over."""
+    def to_gif(self) -> bytes:
+        """The pen writing the line, as an animated GIF: 60 points a second, then a pause, over and over."""
         counts = [*range(POINTS_PER_FRAME, len(self), POINTS_PER_FRAME), len(self)]
         frames = [self.to_image(points=count).quantize(8) for count in counts]
         content = io.BytesIO()
@@ -158,8 +178,12 @@ class Ink:
         frames[0].save(content, "GIF", save_all=True, append_images=frames[1:], duration=durations, loop=0)
         return content.getvalue()
 
-    def save(self, path):
-        """Write the line to `path`, an `.svg`, `.png` or `.gif` file (the pen writing it), and its folders. Raises HwdiffError for another kind."""
+    def save(self, path: str | Path) -> None:
+        """Write the line to the file `path`, whose folders are made.
+
+        path: an `.svg`, a `.png`, or a `.gif` of the pen writing it.
+        Raises HwdiffError for another suffix, or when the file cannot be written.
+        """
         path = Path(path)
         if path.suffix.lower() == ".svg":
             with atomic_write(path) as temporary:
@@ -171,7 +195,8 @@ class Ink:
             with atomic_write(path) as temporary:
                 temporary.write_bytes(self.to_gif())
         else:
-            raise HwdiffError(f"{path}: ink is saved as .svg, .png or .gif, not as {path.suffix or 'a file without a suffix'}")
+            found = path.suffix or "a file without a suffix"
+            raise HwdiffError(f"{path}: ink is saved as .svg, .png or .gif, not as {found}")
 
 
 def _printable(text):

@@ -1,5 +1,5 @@
-"""The networks: the U-Net with attention (Fig. 6 to 10 of Luhman & Luhman 2020) and the MobileNetV2 that gives style features,
-and their files.
+"""The networks and their files: the U-Net with attention (Fig. 6 to 10 of Luhman & Luhman 2020) and the
+MobileNetV2 that gives style features.
 """
 
 from hwdiff.utils.lazy import lazy_names

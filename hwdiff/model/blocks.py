@@ -1,4 +1,4 @@
-"""The blocks of the network: Fig. 6 (conditional affine), Fig. 7 (conv block) and Fig. 8 (attention block) of Luhman & Luhman 2020.
+"""The blocks of the network: Fig. 6 to 8 of Luhman & Luhman 2020.
 
 Sequences are (B, N, C) throughout; `emb` is the embedded noise level, (B, 1, E).
 """
@@ -7,12 +7,12 @@ from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 NOISE_HIDDEN = 2048
 
 
-def layer_norm(features):
+def layer_norm(features: int) -> nn.LayerNorm:
     """LayerNorm without learned scale or shift: those come from the affine transform after it."""
     return nn.LayerNorm(features, eps=1e-6, elementwise_affine=False)
 
@@ -20,39 +20,42 @@ def layer_norm(features):
 class NoiseEmbedding(nn.Module):
     """The noise level sqrt(alpha_bar), (B, 1, 1), to emb (B, 1, features)."""
 
-    def __init__(self, features):
+    def __init__(self, features: int):
         super().__init__()
         self.hidden = nn.Linear(1, NOISE_HIDDEN)
         self.out = nn.Linear(NOISE_HIDDEN, features)
 
-    def forward(self, noise_level):
+    def forward(self, noise_level: Tensor) -> Tensor:
         return self.out(F.silu(self.hidden(F.silu(noise_level))))
 
 
 class Affine(nn.Module):
-    """Fig. 6: scale and shift the channels of x (B, N, C) by two linear maps of emb (B, 1, E), kept as one. The scale starts near 1."""
+    """Fig. 6: scale and shift the channels of x (B, N, C) by two linear maps of emb (B, 1, E), kept as one.
 
-    def __init__(self, channels, emb):
+    The scale starts near 1.
+    """
+
+    def __init__(self, channels: int, emb: int):
         super().__init__()
         self.scale_shift = nn.Linear(emb, 2 * channels)
         with torch.no_grad():
             self.scale_shift.bias.copy_(torch.cat((torch.ones(channels), torch.zeros(channels))))
 
-    def forward(self, x, emb):
+    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
         scale, shift = self.scale_shift(emb).chunk(2, dim=-1)
         return torch.addcmul(shift, x, scale)
 
 
 class Conv(nn.Linear):
-    """A convolution of width 3 with zero padding over (B, N, C): a linear map of each point and its two neighbours.
+    """A convolution of width 3 over (B, N, C), zero-padded: a linear map of each point and its neighbours.
 
-    weight: (channels_out, 3 channels_in), the three neighbours one after the other.
+    weight: (channels_out, 3 channels_in), the three points one after the other.
     """
 
-    def __init__(self, channels_in, channels_out):
+    def __init__(self, channels_in: int, channels_out: int):
         super().__init__(3 * channels_in, channels_out)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         padded = F.pad(x, (0, 0, 1, 1))
         return super().forward(torch.cat((padded[:, :-2], x, padded[:, 2:]), dim=-1))
 
@@ -60,7 +63,7 @@ class Conv(nn.Linear):
 class ConvBlock(nn.Module):
     """Fig. 7: (B, N, C) to (B, N, features)."""
 
-    def __init__(self, channels, features, emb):
+    def __init__(self, channels: int, features: int, emb: int):
         super().__init__()
         self.skip = Conv(channels, features)
         self.conv1 = Conv(channels, features // 2)
@@ -70,7 +73,7 @@ class ConvBlock(nn.Module):
         self.dense = nn.Linear(features, features)
         self.affine3 = Affine(features, emb)
 
-    def forward(self, x, emb):
+    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
         skip = self.skip(x)
         x = self.affine1(self.conv1(F.silu(x)), emb)
         x = self.affine2(self.conv2(F.silu(x)), emb)
@@ -78,8 +81,18 @@ class ConvBlock(nn.Module):
         return x + skip
 
 
-def position_encoding(length, channels, factor, device, dtype):
-    """(length, channels): sin in the even channels i and cos in the odd of factor * position / 10000^(2 floor(i / 2) / channels)."""
+def position_encoding(
+    length: int,
+    channels: int,
+    factor: float,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> Tensor:
+    """Sines in the even channels, cosines in the odd, (length, channels).
+
+    Their angle in channel i is factor * position / 10000^(2 floor(i / 2) / channels).
+    """
     compute = _position_encoding if torch.compiler.is_compiling() else _kept_position_encoding
     return compute(length, channels, factor, device, dtype)
 
@@ -97,21 +110,33 @@ _kept_position_encoding = lru_cache(maxsize=64)(_position_encoding)
 class MultiHeadAttention(nn.Module):
     """Scaled dot-product attention with projections for query, key, value and output, over `heads` heads."""
 
-    def __init__(self, channels, heads):
+    def __init__(self, channels: int, heads: int):
         super().__init__()
         self.heads = heads
         self.query, self.key, self.value, self.out = (nn.Linear(channels, channels) for _ in range(4))
 
-    def forward(self, query, key, value, mask=None, weights=False):
-        """query (B, N, C), key and value (B, L, C), mask (B, 1, 1, L) bool, False where a key is not to be seen.
+    def forward(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        *,
+        mask: Tensor | None = None,
+        weights: bool = False,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Attend from `query` to `key`.
 
-        Returns (B, N, C), and the attention weights (B, heads, N, L) if `weights`, else None: then the fused kernel does it all,
-        except in bf16 on a CPU, where its backward pass alone would take a third of a training step.
+        query: (B, N, C).
+        key, value: (B, L, C).
+        mask: (B, 1, 1, L) bool, False where a key is not to be seen.
+        weights: return the attention weights too; without them a fused kernel is faster.
+        Returns (B, N, C), and the attention weights (B, heads, N, L) or None.
         """
         q, k, v = (
             projection(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
             for projection, x in ((self.query, query), (self.key, key), (self.value, value))
         )
+        # In bf16 on a CPU the fused kernel's backward pass alone would take a third of a training step.
         if weights or (q.dtype is torch.bfloat16 and q.device.type == "cpu"):
             scores = q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5
             if mask is not None:
@@ -127,25 +152,37 @@ class MultiHeadAttention(nn.Module):
 class FeedForward(nn.Module):
     """swish, Linear(hidden), swish, Linear(channels_out)."""
 
-    def __init__(self, channels_in, hidden, channels_out):
+    def __init__(self, channels_in: int, hidden: int, channels_out: int):
         super().__init__()
         self.hidden = nn.Linear(channels_in, hidden)
         self.out = nn.Linear(hidden, channels_out)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         return self.out(F.silu(self.hidden(F.silu(x))))
 
 
 class AttentionBlock(nn.Module):
     """Fig. 8: strokes (B, N, channels) attend to the text (B, L, text_channels) and to themselves.
 
-    position_factor: strokes are shorter here than text by this factor, so that either the stroke angles (position_variant "strokes", the
-    released code) or the text positions ("text", the paper) are multiplied by it.
+    position_factor: strokes are shorter here than text by this factor.
+    position_variant: which positions it multiplies, those of the "strokes" (the released code) or of the
+        "text" (the paper).
     """
 
-    def __init__(self, text_channels, channels, heads, emb, position_factor, position_variant):
+    def __init__(
+        self,
+        text_channels: int,
+        channels: int,
+        *,
+        heads: int,
+        emb: int,
+        position_factor: float,
+        position_variant: str,
+    ):
         super().__init__()
-        self.stroke_factor, self.text_factor = (position_factor, 1) if position_variant == "strokes" else (1, position_factor)
+        self.stroke_factor, self.text_factor = (
+            (position_factor, 1) if position_variant == "strokes" else (1, position_factor)
+        )
         self.text_dense = nn.Linear(text_channels, channels)
         self.text_affine = Affine(channels, emb)
         self.cross_attention = MultiHeadAttention(channels, heads)
@@ -156,12 +193,23 @@ class AttentionBlock(nn.Module):
         self.affine3 = Affine(channels, emb)
         self.norm = layer_norm(channels)
 
-    def forward(self, x, text, emb, mask, weights=False):
-        """Returns (B, N, channels) and the text-to-stroke attention (B, heads, N, L) if `weights`, else None."""
-        stroke_positions = position_encoding(x.shape[1], x.shape[2], self.stroke_factor, x.device, x.dtype)
-        text_positions = position_encoding(text.shape[1], x.shape[2], self.text_factor, x.device, x.dtype)
+    def forward(
+        self,
+        x: Tensor,
+        text: Tensor,
+        emb: Tensor,
+        *,
+        mask: Tensor | None,
+        weights: bool = False,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Returns (B, N, channels), and the attention to the text (B, heads, N, L) if `weights`, or None."""
+        alike = {"device": x.device, "dtype": x.dtype}
+        stroke_positions = position_encoding(x.shape[1], x.shape[2], self.stroke_factor, **alike)
+        text_positions = position_encoding(text.shape[1], x.shape[2], self.text_factor, **alike)
         text = self.text_affine(self.norm(self.text_dense(F.silu(text))), emb)
-        attended, attention = self.cross_attention(x + stroke_positions, text + text_positions, text, mask, weights)
+        attended, attention = self.cross_attention(
+            x + stroke_positions, text + text_positions, text, mask=mask, weights=weights
+        )
         x2 = self.affine1(self.norm(attended), emb) + x
         x2_at = x2 + stroke_positions
         attended, _ = self.self_attention(x2_at, x2_at, x2)

@@ -1,8 +1,10 @@
 """The weights files of the authors' TensorFlow program (`.h5`, Keras `save_weights`) as a UNet.
 
-The numbers in the names of layers and weights depend on what else that program had built before, so a group is recognised by the shapes
-of its weights, and its place in the network by its order among those of its kind.
+The numbers in the names of layers and weights depend on what else that program had built before. So a group
+is recognised by the shapes of its weights, and its place in the network by its order among those of its kind.
 """
+
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -15,7 +17,15 @@ from hwdiff.model.unet import UNet
 from hwdiff.utils.errors import HwdiffError
 
 # The order in which the authors' program stores the weights of each kind of group, by the names here.
-_CONV_BLOCK = ("affine1.scale_shift", "affine2.scale_shift", "affine3.scale_shift", "skip", "conv1", "conv2", "dense")
+_CONV_BLOCK = (
+    "affine1.scale_shift",
+    "affine2.scale_shift",
+    "affine3.scale_shift",
+    "skip",
+    "conv1",
+    "conv2",
+    "dense",
+)
 _ATTENTION = ("query", "key", "value", "out")
 _ATTENTION_BLOCK = (
     "text_dense",
@@ -31,15 +41,18 @@ _ENCODER = (
     "style_feed_forward.hidden",
     "style_feed_forward.out",
     *(f"attention.{name}" for name in _ATTENTION),
-    *(f"{affine}.scale_shift" for affine in ("style_affine", "text_affine", "attention_affine", "out_affine")),
+    *(
+        f"{affine}.scale_shift"
+        for affine in ("style_affine", "text_affine", "attention_affine", "out_affine")
+    ),
     "feed_forward.hidden",
     "feed_forward.out",
     "norm",
 )
 
 
-def load_reference(path):
-    """Open the authors' `.h5` file as a UNet in eval mode; width and number of layers are read from the file.
+def load_reference(path: str | Path) -> UNet:
+    """Open the authors' `.h5` file as a UNet in eval mode. Widths and depth are read from the file.
 
     Raises HwdiffError when the file is damaged or holds another network.
     """
@@ -52,19 +65,31 @@ def load_reference(path):
     kinds = {kind: [arrays for arrays in groups if _kind(arrays) == kind] for kind in set(map(_kind, groups))}
     counts = {kind: len(members) for kind, members in kinds.items()}
     layers = counts.get("attention block", 0) - 2
-    expected = {"dense": 4, "noise embedding": 1, "conv block": 6, "conv": 3, "encoder": 1, "attention block": layers + 2}
+    expected = {
+        "dense": 4,
+        "noise embedding": 1,
+        "conv block": 6,
+        "conv": 3,
+        "encoder": 1,
+        "attention block": layers + 2,
+    }
     if counts != expected or layers < 1:
-        raise HwdiffError(f"{path}: not the network of Luhman & Luhman (found {counts}); give a file that their program saved")
+        found = f"not the network of Luhman & Luhman (found {counts})"
+        raise HwdiffError(f"{path}: {found}; give a file that their program saved")
     c1, c2, c3 = (kinds["conv block"][i][-1].shape[0] for i in range(3))
     network = UNet(ModelConfig(c1=int(c1), c2=int(c2), c3=int(c3), num_layers=layers))
     places = {
         "dense": [("input",), ("middle_dense",), ("eps_out",), ("pen_out",)],
         "noise embedding": [("noise_embedding.hidden", "noise_embedding.out")],
-        "conv block": [[f"{block}.{name}" for name in _CONV_BLOCK] for block in ("down1", "down2", "down3", "up3", "up2", "up1")],
+        "conv block": [
+            [f"{block}.{name}" for name in _CONV_BLOCK]
+            for block in ("down1", "down2", "down3", "up3", "up2", "up1")
+        ],
         "conv": [("skip1",), ("skip2",), ("skip3",)],
         "encoder": [[f"encoder.{name}" for name in _ENCODER]],
         "attention block": [
-            [f"{block}.{name}" for name in _ATTENTION_BLOCK] for block in ("attention2", "attention3", *(f"middle.{i}" for i in range(layers)))
+            [f"{block}.{name}" for name in _ATTENTION_BLOCK]
+            for block in ("attention2", "attention3", *(f"middle.{i}" for i in range(layers)))
         ],
     }
     state = {}
@@ -74,7 +99,8 @@ def load_reference(path):
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
-        raise HwdiffError(f"{path}: not the network of Luhman & Luhman ({str(error).splitlines()[1].strip()})") from error
+        reason = str(error).splitlines()[1].strip()
+        raise HwdiffError(f"{path}: not the network of Luhman & Luhman ({reason})") from error
     return network.eval()
 
 
@@ -94,7 +120,10 @@ def _kind(arrays):
 
 
 def _name_arrays(arrays, names, path):
-    """Pairs of (kernel, bias) as torch names and layouts them: dense (in, out) and conv (width, in, out) kernels are flattened and turned round."""
+    """Pairs of (kernel, bias) under torch's names and in its layout, from `arrays` in the order of `names`.
+
+    Kernels of dense layers, (in, out), and of convolutions, (width, in, out), are flattened and transposed.
+    """
     arrays, state = iter(arrays), {}
     try:
         for name in names:
@@ -105,14 +134,18 @@ def _name_arrays(arrays, names, path):
             second = next(arrays)
             if name.endswith("norm"):
                 if not (np.allclose(first, 1) and np.allclose(second, 0)):
-                    raise HwdiffError(f"{path}: a layer norm with a scale or shift of its own, which the published network does not have")
+                    found = "a layer norm with a scale or shift of its own"
+                    raise HwdiffError(f"{path}: {found}, which the published network does not have")
                 continue
             if name.endswith("scale_shift"):
-                first, second = np.concatenate((first, next(arrays)), axis=1), np.concatenate((second, next(arrays)))
-            state[f"{name}.weight"] = torch.from_numpy(np.ascontiguousarray(first.reshape(-1, first.shape[-1]).T))
+                first = np.concatenate((first, next(arrays)), axis=1)
+                second = np.concatenate((second, next(arrays)))
+            weight = np.ascontiguousarray(first.reshape(-1, first.shape[-1]).T)
+            state[f"{name}.weight"] = torch.from_numpy(weight)
             state[f"{name}.bias"] = torch.from_numpy(second)
     except (StopIteration, ValueError, IndexError) as error:
         raise HwdiffError(f"{path}: a layer lacks some of its weights; copy the file again") from error
     if next(arrays, None) is not None:
-        raise HwdiffError(f"{path}: a layer has more weights than that of Luhman & Luhman; give a file that their program saved")
+        found = "a layer has more weights than that of Luhman & Luhman"
+        raise HwdiffError(f"{path}: {found}; give a file that their program saved")
     return state

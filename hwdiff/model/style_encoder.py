@@ -3,19 +3,21 @@
 import hashlib
 import pickle
 import warnings
+from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError, safe_open
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.models import MobileNet_V2_Weights, mobilenet_v2
 
 from hwdiff.ink import images
 from hwdiff.utils.errors import HwdiffError
+from hwdiff.utils.tensors import load_metadata, load_tensors
 
 FEATURES = (14, 1280)
 BUNDLED = Path(__file__).parents[1] / "weights" / "style-encoder.safetensors"
@@ -25,11 +27,13 @@ BOTH_SIDES, RIGHT_BOTTOM = "both", "right-bottom"
 class StyleExtractor(nn.Module):
     """MobileNetV2 1.0 without its head, frozen: images of lines to features (B, 14, 1280).
 
-    state_dict: `features.*` in torchvision's names.   padding: where stride-2 convolutions pad; it belongs to the weights: "both" sides
-    as in torchvision's, or "right-bottom" as in all that come from Keras.   name: what the weights are called in manifests.
+    state_dict: `features.*` in torchvision's names.
+    padding: where the convolutions of stride 2 pad, which belongs to the weights: "both" sides as in
+        torchvision's, or "right-bottom" as in all that come from Keras.
+    name: what the weights are called in manifests.
     """
 
-    def __init__(self, state_dict, padding, name):
+    def __init__(self, state_dict: Mapping[str, Tensor], padding: str, name: str):
         super().__init__()
         self.features = mobilenet_v2(weights=None).features
         self.load_state_dict({key: value for key, value in state_dict.items() if key.startswith("features.")})
@@ -42,74 +46,87 @@ class StyleExtractor(nn.Module):
         self.to(memory_format=torch.channels_last)  # a third faster on a CPU
 
     @property
-    def identity(self):
-        """What a checkpoint records of the weights that it was trained with: {"name", "padding", "fingerprint"}."""
+    def identity(self) -> dict[str, str]:
+        """What a checkpoint records of the encoder of its training: {"name", "padding", "fingerprint"}."""
         return {"name": self.name, "padding": self.padding, "fingerprint": self.fingerprint}
 
     @property
-    def device(self):
+    def device(self) -> torch.device:
         """Where its weights are."""
         return next(self.parameters()).device
 
     @property
-    def batch_size(self):
-        """How many images it is best given at a time: on a CPU larger batches fall out of its cache."""
+    def batch_size(self) -> int:
+        """How many images to give it at a time. On a CPU larger batches fall out of the cache."""
         return 64 if self.device.type == "cuda" else 2
 
-    def train(self, mode=True):
+    def train(self, mode: bool = True) -> Self:
         """Stays in eval mode: the network is frozen, its batch norms with it."""
         return super().train(False)
 
     @torch.inference_mode()
-    def forward(self, pixels):
-        """pixels: (B, 96, W) uint8, as wide as 1400 in training. Returns (B, S, 1280) float32, S = 14 at that width, about W / 96."""
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Images to features.
+
+        pixels: (B, 96, W) uint8, W = 1400 in training.
+        Returns (B, S, 1280) float32, S about W / 96, 14 at a width of 1400.
+        """
         return pool(self.features(grey_input(pixels)))
 
-    def of_image(self, source, padded=True):
-        """Features of one scan or line image (whatever `images.read_image` reads): (14, 1280) float32 on the CPU.
+    def of_image(self, source: images.ImageSource, padded: bool = True) -> Tensor:
+        """Features of one scan or line image.
 
-        padded=False leaves the image as wide as it is, as the authors' released inference does: fewer columns than 14, at least one.
-        Of a line that is wider than 1400 pixels at height 96 only the beginning is used, with a warning.
+        source: see `images.ImageSource`. Of a line wider than 1400 pixels at height 96 only the beginning is
+            used, with a warning.
+        padded: pad the image to 1400 pixels. Without, as in the authors' released inference, a narrower one
+            gives fewer columns, at least one.
+        Returns (S, 1280) float32 on the CPU, S = 14 if padded.
         Raises HwdiffError when there is no ink.
         """
         name = source if isinstance(source, str) or hasattr(source, "__fspath__") else "style image"
         line = images.normalise(images.read_image(source, name), name)
         if line.shape[1] > images.MAX_WIDTH:
-            warnings.warn(f"{name}: {line.shape[1]} pixels wide at height 96; only the first {images.MAX_WIDTH} are used", stacklevel=2)
+            found = f"{line.shape[1]} pixels wide at height 96"
+            warnings.warn(f"{name}: {found}; only the first {images.MAX_WIDTH} are used", stacklevel=2)
             line = line[:, : images.MAX_WIDTH]
-        return self.of_line(images.pad_to_width(line, images.MAX_WIDTH if padded else max(line.shape[1], images.HEIGHT), name))
+        width = images.MAX_WIDTH if padded else max(line.shape[1], images.HEIGHT)
+        return self.of_line(images.pad_to_width(line, width, name))
 
-    def of_line(self, line):
-        """Features of a line image as it is, (96, W) uint8: (S, 1280) float32 on the CPU, S = 14 where it was padded to 1400 pixels."""
+    def of_line(self, line: np.ndarray) -> Tensor:
+        """Features of a line image as it is.
+
+        line: (96, W) uint8.
+        Returns (S, 1280) float32 on the CPU, S = 14 where it was padded to 1400 pixels.
+        """
         return self(torch.from_numpy(line)[None].to(self.device))[0].cpu()
 
 
 def _pad_right_bottom(convolution, arguments):
-    """TensorFlow's "same" padding for stride 2 and width 3: right and bottom, and the other side too where the size is odd."""
+    """TensorFlow's "same" padding for stride 2 and width 3: right and bottom, on both sides of odd sizes."""
     height, width = arguments[0].shape[-2:]
     return F.pad(arguments[0], (width % 2, 1, height % 2, 1))
 
 
-def set_padding(features, padding):
-    """Make the stride-2 convolutions of MobileNetV2's `features` pad as `padding` says; they come padding both sides."""
+def set_padding(features: nn.Module, padding: str) -> None:
+    """Set where the convolutions of stride 2 of MobileNetV2's `features` pad; in torchvision both sides."""
     for module in features.modules():
         if padding == RIGHT_BOTTOM and isinstance(module, nn.Conv2d) and module.stride == (2, 2):
             module.padding = (0, 0)
             module.register_forward_pre_hook(_pad_right_bottom)
 
 
-def grey_input(pixels):
-    """What MobileNetV2 sees of (B, 96, W) uint8 or float pixels: (B, 3, 96, W) float32 from -1 (ink) to 1 (paper)."""
+def grey_input(pixels: Tensor) -> Tensor:
+    """What MobileNetV2 sees of pixels (B, 96, W): (B, 3, 96, W) float32 from -1 (ink) to 1 (paper)."""
     x = pixels.float().unsqueeze(1) / 127.5 - 1
     return x.expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)
 
 
-def pool(maps):
+def pool(maps: Tensor) -> Tensor:
     """Feature maps (B, 1280, 3, W / 32) to style features (B, W / 96, 1280)."""
     return F.avg_pool2d(maps, 3, stride=3).flatten(2).transpose(1, 2)
 
 
-def fold_batch_norms(module):
+def fold_batch_norms(module: nn.Module) -> None:
     """Put each batch norm into the convolution before it: three times faster on a CPU."""
     for (name, layer), (next_name, next_layer) in pairwise(list(module.named_children())):
         if isinstance(layer, nn.Conv2d) and isinstance(next_layer, nn.BatchNorm2d):
@@ -127,12 +144,16 @@ def _fingerprint(state_dict, padding):
     return digest.hexdigest()
 
 
-def load_style_extractor(weights="bundled", device="cpu"):
-    """A StyleExtractor: "bundled", the one that comes with the package (distilled from the ImageNet network, see `hwdiff.training.distillation`);
-    "imagenet", torchvision's IMAGENET1K_V1, downloaded once by torchvision; or from the path of a file, `.safetensors` in torchvision's
-    names (its metadata may say `padding`: "both" or "right-bottom") or torchvision's own `.pth`.
+def load_style_extractor(
+    weights: str | Path = "bundled", device: str | torch.device = "cpu"
+) -> StyleExtractor:
+    """Load a style encoder.
 
-    Raises HwdiffError when the weights cannot be had or are something else.
+    weights: "bundled", the one that comes with the package, distilled from the ImageNet network
+        (`hwdiff.training.distillation`); "imagenet", torchvision's IMAGENET1K_V1, which torchvision downloads
+        once; or a file, `.safetensors` in torchvision's names (its metadata may say `padding`: "both" or
+        "right-bottom") or torchvision's own `.pth`.
+    Raises HwdiffError when the weights are not available or something else.
     """
     if weights == "imagenet":
         published = MobileNet_V2_Weights.IMAGENET1K_V1
@@ -141,7 +162,8 @@ def load_style_extractor(weights="bundled", device="cpu"):
             padding, name = BOTH_SIDES, "torchvision IMAGENET1K_V1"
         except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
             raise HwdiffError(
-                f"style encoder imagenet: {published.url} cannot be downloaded ({error}); use the bundled one (--style-encoder bundled), "
+                f"style encoder imagenet: {published.url} cannot be downloaded ({error}); "
+                "use the bundled one (--style-encoder bundled), "
                 "or fetch that file on another machine and give it with --style-encoder FILE"
             ) from error
     else:
@@ -149,8 +171,9 @@ def load_style_extractor(weights="bundled", device="cpu"):
     try:
         extractor = StyleExtractor(state, padding, name)
     except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()
         raise HwdiffError(
-            f"{weights}: not MobileNetV2 1.0 in torchvision's names ({str(error).splitlines()[-1].strip()}); "
+            f"{weights}: not MobileNetV2 1.0 in torchvision's names ({reason}); "
             "give the weights of torchvision.models.mobilenet_v2"
         ) from error
     return extractor.to(device)
@@ -161,21 +184,21 @@ def _read_weights(path):
         with open(path, "rb") as file:
             start = file.read(9)
     except OSError as error:
-        raise HwdiffError(f"{path}: cannot be read ({error.strerror}); give the file of the MobileNetV2 weights") from error
+        advice = "give the file of the MobileNetV2 weights"
+        raise HwdiffError(f"{path}: cannot be read ({error.strerror}); {advice}") from error
     if start[8:9] == b"{":
-        try:
-            with safe_open(path, "pt") as file:
-                metadata = file.metadata() or {}
-                state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
-        except SafetensorError as error:
-            raise HwdiffError(f"{path}: damaged safetensors file ({error}); copy or download it again") from error
+        about = {"what": "safetensors file", "advice": "copy or download it again"}
+        metadata, state = load_metadata(path, **about), load_tensors(path, **about)
         stated = metadata.get("padding", BOTH_SIDES)
         one_sided = "right" in stated and "bottom" in stated and "left" not in stated
         return state, RIGHT_BOTTOM if one_sided else BOTH_SIDES, metadata.get("source", str(path))
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds here, pickle's among them
-        raise HwdiffError(f"{path}: neither safetensors nor torchvision's weights file; nothing in it was run") from error
+        raise HwdiffError(
+            f"{path}: neither safetensors nor torchvision's weights file; nothing in it was run"
+        ) from error
     if not isinstance(state, dict):
-        raise HwdiffError(f"{path}: holds a {type(state).__name__}, not named weights; give torchvision's mobilenet_v2 weights file")
+        found = f"holds a {type(state).__name__}, not named weights"
+        raise HwdiffError(f"{path}: {found}; give torchvision's mobilenet_v2 weights file")
     return state, BOTH_SIDES, "torchvision IMAGENET1K_V1"

@@ -3,7 +3,7 @@
 from dataclasses import asdict
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from hwdiff.data.tokenizer import PADDING
 from hwdiff.model.blocks import AttentionBlock, Conv, ConvBlock, NoiseEmbedding
@@ -19,22 +19,32 @@ class UNet(nn.Module):
 
     eps, pen_up, attention = network(strokes, text, noise_level, style)
 
-    strokes: (B, N, 2), N divisible by 8.   text: (B, L) tokens, 0 is padding.   noise_level: (B, 1, 1), sqrt(alpha_bar).
+    strokes: (B, N, 2), N divisible by 8.
+    text: (B, L) tokens, 0 is padding.
+    noise_level: (B, 1, 1), sqrt(alpha_bar).
     style: (B, S, 1280), S = 14 columns of MobileNetV2 features.
-    Returns eps (B, N, 2); pen_up (B, N, 1), probabilities; attention (B, 6, N / 8, L), that of the last attention block to the text
-    (Fig. 4); None with attention=False, which is faster; with attention="all" a list of that of every block, (B, heads, N / 2, 4 or 8, L).
+    attention: True for that of the last block to the text, (B, 6, N / 8, L), as in Fig. 4; "all" for a list
+        of every block's, (B, heads, N / 2, 4 or 8, L); False for None, which is faster.
+    Returns eps (B, N, 2); pen_up (B, N, 1), probabilities; and the attention.
     """
 
-    def __init__(self, config=None):
+    def __init__(self, config: ModelConfig | None = None):
         super().__init__()
-        self.metadata = {}  # of the checkpoint it came from
-        self.default_style = None  # (14, 1280): the hand it writes in when none is given
+        self.metadata: dict = {}  # of the checkpoint it came from
+        self.default_style: Tensor | None = None  # (14, 1280): the style it writes in when none is given
         self.config = config = config or ModelConfig()
         c1, c2, c3, emb = config.c1, config.c2, config.c3, config.c1 // 4
         text_channels = 2 * c2
 
         def attention_block(channels, heads, position_factor):
-            return AttentionBlock(text_channels, channels, heads, emb, position_factor, config.position_variant)
+            return AttentionBlock(
+                text_channels,
+                channels,
+                heads=heads,
+                emb=emb,
+                position_factor=position_factor,
+                position_variant=config.position_variant,
+            )
 
         self.noise_embedding = NoiseEmbedding(emb)
         self.encoder = TextStyleEncoder(text_channels, 4 * c2, emb)
@@ -56,27 +66,43 @@ class UNet(nn.Module):
         self.pen_out = nn.Linear(c1, 1)
 
     @property
-    def settings(self):
+    def settings(self) -> dict:
         """The configuration as a dictionary, as checkpoints store it."""
         return asdict(self.config)
 
-    def forward(self, strokes, text, noise_level, style, attention=True):
+    def forward(
+        self,
+        strokes: Tensor,
+        text: Tensor,
+        noise_level: Tensor,
+        style: Tensor,
+        attention: bool | str = True,
+    ) -> tuple[Tensor, Tensor, Tensor | list[Tensor] | None]:
         eps, pen_logit, weights = self.predict(strokes, text, noise_level, style, attention)
         return eps, torch.sigmoid(pen_logit), weights
 
-    def predict(self, strokes, text, noise_level, style, attention=False):
-        """As `forward`, but the pen flag as the logit of its probability, which the loss needs."""
+    def predict(
+        self,
+        strokes: Tensor,
+        text: Tensor,
+        noise_level: Tensor,
+        style: Tensor,
+        attention: bool | str = False,
+    ) -> tuple[Tensor, Tensor, Tensor | list[Tensor] | None]:
+        """As `forward`, but pen_up as the logit of its probability, which the loss needs."""
         if strokes.shape[1] % LENGTH_UNIT:
-            raise HwdiffError(f"strokes: {strokes.shape[1]} points; their number must divide by {LENGTH_UNIT}")
+            found = f"{strokes.shape[1]} points"
+            raise HwdiffError(f"strokes: {found}; their number must divide by {LENGTH_UNIT}")
         mask = (text != PADDING)[:, None, None, :]
-        with _full_precision(strokes):  # a bf16 number is too coarse to tell the lowest noise levels apart, or their noise from the ink
+        # bf16 is too coarse to tell the lowest noise levels apart, or their noise from the ink.
+        with _full_precision(strokes):
             emb, strokes = self.noise_embedding(noise_level), self.input(strokes)
         text = self.encoder(text, style, emb)
         h1 = self.down1(strokes, emb)
         every, seen = attention == "all", []
 
         def attend(block, x, wanted):
-            x, weights = block(x, text, emb, mask, weights=wanted)
+            x, weights = block(x, text, emb, mask=mask, weights=wanted)
             seen.append(weights)
             return x
 
@@ -99,7 +125,7 @@ def _full_precision(tensor):
 
 
 def _halve(x):
-    """Average of each two neighbours, (B, N, C) to (B, N / 2, C)."""
+    """The averages of pairs of neighbours, (B, N, C) to (B, N / 2, C)."""
     return x.unflatten(1, (-1, 2)).mean(dim=2)
 
 

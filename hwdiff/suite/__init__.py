@@ -1,5 +1,6 @@
-"""The notebooks as a suite: the runner with its cache, what a notebook leaves behind, the page of a run, the inspectors,
-and the release of weights.
+"""The notebooks as a suite.
+
+The runner with its cache, the outputs of a notebook, the page of a run, inspectors, the release of weights.
 """
 
 from hwdiff.utils.lazy import lazy_names

@@ -1,12 +1,15 @@
-"""What a notebook leaves in the folder of its run: figures, tables and times, each with a title, listed for the run's page."""
+"""What a notebook leaves in the folder of its run: figures, tables and times, listed for the run's page."""
 
 import csv
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from IPython.display import Image
+from matplotlib.figure import Figure
 
+from hwdiff.data.dataset import Dataset
 from hwdiff.ink.plot import save_figure
 from hwdiff.utils.errors import HwdiffError
 from hwdiff.utils.files import atomic_write
@@ -16,28 +19,34 @@ HEADLESS = "HWDIFF_HEADLESS"  # set in the environment of kernels that no person
 
 
 class Outputs:
-    """A notebook's outputs. What is listed is what this notebook wrote since it was begun.
+    """A notebook's outputs. Listed is what it wrote since it was last started.
 
-    run: the folder of the run.   name: the notebook's, such as "03_attention".
-    ink_of, in all that follows: the `Dataset` whose ink or texts can be seen in the output, None for none. People's (IAM's) are for
-    non-commercial research: what shows them is marked, and not published.
+    run: the folder of the run.
+    name: the notebook's, such as "03_attention".
+
+    ink_of, in its methods: the dataset whose ink or texts can be seen in the output, None for none. People's
+    (IAM's) are for non-commercial research: what shows them is marked, and not published.
     """
 
-    def __init__(self, run, name):
+    def __init__(self, run: str | Path, name: str):
         self.run, self.name = Path(run), name
         self.entries = []
         self._list()
 
-    def figure(self, figure, name, title, ink_of=None):
-        """Save a matplotlib figure as figures/NAME.png and .svg. Returns the picture, which a notebook shows."""
+    def figure(self, figure: Figure, name: str, title: str, *, ink_of: Dataset | None = None) -> Image:
+        """Save a figure as figures/NAME.png and .svg. Returns the picture, which a notebook shows."""
         for suffix in (".svg", ".png"):
             path = self._add("figure", f"figures/{name}{suffix}", title, ink_of)
             save_figure(figure, path)
         self._list()
         return Image(path.read_bytes(), width=SHOWN_WIDTH)
 
-    def picture(self, path, name, title):
-        """Take a figure that was saved before as `path`, a PNG, with an SVG beside it. Returns the picture, which a notebook shows."""
+    def picture(self, path: str | Path, name: str, title: str) -> Image:
+        """Copy a saved figure, which must not show people's ink, to figures/NAME.png and .svg.
+
+        path: the PNG, with an SVG beside it.
+        Returns the picture, which a notebook shows.
+        """
         for suffix in (".svg", ".png"):
             content = Path(path).with_suffix(suffix).read_bytes()
             with atomic_write(self._add("figure", f"figures/{name}{suffix}", title, None)) as copy:
@@ -45,20 +54,35 @@ class Outputs:
         self._list()
         return Image(content, width=SHOWN_WIDTH)
 
-    def table(self, rows, name, title, ink_of=None, paper=None, notes=()):
-        """Save rows, a list of dictionaries in JSON types with the same keys, as tables/NAME.csv and .json.
+    def table(
+        self,
+        rows: Sequence[dict],
+        name: str,
+        title: str,
+        *,
+        ink_of: Dataset | None = None,
+        paper: dict[str, dict] | None = None,
+        notes: Sequence[str] = (),
+    ) -> "Shown":
+        """Save a table as tables/NAME.csv and .json.
 
-        paper: the paper's numbers to be set beside them, {a row's first value: {what: number}}.   notes: sentences to stand below it.
-        Returns something that a notebook shows as a table.
+        rows: in JSON or NumPy types, all with the same keys.
+        paper: the paper's numbers to show beside them, {a row's first value: {what: number}}.
+        notes: sentences to show below it.
+        Returns what a notebook shows as a table.
+        Raises HwdiffError when there are no rows, or their keys differ.
         """
         return self._save_table("table", "tables", rows, name, title, ink_of, paper or {}, notes)
 
-    def timings(self, rows, name, title):
-        """As `table`, for what depends on the machine and its mood: timings/NAME.csv and .json."""
+    def timings(self, rows: Sequence[dict], name: str, title: str) -> "Shown":
+        """As `table`, for times, which differ from run to run: timings/NAME.csv and .json."""
         return self._save_table("timings", "timings", rows, name, title)
 
-    def file(self, path, title, ink_of=None):
-        """List a file that the notebook wrote below the run's folder, such as a checkpoint. Returns its path."""
+    def file(self, path: str | Path, title: str, *, ink_of: Dataset | None = None) -> Path:
+        """List a file that the notebook wrote below the run's folder, such as a checkpoint.
+
+        Returns its path. Raises HwdiffError when there is no such file.
+        """
         path = Path(path)
         if not path.exists():
             raise HwdiffError(f"{path}: no such file; write it before it is listed")
@@ -68,9 +92,14 @@ class Outputs:
 
     def _save_table(self, kind, folder, rows, name, title, ink_of=None, paper=None, notes=()):
         if not rows or any(row.keys() != rows[0].keys() for row in rows):
-            raise HwdiffError(f"table {name}: {len(rows)} rows; at least one is needed, all with the same columns")
+            raise HwdiffError(
+                f"table {name}: {len(rows)} rows; at least one is needed, all with the same columns"
+            )
         rows = [{key: _plain(value) for key, value in row.items()} for row in rows]
-        with atomic_write(self._add(kind, f"{folder}/{name}.csv", title, ink_of)) as path, path.open("w", newline="", encoding="utf-8") as file:
+        with (
+            atomic_write(self._add(kind, f"{folder}/{name}.csv", title, ink_of)) as path,
+            path.open("w", newline="", encoding="utf-8") as file,
+        ):
             table = csv.writer(file)
             table.writerow(rows[0])
             table.writerows(row.values() for row in rows)
@@ -81,7 +110,9 @@ class Outputs:
         return Shown(rows)
 
     def _add(self, kind, file, title, ink_of):
-        self.entries.append({"kind": kind, "file": file, "title": title, "people's ink": shows_people(ink_of)})
+        self.entries.append(
+            {"kind": kind, "file": file, "title": title, "people's ink": shows_people(ink_of)}
+        )
         return self.run / file
 
     def _list(self):
@@ -90,30 +121,32 @@ class Outputs:
 
 
 class Shown(list):
-    """Rows of a table that a notebook shows as one."""
+    """The rows of a table, which a notebook shows as one."""
 
     def _repr_html_(self):
         from jinja2 import Template
 
         return Template(
             "<table><tr>{% for key in rows[0] %}<th>{{ key|e }}</th>{% endfor %}</tr>"
-            "{% for row in rows %}<tr>{% for value in row.values() %}<td>{{ shown(value)|e }}</td>{% endfor %}</tr>{% endfor %}</table>"
+            "{% for row in rows %}<tr>"
+            "{% for value in row.values() %}<td>{{ shown(value)|e }}</td>{% endfor %}"
+            "</tr>{% endfor %}</table>"
         ).render(rows=self, shown=shown)
 
 
-def shown(value):
-    """A table's value for a person: numbers to four digits."""
+def shown(value: object) -> str:
+    """A table's value for a person: numbers to four digits, None as nothing."""
     if isinstance(value, float):
         return f"{value:.4g}"
     return "" if value is None else str(value)
 
 
-def shows_people(dataset):
-    """Whether a `Dataset` holds the ink of people: all but the built-in writers do. None holds none."""
+def shows_people(dataset: Dataset | None) -> bool:
+    """Whether a dataset holds people's ink: all do but those of the built-in writers. None holds none."""
     return dataset is not None and dataset.of_people
 
 
 def _plain(value):
-    """NumPy's numbers as Python's, NaN as None: what JSON has no number for."""
+    """NumPy's numbers as Python's; NaN and infinities, for which JSON has no number, as None."""
     value = value.item() if isinstance(value, np.generic) else value
     return None if isinstance(value, float) and not np.isfinite(value) else value

@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import nbformat
@@ -18,26 +19,50 @@ PAGE, MANIFEST = "index.html", "manifest.json"
 FOLDERS = ("figures", "tables", "timings", "notebooks")
 
 
-def write_manifest(run, profile, names):
-    """Write manifest.json of the run in the folder `run`: for each notebook its parameters, inputs, outputs, environment, times."""
-    records = {name: read_json(run / "records" / f"{name}.json", {"status": "not run"}) for name in names}
-    _write(run / MANIFEST, json.dumps({"profile": profile, "notebooks": records}, indent=1, ensure_ascii=False))
+def write_manifest(run: Path, profile: str, names: Iterable[str]) -> None:
+    """Write manifest.json of the run in the folder `run`.
+
+    It holds the record of each notebook in `names`: parameters, inputs, outputs, environment and times.
+    """
+    manifest = {"profile": profile, "notebooks": _records(run, names)}
+    _write(run / MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False))
 
 
-def write_page(run):
-    """Write index.html of the run in the folder `run` from its manifest."""
+def write_page(run: Path) -> None:
+    """Write index.html of the run in the folder `run` from its manifest.
+
+    Raises HwdiffError when there is no manifest, or one of an older version.
+    """
     manifest = _manifest(run)
-    records = [{"name": name, **record, "shown": _shown(run, record)} for name, record in manifest["notebooks"].items()]
-    made_on = next((record["environment"] for record in records if "environment" in record), None)
-    template = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True).get_template("page.html")
-    text = template.render(manifest=manifest, records=records, environment=made_on, value=shown, exists=lambda file: (run / file).exists())
+    records = [
+        {"name": name, **record, "shown": _shown(run, record)}
+        for name, record in manifest["notebooks"].items()
+    ]
+    templates = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True)
+    text = templates.get_template("page.html").render(
+        manifest=manifest,
+        records=records,
+        environment=next((record["environment"] for record in records if "environment" in record), None),
+        shown=shown,
+        exists=lambda file: (run / file).exists(),
+    )
     _write(run / PAGE, text)
 
 
+def _records(run, names):
+    return {name: read_json(run / "records" / f"{name}.json", {"status": "not run"}) for name in names}
+
+
 def _manifest(run):
-    manifest = read_json(Path(run) / MANIFEST, None)
-    if manifest is None:
+    manifest = read_json(run / MANIFEST, None)
+    if not isinstance(manifest, dict):
         raise HwdiffError(f"{run}: no folder of a run (it has no {MANIFEST}); hwdiff reproduce makes one")
+    if "notebooks" not in manifest:
+        again = f"hwdiff reproduce --profile {manifest.get('profile', 'smoke')} --out {run}"
+        raise HwdiffError(
+            f"{run / MANIFEST}: has {list(manifest)} but no 'notebooks', so an older version of hwdiff "
+            f"made it; run the suite again with {again}"
+        )
     return manifest
 
 
@@ -54,46 +79,61 @@ def _shown(run, record):
     return found
 
 
-def changed_files(run, record):
-    """Those of the files that a notebook's record lists which are no longer what it wrote."""
-    return [file for file, sha256 in record["outputs"].items() if not (run / file).exists() or sha256_of(run / file) != sha256]
+def changed_files(run: Path, record: dict) -> list[str]:
+    """The files that a notebook's record lists and that are gone, or no longer what it wrote."""
+
+    def unchanged(file, sha256):
+        return (run / file).exists() and sha256_of(run / file) == sha256
+
+    return [file for file, sha256 in record["outputs"].items() if not unchanged(file, sha256)]
 
 
 def _with_spreads(row):
-    """A table's row for a person: what has a column of means and one of standard deviations has one of both."""
+    """A table's row for a person: a mean and its standard deviation share a cell."""
     merged = {}
     for key, number in row.items():
-        name, part = key.rsplit(maxsplit=1) if key.endswith(("; mean", "; sd", ", mean", ", sd")) else (key, "")
-        if part == "sd":
+        spread = key.endswith(("; mean", "; sd", ", mean", ", sd"))
+        name, statistic = key.rsplit(maxsplit=1) if spread else (key, "")
+        if statistic == "sd":
             merged[name[:-1]] += f" ± {shown(number)}" if number is not None else ""
         else:
-            merged[name[:-1] if part else name] = shown(number)
+            merged[name[:-1] if statistic else name] = shown(number)
     return merged
 
 
-def publish(run, out):
-    """Copy what may be published of the run in the folder `run` into the folder `out`: page, manifest, figures, tables, notebooks.
+def publish(run: str | Path, out: str | Path) -> list[str]:
+    """Copy what may be published of a run: page, manifest, figures, tables, times and notebooks.
 
-    Whatever shows people's ink or texts is left out, and a notebook that shows any of it. Large files, such as checkpoints, stay behind.
-    What was published in `out` before is replaced; other files there stay. Returns what was left out.
-    Raises HwdiffError, and publishes nothing, when a notebook is not done or its files are not what it wrote, when a file tells where on this
-    machine it was made, or when `out` is no folder to publish in.
+    Left out is what shows people's ink or texts, and every notebook that shows any of it. Large files, such
+    as checkpoints, are not copied.
+
+    run: the folder of the run.
+    out: the folder to publish in. What was published there before is replaced; other files stay.
+    Returns what was left out.
+    Raises HwdiffError, and publishes nothing, when `run` is no run or one of an older version, when a
+    notebook is not done or its files are not what it wrote, when a file names a folder of this machine, or
+    when `out` holds other things.
     """
     run, out = Path(run).resolve(), Path(out).resolve()
-    names = list(_manifest(run)["notebooks"])
-    # The manifest may be older than the records: one that was begun again has its marks no more.
-    records = {name: read_json(run / "records" / f"{name}.json", {"status": "not run"}) for name in names}
+    # The records may be newer than the manifest: a notebook may have been started again, and stopped, since.
+    records = _records(run, _manifest(run)["notebooks"])
     for name, record in records.items():
         if record["status"] != "done":
-            raise HwdiffError(f"{run}: {name} is not done ({record['status']}); only whole runs are published")
+            raise HwdiffError(
+                f"{run}: {name} is not done ({record['status']}); only whole runs are published"
+            )
         if changed := changed_files(run, record):
             raise HwdiffError(f"{run / changed[0]}: is not what {name} wrote; run the suite again")
-    if out == run or run in out.parents or (any((out / folder).exists() for folder in FOLDERS) and not (out / MANIFEST).exists()):
-        raise HwdiffError(f"{out}: holds other things than what was published before; choose a folder of its own")
+    foreign = any((out / folder).exists() for folder in FOLDERS) and not (out / MANIFEST).exists()
+    if out == run or run in out.parents or foreign:
+        raise HwdiffError(
+            f"{out}: holds other things than what was published before; choose a folder of its own"
+        )
     with tempfile.TemporaryDirectory(prefix=".publishing-", dir=_existing(out.parent)) as temporary:
         fresh = Path(temporary)
         left_out = _copy(run, records, fresh)
-        _write(fresh / MANIFEST, json.dumps(_published_manifest(run, records, fresh, left_out), indent=1, ensure_ascii=False))
+        manifest = _published_manifest(run, records, fresh, left_out)
+        _write(fresh / MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False))
         write_page(fresh)
         _check_places(fresh, run)
         out.mkdir(exist_ok=True)
@@ -110,17 +150,19 @@ def _existing(folder):
 
 
 def _copy(run, records, out):
-    """Copy figures, tables, times and notebooks that show no people's ink; returns what does."""
+    """Copy figures, tables, times and notebooks that show no people's ink. Returns those that do."""
     left_out = []
     for name, record in records.items():
         notebook = f"notebooks/{name}.ipynb"
         closed = [output["file"] for output in record["listed"] if output["people's ink"]]
         left_out += [*closed, notebook] if closed else []
-        for file in dict.fromkeys(output["file"] for output in record["listed"] if output["kind"] != "file" and output["file"] not in closed):
+        copied = [output["file"] for output in record["listed"] if output["kind"] != "file"]
+        for file in dict.fromkeys(file for file in copied if file not in closed):
             _existing((out / file).parent)
             shutil.copyfile(run / file, out / file)
         if not closed:
-            _write(out / notebook, nbformat.writes(_without_places(nbformat.read(run / notebook, as_version=4))) + "\n")
+            content = _without_places(nbformat.read(run / notebook, as_version=4))
+            _write(out / notebook, nbformat.writes(content) + "\n")
     return sorted(set(left_out))
 
 
@@ -134,7 +176,11 @@ def _published_manifest(run, records, out, left_out):
             "inputs": {_name_only(path): sha256 for path, sha256 in record["inputs"].items()},
             "parameters": {key: _name_only(value) for key, value in record["parameters"].items()},
         }
-    return {"profile": _manifest(run)["profile"], "notebooks": published, "left out, since they show people's ink": left_out}
+    return {
+        "profile": _manifest(run)["profile"],
+        "notebooks": published,
+        "left out, since they show people's ink": left_out,
+    }
 
 
 def _name_only(value):
@@ -142,7 +188,7 @@ def _name_only(value):
 
 
 def _without_places(notebook):
-    """A notebook without what tells of folders and times: papermill's notes, and paths among the parameters."""
+    """A notebook without folders and times: papermill's metadata, and the folders of paths in parameters."""
     notebook.metadata.pop("papermill", None)
     for cell in notebook.cells:
         cell.metadata.pop("papermill", None)
@@ -155,11 +201,17 @@ def _without_places(notebook):
 def _check_places(out, run):
     places = {str(place).encode() for place in (Path.home(), Path.cwd(), run)} - {b"/"}
     for path in out.rglob("*"):
-        if path.is_file() and (place := next((place for place in places if place in path.read_bytes()), None)):
-            raise HwdiffError(f"{path.relative_to(out)}: names {place.decode()}, a folder of this machine; it must not be published")
+        if not path.is_file():
+            continue
+        content = path.read_bytes()
+        if place := next((place for place in places if place in content), None):
+            raise HwdiffError(
+                f"{path.relative_to(out)}: names {place.decode()}, a folder of this machine; "
+                "it must not be published"
+            )
 
 
-def read_json(path, default):
+def read_json(path: str | Path, default: object) -> object:
     """The content of a JSON file; `default` where there is none, or it is not whole."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))

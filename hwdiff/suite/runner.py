@@ -1,4 +1,15 @@
-"""Runs the notebooks in order by papermill, each into the folder of a run. What has not changed is not run again."""
+"""Run the notebooks in order with papermill, each into the folder of a run.
+
+What has not changed is not run again. This cache rests on fingerprints, kept in records/NAME.json of the run:
+
+- `Reproduction.key`: of all that a notebook depends on, the whole package included.
+- `Reproduction.state_key`: of what a half-done state depends on, such as a half-trained network. While it
+  stays the same, the state is resumed.
+- `Reproduction.is_up_to_date`: whether a notebook was done under the key it has now, and its files are still
+  what it wrote. If so, it is not run.
+
+A run of an older version of the package has no such records, and runs again from the start.
+"""
 
 import ast
 import hashlib
@@ -6,6 +17,7 @@ import json
 import os
 import shutil
 import time
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -27,8 +39,8 @@ from hwdiff.utils.progress import Progress
 PACKAGE = Path(__file__).parents[1]
 NOTEBOOKS = PACKAGE.parent / "notebooks"
 RUNS = PACKAGE.parent / "results" / "runs"
-MAX_FILES = 50  # of a folder that are named one by one in the manifest
-START_SECONDS = 300  # for a kernel to start: it may be the first to load torch on a busy machine
+MAX_FILES = 50  # a folder with more has one fingerprint in the manifest, instead of one for each file
+START_SECONDS = 300  # for a kernel to start, which may be the first to load torch on a busy machine
 PROFILES = {
     "smoke": {},
     "paper": {
@@ -50,30 +62,35 @@ LIMIT_MINUTES = {"smoke": 30, "paper": 48 * 60}
 DONE, FAILED, STARTED, SKIPPED = "done", "failed", "started", "skipped"
 KINDS = {"int": int, "float": float, "str": str}
 PATHS = ("source", "inception_weights", "checkpoint")  # parameters that may name a file or folder
-# What a state that is gone on with, such as a half-trained network, depends on besides parameters and data.
+# The code on which a state that is resumed depends, such as a half-trained network.
 STATE_CODE = ("utils", "ink", "data", "model", "diffusion", "training")
 
 
 @dataclass
 class Notebook:
-    """path.   parameters: {name: default}.   kinds: {name: type}, None where it cannot be told.   needs: names of those whose files it reads.
+    """A notebook of the suite.
 
-    keeps: folders of its own from which it goes on when it was stopped.
+    path: of its source.
+    parameters: {name: default}.
+    kinds: {name: type}, None where neither the default nor an annotation tells it.
+    needs: names of the notebooks whose files it reads.
+    keeps: folders with its state, from which it resumes when it was stopped.
     """
 
     path: Path
-    parameters: dict
-    kinds: dict
-    needs: list
-    keeps: list
+    parameters: dict[str, object]
+    kinds: dict[str, type | None]
+    needs: list[str]
+    keeps: list[str]
 
     @property
-    def name(self):
+    def name(self) -> str:
+        """The file name without its suffix, such as "03_attention"."""
         return self.path.stem
 
     @classmethod
-    def read(cls, path):
-        """Raises HwdiffError when it is no notebook of the suite."""
+    def read(cls, path: Path) -> "Notebook":
+        """The notebook in the file `path`. Raises HwdiffError when it is not one of the suite."""
         try:
             about = json.loads(path.read_text(encoding="utf-8"))["metadata"]["hwdiff"]
             found = papermill.inspect_notebook(str(path))
@@ -81,46 +98,61 @@ class Notebook:
         except (OSError, ValueError, KeyError, SyntaxError) as error:
             raise HwdiffError(f"{path}: not a notebook of the suite ({error}); restore it") from error
         stated = {name: KINDS.get(one["inferred_type_name"]) for name, one in found.items()}
-        kinds = {name: stated[name] if default is None else type(default) for name, default in defaults.items()}
+        kinds = {
+            name: stated[name] if default is None else type(default) for name, default in defaults.items()
+        }
         return cls(path, defaults, kinds, about["needs"], about["keeps"])
 
-    def about(self):
+    def about(self) -> dict[str, str]:
         """{"title", "about"}: the heading of its first cell and the paragraph below it."""
-        heading, _, text = "".join(json.loads(self.path.read_text(encoding="utf-8"))["cells"][0]["source"]).partition("\n")
+        heading, _, text = "".join(self._cells()[0]["source"]).partition("\n")
         return {"title": heading.strip("# "), "about": text.strip().split("\n\n")[0]}
 
-    def fingerprint(self):
-        """Of its cells: what it does."""
-        cells = json.loads(self.path.read_text(encoding="utf-8"))["cells"]
-        return _fingerprint([cell["source"] for cell in cells if cell["cell_type"] == "code"])
+    def fingerprint(self) -> str:
+        """Of its code cells: a change of prose does not make it run again."""
+        return _fingerprint([cell["source"] for cell in self._cells() if cell["cell_type"] == "code"])
+
+    def _cells(self):
+        return json.loads(self.path.read_text(encoding="utf-8"))["cells"]
 
 
-def find_notebooks(folder=NOTEBOOKS):
-    """The notebooks of the suite in order. Raises HwdiffError when there are none: they do not come with an installed package."""
+def find_notebooks(folder: str | Path = NOTEBOOKS) -> list[Notebook]:
+    """The notebooks of the suite, in order.
+
+    Raises HwdiffError when there are none: an installed package comes without them.
+    """
     found = [Notebook.read(path) for path in sorted(Path(folder).glob("[0-9][0-9]_*.ipynb"))]
     if not found:
         raise HwdiffError(f"{folder}: no notebooks; run this in a clone of the project")
     return found
 
 
-def newest_run(profile, runs=RUNS):
-    """The folder of the newest run of a profile, which is gone on with, or a new one, named after the time."""
+def newest_run(profile: str, runs: str | Path = RUNS) -> Path:
+    """The folder of the newest run of a profile, to be resumed, or else a new one, named after the time."""
     old = sorted(Path(runs).glob(f"*-{profile}"))
     return old[-1] if old else Path(runs) / f"{datetime.now():%Y%m%d-%H%M%S}-{profile}"
 
 
-def chosen_parameters(notebooks, profile, given):
-    """{notebook: {parameter: value}}: the notebooks' own, changed by the profile, and then by those given, wherever they occur.
+def chosen_parameters(
+    notebooks: Sequence[Notebook],
+    profile: str,
+    given: dict[str, str],
+) -> dict[str, dict[str, object]]:
+    """The parameters of every notebook: its defaults, changed by the profile, and then by those given.
 
-    given: {name: text}, as on a command line; "null" is None. Paths may be relative to the working folder.
-    Raises HwdiffError for a parameter that no notebook has, or a value of another kind than the default's.
+    given: {name: text}, as on a command line, for all notebooks that have it; "null" is None. Paths may be
+        relative to the working folder.
+    Returns {notebook: {parameter: value}}.
+    Raises HwdiffError for a parameter that no notebook has, or a value of another type than the default's.
     """
     if profile not in PROFILES:
         raise HwdiffError(f"profile: no such profile as {profile!r}; choose one of {', '.join(PROFILES)}")
     known = sorted({name for notebook in notebooks for name in notebook.parameters} - {"run"})
     for name in given:
         if name not in known:
-            raise HwdiffError(f"--param {name}: no notebook has such a parameter; they have {', '.join(known)}")
+            raise HwdiffError(
+                f"--param {name}: no notebook has such a parameter; they have {', '.join(known)}"
+            )
     chosen = {}
     for notebook in notebooks:
         values = {**notebook.parameters, **PROFILES[profile].get(notebook.name, {})}
@@ -141,14 +173,19 @@ def _value(name, text, notebook):
         value = text
     value = float(value) if kind is float and type(value) is int else value
     if kind and type(value) is not kind:
-        raise HwdiffError(f"--param {name}={text}: {kind.__name__} is needed, as in {name} = {notebook.parameters[name]!r}")
+        default = notebook.parameters[name]
+        raise HwdiffError(f"--param {name}={text}: {kind.__name__} is needed, as in {name} = {default!r}")
     return value
 
 
-def selected(notebooks, only=None, start=None):
-    """Those of the notebooks that are asked for: the one called `only`, or all from `start` on; numbers such as "03" will do.
+def selected(
+    notebooks: Sequence[Notebook],
+    only: str | None = None,
+    start: str | None = None,
+) -> Sequence[Notebook]:
+    """The notebooks that are asked for: the one called `only`, or all from `start` on, or all.
 
-    Raises HwdiffError when there is none of that name.
+    A number, such as "03", stands for a name. Raises HwdiffError when there is none of that name.
     """
     names = [notebook.name for notebook in notebooks]
     for asked in filter(None, (only, start)):
@@ -166,26 +203,45 @@ def selected(notebooks, only=None, start=None):
 class Reproduction:
     """A run of the suite in the folder `out`.
 
-    notebooks: from `find_notebooks`.   parameters: from `chosen_parameters`.   minutes: the limit of a notebook.   say(line): tells a person.
+    profile: one of `PROFILES`.
+    notebooks: from `find_notebooks`.
+    parameters: from `chosen_parameters`.
+    minutes: the limit of each notebook; None for the profile's.
+    say(line): tells a person.
     """
 
-    def __init__(self, out, profile, notebooks, parameters, minutes=None, say=print):
+    def __init__(
+        self,
+        out: str | Path,
+        profile: str,
+        notebooks: Iterable[Notebook],
+        parameters: dict[str, dict[str, object]],
+        minutes: float | None = None,
+        *,
+        say: Callable[[str], object] = print,
+    ):
         self.out, self.profile, self.parameters, self.say = Path(out), profile, parameters, say
         self.notebooks = {notebook.name: notebook for notebook in notebooks}
         self.minutes = LIMIT_MINUTES[profile] if minutes is None else minutes
         self.code, self._fingerprints = tree_fingerprint(PACKAGE), {}
-        self.weights = {path.name: sha256_of(path) for path in sorted((PACKAGE / "weights").glob("*.safetensors"))}
+        weights = sorted((PACKAGE / "weights").glob("*.safetensors"))
+        self.weights = {path.name: sha256_of(path) for path in weights}
         self.environment = environment("cuda" if torch.cuda.is_available() else "cpu")
 
-    def run(self, wanted):
-        """Run the notebooks `wanted`, and first what they need. Returns the names of those that failed or were skipped."""
+    def run(self, wanted: Iterable[Notebook]) -> list[str]:
+        """Run the notebooks `wanted`, and before them those that they need.
+
+        Returns the names of those that failed or were skipped.
+        """
         order = self._with_needs([notebook.name for notebook in wanted])
         bad = []
         for number, name in enumerate(order, start=1):
             missing = [need for need in self._needs(name) if need in bad]
             if missing:
-                self._record(name, {**self.record(name), "status": SKIPPED, "error": f"needs {', '.join(missing)}", "listed": []})
-                self.say(f"[{number}/{len(order)}] {name}: skipped, it needs {', '.join(missing)}")
+                needs = ", ".join(missing)
+                skipped = {"status": SKIPPED, "error": f"needs {needs}", "listed": []}
+                self._record(name, {**self.record(name), **skipped})
+                self.say(f"[{number}/{len(order)}] {name}: skipped, it needs {needs}")
                 bad.append(name)
             elif self.is_up_to_date(name):
                 self.say(f"[{number}/{len(order)}] {name}: up to date")
@@ -216,26 +272,37 @@ class Reproduction:
             add(name)
         return [name for name in self.notebooks if name in wanted]
 
-    def key(self, name):
-        """Fingerprint of all that a notebook depends on: its cells and what `state_key` has, and the whole package."""
+    def key(self, name: str) -> str:
+        """Fingerprint of all that a notebook depends on: its cells, the whole package, and `state_key`."""
         return _fingerprint([self.notebooks[name].fingerprint(), self.state_key(name), self.code])
 
-    def state_key(self, name):
-        """Fingerprint of what a half-done state depends on: parameters, files that they name or that other notebooks wrote, the code of training."""
-        code = [tree_fingerprint(PACKAGE / part) for part in STATE_CODE]
+    def state_key(self, name: str) -> str:
+        """Fingerprint of what a half-done state depends on: parameters, inputs, the code of `STATE_CODE`."""
+        code = [tree_fingerprint(PACKAGE / package) for package in STATE_CODE]
         return _fingerprint([self.parameters[name], self.inputs(name), code])
 
-    def inputs(self, name):
-        """{what: SHA-256} of what a notebook reads: files that its parameters name, and those of the notebooks that it needs."""
-        paths = [Path(value) for key, value in self.parameters[name].items() if key in PATHS and isinstance(value, str)]
-        named = {path: fingerprint for top in paths if top.exists() for path, fingerprint in self._files_of(top).items()}
-        return {**named, **{file: fingerprint for need in self._needs(name) for file, fingerprint in self._files(need).items()}}
+    def inputs(self, name: str) -> dict[str, str]:
+        """{file or folder: fingerprint} of what a notebook reads.
+
+        These are the files that its parameters name, and those that the notebooks it needs wrote.
+        """
+        values = [value for key, value in self.parameters[name].items() if key in PATHS]
+        tops = [Path(value) for value in values if isinstance(value, str)]
+        inputs = {}
+        for top in tops:
+            if top.exists():
+                inputs |= self._files_of(top)
+        for need in self._needs(name):
+            inputs |= self._files(need)
+        return inputs
 
     def _files_of(self, top):
         if top not in self._fingerprints:
             files = [top] if top.is_file() else sorted(path for path in top.rglob("*") if path.is_file())
-            few = len(files) <= MAX_FILES  # archives rather than what was unpacked from them
-            self._fingerprints[top] = {str(path): sha256_of(path) for path in files} if few else {str(top): tree_fingerprint(top)}
+            if len(files) <= MAX_FILES:  # archives rather than what was unpacked from them
+                self._fingerprints[top] = {str(path): sha256_of(path) for path in files}
+            else:
+                self._fingerprints[top] = {str(top): tree_fingerprint(top)}
         return self._fingerprints[top]
 
     def _files(self, name):
@@ -244,14 +311,19 @@ class Reproduction:
         files = [output["file"] for output in record.get("listed", []) if output["kind"] == "file"]
         return {file: record["outputs"][file] for file in files if file in record.get("outputs", {})}
 
-    def record(self, name):
-        """What is known of a notebook: {"status", "key", "listed", "outputs": {file: SHA-256}, "error", ...}, {} of one that was never run."""
+    def record(self, name: str) -> dict:
+        """What is known of a notebook, {} if it was never run.
+
+        {"status", "key", "state", "listed", "outputs": {file: SHA-256}, "error", ...}, see `_execute`.
+        """
         return read_json(self._record_path(name), {})
 
-    def is_up_to_date(self, name):
-        """Whether a notebook was done with all that it depends on as it is now, and its files are still what it wrote."""
+    def is_up_to_date(self, name: str) -> bool:
+        """Whether a notebook was done under the key it has now, and its files are still what it wrote."""
         record = self.record(name)
-        return record.get("status") == DONE and record.get("key") == self.key(name) and not changed_files(self.out, record)
+        if record.get("status") != DONE or record.get("key") != self.key(name):
+            return False
+        return not changed_files(self.out, record)
 
     def _record_path(self, name):
         return self.out / "records" / f"{name}.json"
@@ -264,38 +336,64 @@ class Reproduction:
     def _execute(self, name):
         before, key, state = self.record(name), self.key(name), self.state_key(name)
         self._set_aside(name, before, state)
-        begun = {"status": STARTED, "key": key, "state": state, "parameters": self.parameters[name], "inputs": self.inputs(name)}
-        self._record(name, begun)
-        with atomic_write(self.out / "records" / f"{name}.outputs.json") as path:
+        record = {
+            "status": STARTED,
+            "key": key,
+            "state": state,
+            "parameters": self.parameters[name],
+            "inputs": self.inputs(name),
+        }
+        self._record(name, record)
+        listing = self.out / "records" / f"{name}.outputs.json"
+        with atomic_write(listing) as path:
             path.write_text("[]")
         self._show()
-        begun["started"], start = f"{datetime.now().astimezone():%Y-%m-%d %H:%M:%S %z}", time.perf_counter()
+
+        record["started"], start = f"{datetime.now().astimezone():%Y-%m-%d %H:%M:%S %z}", time.perf_counter()
         error = self._run_notebook(name)
-        record = {**begun, "status": FAILED if error else DONE, **self.notebooks[name].about()}
-        record |= {"seconds": round(time.perf_counter() - start, 1), "code": self.code, "environment": self.environment, "weights": self.weights}
-        record["listed"] = read_json(self.out / "records" / f"{name}.outputs.json", [])
+        record |= {
+            "status": FAILED if error else DONE,
+            **self.notebooks[name].about(),
+            "seconds": round(time.perf_counter() - start, 1),
+            "code": self.code,
+            "environment": self.environment,
+            "weights": self.weights,
+            "listed": read_json(listing, []),
+        }
         files = [*(output["file"] for output in record["listed"]), f"notebooks/{name}.ipynb"]
-        record["outputs"] = {file: sha256_of(self.out / file) for file in dict.fromkeys(files) if (self.out / file).exists()}
-        return self._record(name, {**record, "error": error} if error else record)
+        files = [file for file in dict.fromkeys(files) if (self.out / file).exists()]
+        record["outputs"] = {file: sha256_of(self.out / file) for file in files}
+        if error:
+            record["error"] = error
+        return self._record(name, record)
 
     def _set_aside(self, name, before, state):
-        """Keep what a notebook would go on from under another name when it is of other parameters, data or code, or damaged; what fits comes back."""
-        damaged = before.get("status") == DONE and before.get("state") == state and changed_files(self.out, before)
-        if before.get("state") == state and not damaged:
+        """Rename the folders with a notebook's state when they do not fit, and bring back those that do.
+
+        before: its last record.
+        state: its `state_key` now. Folders made under another one do not fit, nor do damaged ones.
+        """
+        known = before.get("state")
+        damaged = before.get("status") == DONE and known == state and changed_files(self.out, before)
+        if known == state and not damaged:
             return
+        why = "damaged" if damaged else "of other parameters, data or code"
         for folder in self.notebooks[name].keeps:
             here, back = self.out / folder, self.out / f"{folder}.{state[:8]}"
             if here.exists():
-                aside = self.out / f"{folder}.{'damaged' if damaged else str(before.get('state'))[:8]}"
+                aside = self.out / f"{folder}.{'damaged' if damaged else (known or 'unknown')[:8]}"
                 shutil.rmtree(aside, ignore_errors=True)
                 os.rename(here, aside)
-                self.say(f"    {folder} is {'damaged' if damaged else 'of other parameters, data or code'}: it is kept as {aside.name}")
+                self.say(f"    {folder} is {why}: it is kept as {aside.name}")
             if back.exists() and not damaged:
                 os.rename(back, here)
-                self.say(f"    {back.name} fits again: the notebook goes on from it")
+                self.say(f"    {back.name} fits again: the notebook resumes from it")
 
     def _run_notebook(self, name):
-        """Returns what went wrong, one line, or None. The notebook, whole or with its error, comes to lie in notebooks/, its output in logs/."""
+        """Run a notebook into notebooks/, whole or with its error; what it prints goes to logs/.
+
+        Returns one line about what went wrong, or None.
+        """
         notebook = self.notebooks[name]
         partial, log = self.out / "logs" / f".{name}.ipynb", self.out / "logs" / f"{name}.log"
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -320,13 +418,13 @@ class Reproduction:
                     progress=progress,
                 )
         except PapermillExecutionError as failure:
-            error = f"cell {failure.exec_count}: {failure.ename}: {failure.evalue.strip().splitlines()[0] if failure.evalue.strip() else ''}"
+            error = f"cell {failure.exec_count}: {failure.ename}: {_first_line(failure.evalue)}"
         except TimeoutError:
             error = f"ran past the limit of {self.minutes:g} minutes for a notebook (--minutes)"
         except DeadKernelError:
             error = "its kernel died; often there was not enough memory"
         except (PapermillException, OSError, RuntimeError) as failure:
-            error = f"{type(failure).__name__}: {str(failure).strip().splitlines()[0] if str(failure).strip() else 'for no reason given'}"
+            error = f"{type(failure).__name__}: {_first_line(str(failure)) or 'for no reason given'}"
         except BaseException:
             partial.unlink(missing_ok=True)
             raise
@@ -340,7 +438,7 @@ class Reproduction:
 
 
 class _Engine(NBClientEngine):
-    """papermill's own, which also tells which cell it is at, and has a limit for all cells together."""
+    """papermill's own engine, with progress by cells and one time limit for all of them."""
 
     NAME = "hwdiff"
 
@@ -356,7 +454,8 @@ class _Engine(NBClientEngine):
 
         nb_man.cell_start = tell
         options["timeout_func"] = lambda cell: max(1, int(deadline - time.monotonic()))
-        options["extra_arguments"] = ["--IPKernelApp.log_level=ERROR"]  # of what it says of itself nothing concerns a person
+        # Below errors, a kernel's messages about itself concern nobody.
+        options["extra_arguments"] = ["--IPKernelApp.log_level=ERROR"]
         return super().execute_managed_notebook(nb_man, kernel_name, **options)
 
 
@@ -364,7 +463,7 @@ papermill_engines.register(_Engine.NAME, _Engine)
 
 
 class _Tee:
-    """What a notebook prints: into its log, and on to the person who waits."""
+    """Sends what a notebook prints to its log and to the terminal."""
 
     def __init__(self, file):
         self.file = file
@@ -378,13 +477,17 @@ class _Tee:
         self.file.flush()
 
 
-def tree_fingerprint(path):
-    """SHA-256 of a file, or of the names and contents of all files in a folder but caches."""
+def tree_fingerprint(path: str | Path) -> str:
+    """SHA-256 of a file, or of the names and contents of all files in a folder, without __pycache__."""
     path = Path(path)
     if path.is_file():
         return sha256_of(path)
     files = sorted(file for file in path.rglob("*") if file.is_file() and "__pycache__" not in file.parts)
     return _fingerprint([[file.relative_to(path).as_posix(), sha256_of(file)] for file in files])
+
+
+def _first_line(text):
+    return next(iter(text.strip().splitlines()), "")
 
 
 def _fingerprint(content):

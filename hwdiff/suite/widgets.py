@@ -1,62 +1,84 @@
 """Inspectors for JupyterLab: attention, style interpolation, a writing desk.
 
-Where nobody can move a slider, in headless runs, each shows the same figure without controls.
+In headless runs, where nobody can move a slider, each shows the same figure without controls.
 """
 
 import io
 import os
 import re
+from collections.abc import Callable
 from html import escape
 from pathlib import Path
 
 import ipywidgets
 from IPython.display import Image, display
+from matplotlib.figure import Figure
 
 from hwdiff.diffusion.attention_figures import plot_attention, plot_characters
 from hwdiff.diffusion.generate import sample
 from hwdiff.diffusion.samplers import SAMPLERS
 from hwdiff.diffusion.style_gallery import load_styles, mixed
-from hwdiff.evaluation.alignment import alignment_of_trace
+from hwdiff.diffusion.tracing import Trace
+from hwdiff.evaluation.alignment import Alignment, alignment_of_trace
+from hwdiff.ink.ink import Ink
 from hwdiff.ink.plot import COLOURS, plot_inks
+from hwdiff.model.unet import UNet
 from hwdiff.suite.outputs import HEADLESS
 from hwdiff.utils.errors import HwdiffError
 
 ALL = "all"
 
 
-def headless():
+def headless() -> bool:
     """Whether inspectors are to show their figure only."""
     return bool(os.environ.get(HEADLESS))
 
 
-def hover_svg(ink, aligned):
-    """An `Ink` as SVG below its text: the ink of the character that the mouse points at lights up, and of a piece of ink its character."""
+def hover_svg(ink: Ink, aligned: Alignment) -> str:
+    """An ink as SVG below its text. Pointing at a character lights up its ink, and at ink its character."""
     placed, (width, height) = ink.placed()
     owners, rules, names, lines, start = aligned.owners(len(ink)), [], [], [], 0
     space = max(width, 1.0) / max(len(aligned.text), 1)
     for number, character in enumerate(aligned.text):
-        colour = "#" + "".join(f"{round(255 * part):02x}" for part in COLOURS[number % len(COLOURS)])
-        rules.append(f".hwdiff:has(.c{number}:hover) .c{number} {{stroke: {colour}; fill: {colour}; opacity: 1}}")
+        colour = "#" + "".join(f"{round(255 * channel):02x}" for channel in COLOURS[number % len(COLOURS)])
+        rules.append(
+            f".hwdiff:has(.c{number}:hover) .c{number} {{stroke: {colour}; fill: {colour}; opacity: 1}}"
+        )
         name, x = escape(character.replace(" ", "␣")), (number + 0.5) * space
-        names.append(f'<text class="c{number}" x="{x:.2f}" y="4" font-size="4" text-anchor="middle">{name}</text>')
+        names.append(
+            f'<text class="c{number}" x="{x:.2f}" y="4" font-size="4" text-anchor="middle">{name}</text>'
+        )
     for stroke in placed:
-        for place in range(min(1, len(stroke) - 1), len(stroke)):  # a dot is a line of no length, which round caps make visible
+        # A dot is a line of no length, which round caps make visible.
+        for place in range(min(1, len(stroke) - 1), len(stroke)):
             (x, y), (u, v) = stroke[max(0, place - 1)], stroke[place]
-            lines.append(f'<path class="c{owners[start + place]}" d="M{x:.2f} {y + 6:.2f}L{u:.2f} {v + 6:.2f}"/>')
+            lines.append(
+                f'<path class="c{owners[start + place]}" d="M{x:.2f} {y + 6:.2f}L{u:.2f} {v + 6:.2f}"/>'
+            )
         start += len(stroke)
-    style = ".hwdiff path {stroke: #222; stroke-width: 0.5; fill: none; stroke-linecap: round} .hwdiff text {fill: #222; stroke: none !important}"
-    fade = ".hwdiff:has(text:hover, path:hover) path, .hwdiff:has(text:hover, path:hover) text {opacity: 0.25}"
+    style = (
+        ".hwdiff path {stroke: #222; stroke-width: 0.5; fill: none; stroke-linecap: round} "
+        ".hwdiff text {fill: #222; stroke: none !important}"
+    )
+    hovered = ".hwdiff:has(text:hover, path:hover)"
+    fade = f"{hovered} path, {hovered} text {{opacity: 0.25}}"
     return (
-        f'<svg class="hwdiff" xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.2f} {height + 6:.2f}" style="max-width: 900px">'
+        '<svg class="hwdiff" xmlns="http://www.w3.org/2000/svg" '
+        f'viewBox="0 0 {width:.2f} {height + 6:.2f}" style="max-width: 900px">'
         f"<style>{style} {fade} {' '.join(rules)}</style>{''.join(names)}{''.join(lines)}</svg>"
     )
 
 
-def inspect_attention(written):
-    """Look through the attention of a `Trace`: by step, block and head; choosing a character, or pointing at it, lights up its ink."""
+def inspect_attention(written: Trace) -> ipywidgets.Widget | None:
+    """Look through the attention of a written line, by step, block and head.
+
+    Choosing a character, or pointing at it, lights up its ink.
+    """
     aligned, steps = alignment_of_trace(written), written.steps
     if aligned is None:
-        return ipywidgets.HTML("Nothing was written, so there is nothing to look at; choose another seed or text.")
+        return ipywidgets.HTML(
+            "Nothing was written, so there is nothing to look at; choose another seed or text."
+        )
 
     def heat(t, block, head):
         return plot_attention(written, (t,), block, None if head == ALL else head)
@@ -70,9 +92,11 @@ def inspect_attention(written):
     step = ipywidgets.SelectionSlider(options=steps, value=steps[len(steps) // 2], description="step t")
     block = ipywidgets.Dropdown(options=range(blocks), value=blocks - 1, description="block")
     head = ipywidgets.Dropdown(options=_heads(written, blocks - 1), description="head")
-    character = ipywidgets.Dropdown(options=[(ALL, ALL), *((f"{n}: {c}", n) for n, c in enumerate(aligned.text))], description="character")
+    characters = [(f"{number}: {character}", number) for number, character in enumerate(aligned.text)]
+    character = ipywidgets.Dropdown(options=[(ALL, ALL), *characters], description="character")
     block.observe(lambda change: setattr(head, "options", _heads(written, change["new"])), "value")
-    heat_map, coloured = _Picture(heat, t=step, block=block, head=head), _Picture(ink, character=character)
+    heat_map = _Picture(heat, t=step, block=block, head=head)
+    coloured = _Picture(ink, character=character)
     return ipywidgets.VBox(
         [
             ipywidgets.HBox([step, block, head]),
@@ -89,8 +113,20 @@ def _heads(written, block):
     return [ALL, *range(len(written.weights(written.steps[0], block)))]
 
 
-def interpolate(network, text, first, second, seed=0, sampler="fast"):
-    """Write a text in a style between two of those with names; at fraction 1 it is the first alone (Fig. 5 of the paper)."""
+def interpolate(
+    network: UNet,
+    text: str,
+    first: str,
+    second: str,
+    *,
+    seed: int = 0,
+    sampler: str = "fast",
+) -> ipywidgets.Widget | None:
+    """Write a text in a style between two of `load_styles()` (Fig. 5 of Luhman & Luhman 2020).
+
+    first, second: their names. At λ = 1 the style is the first alone.
+    seed, sampler: as in `sample`.
+    """
     styles = load_styles()
 
     def render(text, first, second, fraction):
@@ -104,13 +140,27 @@ def interpolate(network, text, first, second, seed=0, sampler="fast"):
         "text": ipywidgets.Text(text, description="text", continuous_update=False),
         "first": ipywidgets.Dropdown(options=list(styles), value=first, description="at λ = 1"),
         "second": ipywidgets.Dropdown(options=list(styles), value=second, description="at λ = 0"),
-        "fraction": ipywidgets.FloatSlider(0.5, min=0, max=1, step=0.05, description="λ", continuous_update=False),
+        "fraction": ipywidgets.FloatSlider(
+            0.5, min=0, max=1, step=0.05, description="λ", continuous_update=False
+        ),
     }
     return ipywidgets.VBox([*controls.values(), _Picture(render, **controls)])
 
 
-def desk(network, text, style=None, seed=0, sampler="fast", folder="."):
-    """Write what one likes: text, style, seed, sampler; the ink comes at once, and can be saved as SVG into `folder`."""
+def desk(
+    network: UNet,
+    text: str,
+    *,
+    style: str | None = None,
+    seed: int = 0,
+    sampler: str = "fast",
+    folder: str | Path = ".",
+) -> ipywidgets.Widget | None:
+    """Write what one likes, with a choice of text, style, seed and sampler. The ink is shown at once.
+
+    text, style, seed, sampler: what to start with; style None is the first of `load_styles()`.
+    folder: where the ink can be saved as SVG.
+    """
     styles, written = load_styles(), {}
 
     def render(text, style, seed, sampler):
@@ -152,10 +202,14 @@ def _image(figure):
 
 
 class _Picture(ipywidgets.VBox):
-    """A figure that is drawn anew when one of its controls changes; what is wrong with a choice is said below it, the picture stays."""
+    """A figure that is drawn again when one of its controls changes.
 
-    def __init__(self, render, **controls):
-        self.image, self.said = ipywidgets.Image(format="png", layout={"max_width": "100%", "align_self": "flex-start"}), ipywidgets.HTML()
+    What is wrong with a choice is said below it; the picture stays.
+    """
+
+    def __init__(self, render: Callable[..., Figure], **controls: ipywidgets.Widget):
+        layout = {"max_width": "100%", "align_self": "flex-start"}
+        self.image, self.said = ipywidgets.Image(format="png", layout=layout), ipywidgets.HTML()
         super().__init__([self.image, self.said])
         self._render, self._controls = render, controls
         for control in controls.values():

@@ -1,5 +1,6 @@
-"""Training (Algorithm 1 of Luhman & Luhman 2020): every setting of a run, its loss, its loop, its folder;
-and the distillation of the style encoder.
+"""Training (Algorithm 1 of Luhman & Luhman 2020): the settings of a run, its loss, its loop and its directory.
+
+The distillation of the style encoder is here too.
 """
 
 from hwdiff.utils.lazy import lazy_names

@@ -1,114 +1,105 @@
-"""How a model is trained: every setting of a run in one value, and the presets."""
+"""How a network is trained: every setting of a run in one value, and the presets. Needs no torch."""
 
 from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
 
-from hwdiff.model.config import ModelConfig
+from hwdiff.model.config import ModelConfig, check_settings, setting
 from hwdiff.utils.errors import HwdiffError
 
 WARMUP = 10_000
 LEARNING_RATE_WIDTH = 256
-_CHOICES = {
-    "precision": ("fp32", "bf16"),
-    "padding": ("full", "bucket"),
-    "noise_levels": ("paper", "released"),
-    "pen_weight": ("paper", "released"),
-    "clipping": ("all", "each"),
-    "optimizer": ("adam", "muon"),
-}
 
 
-def learning_rate(step):
+def learning_rate(step: int) -> float:
     """The published learning rate at step 1, 2, ...: 256^-0.5 min(step^-0.5, step 10000^-1.5)."""
     return LEARNING_RATE_WIDTH**-0.5 * min(step**-0.5, step * WARMUP**-1.5)
 
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """A training run, whole. The defaults are the paper's; where the authors' released program differs, "released" or "each" is its form.
+    """Every setting of a training run. `hwdiff train` has an option for each, whose help says what it is.
 
-    learning_rate: None for the published schedule, or one that is reached after `warmup` steps, stays, and falls to 0 in the last
-    `cooldown` steps; until those begin, `steps` may still be changed.   precision: of the network's arithmetic, "fp32" or "bf16".
-    padding: "full" pads every line to 488 points as the authors do; "bucket" batches lines of like length and pads to the longest and up
-    to half as much again, drawn for each step.
-    optimizer: "adam", or "muon" for the matrices and Adam for the rest, see `muon.Muon`; in bf16 where that is the precision.
-    clipping: gradients to norm 100, of "all" weights together or of "each" on its own.
-    own_style: a line's style image may be that of the line itself, as in the released program.
-    excerpts: fraction of the lines of which only some consecutive words are trained on, drawn anew in each epoch: far cheaper, and with few
-    characters to choose from, which ink belongs to which is learnt far sooner. excerpt_steps: over how many steps it falls to 0,
-    evenly; 0 for not at all.
-    guided_attention: weight of a loss that draws each point's attention to the letters about where its word is, see
-    `training.guided_attention_loss`; not in the paper, where that is left to be found out.
-    drop_style, drop_text: fraction of the lines that are trained without style (zeros) or text (the end alone), for guidance.
-    ema: decay of the moving average of the weights, which is what is saved for writing; 0 for the weights themselves.
-    init: a checkpoint whose weights it starts from, instead of random ones: a path, or "pretrained".
-    save_every, validate_every, sample_every: steps from one saved state, held-out loss or page of samples to the next; 0 for none of the
-    latter two.
+    The defaults are the paper's. Where the authors' released program differs, "released" or "each" is its
+    variant.
     """
 
-    steps: int = 60_000
-    batch_size: int = 96
-    learning_rate: float | None = None
-    warmup: int = 0
-    cooldown: int = 0
-    precision: str = "fp32"
-    padding: str = "full"
-    noise_levels: str = "paper"
-    pen_weight: str = "paper"
-    clipping: str = "all"
-    optimizer: str = "adam"
-    own_style: bool = False
-    excerpts: float = 0.0
-    excerpt_steps: int = 0
-    guided_attention: float = 0.0
-    drop_style: float = 0.0
-    drop_text: float = 0.0
-    ema: float = 0.0
-    seed: int = 0
-    init: str = ""
-    save_every: int = 1000
-    validate_every: int = 1000
-    sample_every: int = 10_000
+    steps: int = setting(
+        60_000, "Training steps. May be changed when a run is resumed, until its cooldown begins.", low=1
+    )
+    batch_size: int = setting(96, "Lines per batch.", low=1)
+    learning_rate: float | None = setting(
+        None, "Highest learning rate, instead of the published schedule.", above=0, below=1
+    )
+    warmup: int = setting(0, "Steps in which the learning rate rises to its highest.", low=0)
+    cooldown: int = setting(0, "Last steps, in which the learning rate falls to 0.", low=0)
+    precision: str = setting("fp32", "Precision of the network's arithmetic.", choices=("fp32", "bf16"))
+    padding: str = setting(
+        "full",
+        "full: pad every line to 488 points, as the authors do. bucket: batches of lines of similar length, "
+        "padded to the longest and by up to half as much more, drawn at each step.",
+        choices=("full", "bucket"),
+    )
+    noise_levels: str = setting("paper", "How noise levels are drawn.", choices=("paper", "released"))
+    pen_weight: str = setting("paper", "How the pen's loss is weighted.", choices=("paper", "released"))
+    clipping: str = setting(
+        "all", "Clip gradients to norm 100: all together, or each (released).", choices=("all", "each")
+    )
+    optimizer: str = setting(
+        "adam", "adam; or muon for the matrices, with Adam for the rest.", choices=("adam", "muon")
+    )
+    own_style: bool = setting(False, "The style image of a line may be its own (released).")
+    excerpts: float = setting(
+        0.0,
+        "Fraction of the lines of which only some consecutive words are used, drawn in each epoch.",
+        low=0,
+        high=1,
+    )
+    excerpt_steps: int = setting(0, "Steps in which that fraction falls to 0; 0: it stays.", low=0)
+    guided_attention: float = setting(
+        0.0,
+        "Weight of a loss that draws each point's attention to the letters of its word. The paper has none.",
+        low=0,
+        below=100,
+    )
+    drop_style: float = setting(0.0, "Fraction of the lines trained without style (zeros).", low=0, below=1)
+    drop_text: float = setting(
+        0.0, "Fraction of the lines trained without text, for guidance.", low=0, below=1
+    )
+    ema: float = setting(
+        0.0,
+        "Decay of the EMA of the weights, which is then what model.safetensors holds; 0 for none.",
+        low=0,
+        below=1,
+    )
+    seed: int = setting(0, "Seed of the weights, the order of the lines, and the noise.", low=0, below=2**63)
+    init: str = setting(
+        "", "Checkpoint whose weights to start from (a path, or pretrained), instead of random ones."
+    )
+    save_every: int = setting(1000, "Save the state every so many steps.", low=1)
+    validate_every: int = setting(1000, "Compute the validation loss every so many steps; 0 for never.", low=0)
+    sample_every: int = setting(10_000, "Draw a page of samples every so many steps; 0 for never.", low=0)
     model: ModelConfig = field(default_factory=ModelConfig)
 
     def __post_init__(self):
-        for name, choices in _CHOICES.items():
-            if getattr(self, name) not in choices:
-                raise HwdiffError(f"{name} = {getattr(self, name)!r}: choose one of {', '.join(choices)}")
-        for name, lowest in {
-            "steps": 1,
-            "batch_size": 1,
-            "save_every": 1,
-            "validate_every": 0,
-            "sample_every": 0,
-            "warmup": 0,
-            "cooldown": 0,
-            "excerpt_steps": 0,
-        }.items():
-            if getattr(self, name) < lowest:
-                raise HwdiffError(f"{name} = {getattr(self, name)}: must be at least {lowest}")
-        if not 0 <= self.excerpts <= 1:
-            raise HwdiffError(f"excerpts = {self.excerpts}: must be between 0 and 1")
-        if not 0 <= self.guided_attention < 100:
-            raise HwdiffError(f"guided_attention = {self.guided_attention}: must be at least 0 and below 100")
-        for name in ("drop_style", "drop_text", "ema"):
-            if not 0 <= getattr(self, name) < 1:
-                raise HwdiffError(f"{name} = {getattr(self, name)}: must be at least 0 and below 1")
-        if not 0 <= self.seed < 2**63:
-            raise HwdiffError(f"seed = {self.seed}: must be between 0 and 2^63 - 1")
-        if self.learning_rate is not None and not 0 < self.learning_rate < 1:
-            raise HwdiffError(f"learning_rate = {self.learning_rate}: must be between 0 and 1")
+        check_settings(self)
         if self.learning_rate is None and (self.warmup or self.cooldown):
-            raise HwdiffError("warmup and cooldown: the published schedule has its own; give a learning_rate with them")
+            advice = "the published schedule has its own; give a learning_rate with them"
+            raise HwdiffError(f"warmup and cooldown: {advice}")
 
-    def learning_rate_at(self, step):
+    def learning_rate_at(self, step: int) -> float:
         """The learning rate at step 1, 2, ..., `steps`."""
         if self.learning_rate is None:
             return learning_rate(step)
-        return self.learning_rate * min(1, step / max(1, self.warmup), (self.steps + 1 - step) / (self.cooldown + 1))
+        return self.learning_rate * min(
+            1, step / max(1, self.warmup), (self.steps + 1 - step) / (self.cooldown + 1)
+        )
 
-    def excerpts_at(self, step):
+    def excerpts_at(self, step: int) -> float:
         """The fraction of excerpts at step 1, 2, ...."""
-        return self.excerpts * max(0.0, 1 - step / self.excerpt_steps) if self.excerpt_steps else self.excerpts
+        if not self.excerpt_steps:
+            return self.excerpts
+        return self.excerpts * max(0.0, 1 - step / self.excerpt_steps)
 
 
 PRESETS = {
@@ -157,19 +148,46 @@ PRESETS = {
 }
 
 
-def preset(name, **changes):
-    """The configuration of a preset with some fields changed; those given as None stay. Raises HwdiffError for an unknown preset."""
+def preset(name: str, **changes: Any) -> TrainingConfig:
+    """The configuration of a preset, with some fields changed.
+
+    changes: as for `changed`.
+    Raises HwdiffError for an unknown preset or field.
+    """
     if name not in PRESETS:
         raise HwdiffError(f"preset: no such preset as {name!r}; choose one of {', '.join(PRESETS)}")
     return changed(PRESETS[name], **changes)
 
 
-def changed(config, **changes):
-    """`config` with some fields changed, those of its model too; those given as None stay. Raises HwdiffError for an unknown field."""
+def changed(config: TrainingConfig, **changes: Any) -> TrainingConfig:
+    """`config` with some fields changed, its own or its model's.
+
+    changes: {field: value}; fields given as None stay.
+    Raises HwdiffError for an unknown field.
+    """
     changes = {key: value for key, value in changes.items() if value is not None}
     of_model = {item.name for item in fields(ModelConfig)}
     unknown = changes.keys() - {item.name for item in fields(TrainingConfig)} - of_model
     if unknown:
         raise HwdiffError(f"training: no such setting as {', '.join(sorted(unknown))}")
     model = replace(config.model, **{key: value for key, value in changes.items() if key in of_model})
-    return replace(config, model=model, **{key: value for key, value in changes.items() if key not in of_model})
+    own = {key: value for key, value in changes.items() if key not in of_model}
+    return replace(config, model=model, **own)
+
+
+def config_of(settings: dict, run: str | Path) -> TrainingConfig:
+    """The configuration of a run, from its settings as `run_dir.read_config` gives them.
+
+    run: what to call it in errors.
+    Raises HwdiffError when the settings are those of another version.
+    """
+    names = {item.name for item in fields(TrainingConfig)}
+    try:
+        if missing := names - settings.keys():
+            raise KeyError(sorted(missing)[0])
+        model = ModelConfig(**settings["model"])
+        return TrainingConfig(**{**{name: settings[name] for name in names}, "model": model})
+    except (KeyError, TypeError) as error:
+        raise HwdiffError(
+            f"{run}: its settings are not those of this version ({error}); use the version that wrote it"
+        ) from error

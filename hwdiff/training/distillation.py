@@ -1,87 +1,108 @@
-"""Distilling the bundled style encoder: a MobileNetV2 that starts at random and learns to give the ImageNet network's features of handwriting.
+"""Distilling the bundled style encoder: a MobileNetV2 that learns the ImageNet network's features of handwriting.
 
-The student has the teacher's form. It sees pieces of lines, half of them bent, thickened, blurred, faded or noisy, and learns the output
-of each of the teacher's 19 layers, not the last alone (hints, after FitNets, Romero et al. 2015): that is what makes it learn in an hour.
+The student has the teacher's shape and starts with random weights. It sees pieces of lines, half of them
+bent, thickened, blurred, faded or noisy. It learns the output of each of the teacher's 19 layers, not only of
+the last (hints, after FitNets, Romero et al. 2015): that makes it learn in an hour.
 """
 
-import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
 from torch import nn
 from torchvision.models import mobilenet_v2
 
+from hwdiff.data.dataset import Dataset
+from hwdiff.data.line_images import LineImages
 from hwdiff.ink import images
-from hwdiff.model.style_encoder import fold_batch_norms, grey_input, pool, set_padding
-from hwdiff.training.run_dir import check_same, load_state, read_metadata, save_state
+from hwdiff.model.config import check_settings, setting
+from hwdiff.model.style_encoder import StyleExtractor, fold_batch_norms, grey_input, pool, set_padding
+from hwdiff.training.distributed import Processes
+from hwdiff.training.run_dir import RunDirectory
+from hwdiff.training.steps import Steps
 from hwdiff.utils.errors import HwdiffError
-from hwdiff.utils.files import append_jsonl, atomic_write, lock_directory, truncate_jsonl
+from hwdiff.utils.files import lock_directory
 from hwdiff.utils.interrupt import Stop
+from hwdiff.utils.progress import Progress
+from hwdiff.utils.tensors import save_tensors
 
-FORMAT = "hwdiff distillation 1"
 PIECE_WIDTH = 480  # pixels: five of the fourteen columns of features
-FEATURE_WEIGHT = 4.0  # of the last layer's error against the mean of the hints
+FEATURE_WEIGHT = 4.0  # of the last layer's loss, that of the hints being 1
+CLIP_NORM = 10.0
 WARMUP = 100
-FORCED = 0.4  # fraction of the steps in which each layer is fed the teacher's output of the layer before, so that all learn at once
+# In this fraction of the steps each layer gets the teacher's output of the layer before: all learn at once.
+FORCED = 0.4
 
 
 @dataclass(frozen=True)
 class DistillationConfig:
-    """steps: of the first part, with hints.   fine_steps: of the second, in which batch norms are folded and the last layer alone is learnt.
-    pieces: of lines in a batch.   learning_rate, fine_rate: the highest of either part, after 100 steps; they fall to 0 along a cosine.
+    """A distillation in two parts. In the second, batch norms are folded and only the last layer's loss counts.
+
+    In each part the learning rate rises over 100 steps, then falls to 0 along a cosine.
     """
 
-    steps: int = 6500
-    fine_steps: int = 2000
-    pieces: int = 8
-    learning_rate: float = 3e-3
-    fine_rate: float = 4e-4
-    seed: int = 0
-    save_every: int = 200
+    steps: int = setting(6500, "Steps of the first part, with hints.", low=1)
+    fine_steps: int = setting(2000, "Steps of the second part.", low=1)
+    pieces: int = setting(8, "Pieces of lines per batch.", low=1)
+    learning_rate: float = setting(3e-3, "Highest learning rate of the first part.", above=0, below=1)
+    fine_rate: float = setting(4e-4, "Highest learning rate of the second part.", above=0, below=1)
+    seed: int = setting(0, "Seed of the weights, the pieces and their variations.", low=0)
+    save_every: int = setting(200, "Save the state every so many steps.", low=1)
 
     def __post_init__(self):
-        for name in ("steps", "fine_steps", "pieces", "save_every"):
-            if getattr(self, name) < 1:
-                raise HwdiffError(f"{name} = {getattr(self, name)}: must be at least 1")
-        for name in ("learning_rate", "fine_rate"):
-            if not 0 < getattr(self, name) < 1:
-                raise HwdiffError(f"{name} = {getattr(self, name)}: must be between 0 and 1")
+        check_settings(self)
 
     @property
-    def all_steps(self):
+    def all_steps(self) -> int:
+        """The steps of both parts."""
         return self.steps + self.fine_steps
 
-    def learning_rate_at(self, step):
+    def learning_rate_at(self, step: int) -> float:
         """The learning rate at step 1, 2, ..., `all_steps`."""
-        highest, of = (self.learning_rate, self.steps) if step <= self.steps else (self.fine_rate, self.fine_steps)
-        step -= 0 if step <= self.steps else self.steps
-        return highest * min(step / WARMUP, 0.5 + 0.5 * np.cos(np.pi * (step - 1) / of))
+        highest, steps = self.learning_rate, self.steps
+        if step > self.steps:
+            step, highest, steps = step - self.steps, self.fine_rate, self.fine_steps
+        return highest * min(step / WARMUP, 0.5 + 0.5 * np.cos(np.pi * (step - 1) / steps))
 
 
-PRESETS = {"smoke": DistillationConfig(steps=20, fine_steps=5, pieces=2, save_every=10), "paper": DistillationConfig()}
+PRESETS = {
+    "smoke": DistillationConfig(steps=20, fine_steps=5, pieces=2, save_every=10),
+    "paper": DistillationConfig(),
+}
 
 
-def preset(name, steps=None):
-    """The configuration of a preset, with another number of steps if given. Raises HwdiffError for an unknown preset."""
+def preset(name: str, steps: int | None = None) -> DistillationConfig:
+    """The configuration of a preset.
+
+    steps: of the first part, instead of the preset's.
+    Raises HwdiffError for an unknown preset.
+    """
     if name not in PRESETS:
-        raise HwdiffError(f"preset: no such preset of the distillation as {name!r}; choose one of {', '.join(PRESETS)}")
+        advice = f"choose one of {', '.join(PRESETS)}"
+        raise HwdiffError(f"preset: no such preset of the distillation as {name!r}; {advice}")
     return PRESETS[name] if steps is None else replace(PRESETS[name], steps=steps)
 
 
-def lines_to_judge(dataset, count=200):
-    """Indices of `count` test lines, evenly spread."""
+def lines_to_judge(dataset: Dataset, count: int = 200) -> np.ndarray:
+    """Indices of at most `count` test lines, evenly spread."""
     indices = dataset.split("test")
     return indices[np.linspace(0, len(indices) - 1, min(count, len(indices))).astype(int)]
 
 
-def draw_pieces(sources, count, generator):
-    """Pieces of lines drawn at random: (count, 96, 480) uint8; one in four reaches over the end of its line, as padding does.
+def draw_pieces(
+    sources: Sequence[tuple[LineImages, np.ndarray]],
+    count: int,
+    generator: np.random.Generator,
+) -> np.ndarray:
+    """Pieces of lines drawn at random: (count, 96, 480) uint8.
 
-    sources: a list of (images, indices): images[i] is (96, W) uint8. Each source is drawn from equally often as it has lines.
+    One in four may reach beyond the end of its line, as padding does.
+
+    sources: (images, indices of the lines to draw from); images[i] is (96, W) uint8. Every line of any source
+        is drawn equally often.
     """
     sizes = np.cumsum([len(indices) for _, indices in sources])
     pieces = np.full((count, images.HEIGHT, PIECE_WIDTH), 255, dtype=np.uint8)
@@ -97,32 +118,53 @@ def draw_pieces(sources, count, generator):
     return pieces
 
 
-def vary(pixels, generator):
-    """Half of the pieces (B, 96, W) uint8 varied: slant, size, stroke width, blur, contrast, noise. Returns (B, 96, W) float32, 0 to 255."""
+def vary(pixels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Vary slant, size, stroke width, blur, contrast and noise of about half of the pieces.
+
+    pixels: (B, 96, W) uint8.
+    Returns (B, 96, W) float32, 0 to 255.
+    """
     device, count = pixels.device, len(pixels)
 
     def uniform(low, high):
         return low + (high - low) * torch.rand(count, 1, 1, 1, generator=generator, device=device)
 
     ink = 1 - pixels.float()[:, None] / 255
-    slant, wider, taller, turn = uniform(-0.5, 0.5), uniform(0.75, 1.35), uniform(0.85, 1.5), uniform(-0.03, 0.03)
     height, width = ink.shape[2:]
-    # What affine_grid is given maps the new picture's coordinates (-1 to 1) to the old one's.
-    theta = torch.cat((wider, slant * height / width, 0 * turn, turn * width / height, taller, uniform(-0.1, 0.1)), dim=1).view(count, 2, 3)
-    moved = F.grid_sample(ink, F.affine_grid(theta, list(ink.shape), align_corners=False), align_corners=False)
+
+    # Slant and size. `theta` maps the new picture's coordinates (-1 to 1) to the old one's.
+    slant, wider = uniform(-0.5, 0.5), uniform(0.75, 1.35)
+    taller, turn = uniform(0.85, 1.5), uniform(-0.03, 0.03)
+    rows = (wider, slant * height / width, 0 * turn, turn * width / height, taller, uniform(-0.1, 0.1))
+    theta = torch.cat(rows, dim=1).view(count, 2, 3)
+    grid = F.affine_grid(theta, list(ink.shape), align_corners=False)
+    moved = F.grid_sample(ink, grid, align_corners=False)
+
+    # Stroke width.
     thick, thin = F.max_pool2d(moved, 3, 1, 1), -F.max_pool2d(-moved, 3, 1, 1)
     weight = uniform(-1, 1)
     moved = torch.lerp(moved, torch.where(weight > 0, thick, thin), weight.abs())
+
+    # Blur, or sharpness; then contrast and noise.
     blurred = F.avg_pool2d(F.pad(moved, (2, 2, 2, 2), mode="replicate"), 5, 1)
     moved = torch.lerp(moved, blurred, uniform(-0.5, 0.9).clamp(min=0))
     moved = moved * uniform(0.5, 1) + uniform(-0.1, 0.15).clamp(min=0)
-    moved = moved + uniform(-0.06, 0.08).clamp(min=0) * torch.randn(moved.shape, generator=generator, device=device)
+    strength = uniform(-0.06, 0.08).clamp(min=0)
+    moved = moved + strength * torch.randn(moved.shape, generator=generator, device=device)
+
     varied = torch.where(uniform(0, 1) < 0.5, ink, moved)
     return 255 * (1 - varied.clamp(0, 1))[:, 0]
 
 
-def layer_outputs(features, x, given=None):
-    """The outputs of the 19 layers of MobileNetV2's `features`, a list. given: what each layer after the first is fed, instead of the one before."""
+def layer_outputs(
+    features: nn.Sequential,
+    x: torch.Tensor,
+    given: list[torch.Tensor] | None = None,
+) -> list[torch.Tensor]:
+    """The outputs of the 19 layers of MobileNetV2's `features`.
+
+    given: outputs of the layers that the next ones get instead of the network's own.
+    """
     outputs = []
     for number, layer in enumerate(features):
         outputs.append(layer(x))
@@ -130,7 +172,7 @@ def layer_outputs(features, x, given=None):
     return outputs
 
 
-def hint_loss(student, teacher):
+def hint_loss(student: list[torch.Tensor], teacher: list[torch.Tensor]) -> torch.Tensor:
     """Mean over layers of the squared error, each channel in units of the teacher's variance in the batch.
 
     student, teacher: lists of (B, C, H, W).
@@ -148,49 +190,69 @@ def feature_loss(student, teacher):
     return 1 - cosine + (student - teacher).square().mean() / teacher.square().mean()
 
 
-def distil(config, sources, teacher, out, resume=False, stop=None, progress=None):
-    """Train the student in the folder `out`: `state.safetensors`, `metrics.jsonl` and, at the end, `style.safetensors`, the encoder.
+def distil(
+    config: DistillationConfig,
+    sources: Sequence[tuple[LineImages, np.ndarray]],
+    teacher: StyleExtractor,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    stop: Stop | None = None,
+    progress: Progress | None = None,
+) -> Path | None:
+    """Train the student in the directory `out`, a `RunDirectory`; after the last step the encoder is style.safetensors there.
 
-    sources: a list of (`LineImages`, indices of its training lines).   teacher: a `StyleExtractor`; its device is used.
-    resume: go on from the folder's state where it has one.   stop: a `Stop`.   progress(step): called after each step.
-    Returns the path of the encoder, or None when it was stopped before. On a CPU the same arguments give the same bits, resumed or not.
+    sources: images of lines, and the indices of those to train on.
+    teacher: its device is used.
+    resume: from the state in `out` where there is one.   stop: looked at between steps.
+    Returns the path of the encoder, None when it was stopped before the end. On a CPU the same arguments give the same
+    bits, resumed or not.
     """
-    out = Path(out)
-    device = next(teacher.parameters()).device
+    device = teacher.device
+    data = [lines.fingerprint for lines, _ in sources]
+    settings = {
+        "kind": "style encoder",
+        **asdict(config),
+        "teacher": teacher.identity,
+        "data": data,
+        "device": device.type,
+    }
+    directory = RunDirectory(out, settings)
+    done = directory.find_step(resume)
+
+    # The student, what trains it, and the state of both.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         student = mobilenet_v2(weights=None).features
     set_padding(student, teacher.padding)
     student = student.to(device, memory_format=torch.channels_last).train()
-    optimizer = _optimizer(student)
+    optimizer = _begin_second_part(student) if done > config.steps else _optimizer(student)
     generator = torch.Generator(device).manual_seed(config.seed)
-    settings = {**asdict(config), "teacher": teacher.identity, "data": [lines.fingerprint for lines, _ in sources], "device": device.type}
-    state, done = out / "state.safetensors", 0
-    if state.exists():
-        if not resume:
-            raise HwdiffError(f"{out}: holds a distillation already; go on with --resume, or choose another folder")
-        metadata = read_metadata(state, FORMAT)
-        check_same(out, metadata["settings"], settings)
-        done = metadata["step"]
-        if done > config.steps:
-            optimizer = _begin_second_part(student)
-        load_state(state, {"student": student}, {"optimizer": optimizer}, generator)
-    stop, start = stop or Stop(), time.perf_counter()
+    if done:
+        directory.load({"student": student}, {"optimizer": optimizer}, generator)
 
-    def save(step):
-        save_state(state, {"format": FORMAT, "step": step, "settings": settings}, {"student": student}, {"optimizer": optimizer}, generator)
-
-    with lock_directory(out):
-        last_row = truncate_jsonl(out / "metrics.jsonl", done)
-        before = last_row["seconds"] if last_row else 0
-        for step in range(done + 1, config.all_steps + 1):
+    with lock_directory(directory.path):
+        directory.begin()
+        steps = Steps(
+            directory,
+            config.all_steps,
+            every=(config.save_every,),
+            processes=Processes(device),
+            stop=stop,
+            progress=progress,
+        )
+        for step in steps:
             if step == config.steps + 1:
                 optimizer = _begin_second_part(student)
-            pieces = torch.from_numpy(draw_pieces(sources, config.pieces, np.random.default_rng((config.seed, step)))).to(device)
-            x = grey_input(vary(pieces, generator))
+
+            # What both see.
+            pieces = draw_pieces(sources, config.pieces, np.random.default_rng((config.seed, step)))
+            x = grey_input(vary(torch.from_numpy(pieces).to(device), generator))
             with torch.no_grad():
                 theirs = layer_outputs(teacher.features, x)
             ours = layer_outputs(student, x, theirs if step <= FORCED * config.steps else None)
+
+            # A gradient step on what they differ in.
             target, features = pool(theirs[-1]), pool(ours[-1])
             loss = feature_loss(features, target)
             if step <= config.steps:
@@ -198,24 +260,17 @@ def distil(config, sources, teacher, out, resume=False, stop=None, progress=None
             optimizer.param_groups[0]["lr"] = config.learning_rate_at(step)
             optimizer.zero_grad()
             loss.backward()
-            norm = nn.utils.clip_grad_norm_(student.parameters(), 10.0)
+            norm = nn.utils.clip_grad_norm_(student.parameters(), CLIP_NORM)
             optimizer.step()
-            ended = stop.reason
-            saving = ended or step % config.save_every == 0 or step == config.all_steps
-            if saving or step % 20 == 0:
-                if not torch.isfinite(loss + norm):
-                    found = f"the loss is {loss.item()} and the gradient {norm.item()}"
-                    raise HwdiffError(f"{out}: {found} at step {step}; the last saved state is kept; try a lower learning rate")
-                cosine = F.cosine_similarity(features.detach().flatten(1), target.flatten(1)).mean().item()
-                seconds = round(before + time.perf_counter() - start, 1)
-                append_jsonl(out / "metrics.jsonl", [{"step": step, "loss": loss.item(), "cosine": cosine, "seconds": seconds}])
-            if progress:
-                progress(step)
-            if saving:
-                save(step)
-            if ended and step < config.all_steps:
-                return None
-    return save_encoder(student, teacher, out / "style.safetensors")
+
+            # Log and save.
+            cosine = F.cosine_similarity(features.detach().flatten(1), target.flatten(1)).mean()
+            steps.log({"loss": loss, "cosine": cosine, "gradient_norm": norm})
+            if steps.due(config.save_every) or steps.stopping:
+                directory.save(step, {"student": student}, {"optimizer": optimizer}, generator)
+    if steps.step < config.all_steps:
+        return None
+    return save_encoder(student, teacher, directory.path / "style.safetensors")
 
 
 def _optimizer(student):
@@ -229,25 +284,28 @@ def _begin_second_part(student):
     return _optimizer(student)
 
 
-def save_encoder(student, teacher, path):
+def save_encoder(student: nn.Module, teacher: StyleExtractor, path: Path) -> Path:
     """Write `student`, its batch norms folded, in half precision and torchvision's names: about 4.5 MB. Returns `path`."""
     state = {}
-    reference = mobilenet_v2(weights=None).features.state_dict()
     modules = dict(student.named_modules())
-    for name in reference:
+    for name in mobilenet_v2(weights=None).features.state_dict():
         module_name, _, kind = name.rpartition(".")
         module = modules[module_name]
         if isinstance(module, nn.Conv2d):
-            state[f"features.{name}"] = module.weight
-            last = module
+            value, last = module.weight, module
         else:  # the batch norm after it, which only adds the bias now
-            values = {"bias": last.bias, "weight": torch.ones_like(last.bias), "running_mean": torch.zeros_like(last.bias)}
-            values["running_var"] = torch.ones_like(last.bias)
-            state[f"features.{name}"] = values.get(kind, torch.zeros((), dtype=torch.long))
-    state = {name: tensor.detach().cpu().contiguous().to(torch.long if tensor.dtype == torch.long else torch.half) for name, tensor in state.items()}
-    stored = {"padding": "right, bottom" if teacher.padding == "right-bottom" else "both", "source": "hwdiff, distilled", "teacher": teacher.name}
-    with atomic_write(path) as temporary:
-        save_file(state, temporary, metadata=stored)
+            bias = last.bias
+            ones, zeros, count = (
+                torch.ones_like(bias),
+                torch.zeros_like(bias),
+                torch.zeros((), dtype=torch.long),
+            )
+            value = {"bias": bias, "weight": ones, "running_mean": zeros, "running_var": ones}.get(
+                kind, count
+            )
+        state[f"features.{name}"] = value if value.dtype == torch.long else value.half()
+    padding = "right, bottom" if teacher.padding == "right-bottom" else "both"
+    save_tensors(path, state, {"padding": padding, "source": "hwdiff, distilled", "teacher": teacher.name})
     return path
 
 
@@ -261,5 +319,7 @@ def agreement(encoder, teacher, lines, indices):
     device = next(teacher.parameters()).device
     for index in indices:
         pixels = torch.from_numpy(images.pad_to_width(lines[index])[None]).to(device)
-        cosines.append(F.cosine_similarity(encoder(pixels).flatten(), teacher(pixels).flatten(), dim=0).item())
+        cosines.append(
+            F.cosine_similarity(encoder(pixels).flatten(), teacher(pixels).flatten(), dim=0).item()
+        )
     return np.array(cosines)

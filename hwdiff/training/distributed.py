@@ -31,15 +31,23 @@ def room(device):
 
 def default_count(batch_size, device):
     """On a CPU the largest divisor of the batch size that is not above the number of cores, on a GPU one."""
-    return 1 if device.type == "cuda" else max(count for count in range(1, room(device) + 1) if batch_size % count == 0)
+    return (
+        1
+        if device.type == "cuda"
+        else max(count for count in range(1, room(device) + 1) if batch_size % count == 0)
+    )
 
 
 def check_count(count, batch_size, device):
     """Raises HwdiffError when `count` processes have no room here, or cannot share a batch."""
     if count > room(device):
-        raise HwdiffError(f"--processes {count}: this machine has {room(device)} {'GPUs' if device.type == 'cuda' else 'cores'}; give no more")
+        raise HwdiffError(
+            f"--processes {count}: this machine has {room(device)} {'GPUs' if device.type == 'cuda' else 'cores'}; give no more"
+        )
     if count < 1 or batch_size % count:
-        raise HwdiffError(f"--processes {count}: a batch of {batch_size} cannot be divided among them; give a divisor")
+        raise HwdiffError(
+            f"--processes {count}: a batch of {batch_size} cannot be divided among them; give a divisor"
+        )
 
 
 def launch(function, arguments, count, device):
@@ -55,7 +63,9 @@ def launch(function, arguments, count, device):
         os.environ |= {"OMP_NUM_THREADS": "1", "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "100000"}
     with tempfile.TemporaryDirectory(prefix="hwdiff-") as folder, Stop() as stop:
         arguments = (count, device.type, folder, function, arguments)
-        workers = multiprocessing.start_processes(_work, arguments, nprocs=count, join=False, start_method="spawn")
+        workers = multiprocessing.start_processes(
+            _work, arguments, nprocs=count, join=False, start_method="spawn"
+        )
         try:
             passed_on = False
             while not _all_ended(workers):
@@ -75,12 +85,18 @@ def launch(function, arguments, count, device):
                 raise HwdiffError(value)
         killed = [process.exitcode for process in workers.processes if process.exitcode < 0]
         if stop.signal and set(killed) <= {-signal.Signals[stop.signal]}:
-            return results[0][1] if results[0][0] else 130  # without a result where it was stopped before it began
+            return (
+                results[0][1] if results[0][0] else 130
+            )  # without a result where it was stopped before it began
         if killed:
             name = signal.Signals(-killed[0]).name
-            raise HwdiffError(f"one of {count} processes was ended by {name} (out of memory?); what was saved is kept, go on with --resume")
+            raise HwdiffError(
+                f"one of {count} processes was ended by {name} (out of memory?); what was saved is kept, go on with --resume"
+            )
         if results[0][0] is None:
-            raise HwdiffError(f"the {count} processes lost one another; what was saved is kept, go on with --resume")
+            raise HwdiffError(
+                f"the {count} processes lost one another; what was saved is kept, go on with --resume"
+            )
         return results[0][1]
 
 
@@ -106,7 +122,9 @@ def _work(rank, count, device, folder, function, arguments):
         torch.set_num_threads(1)
     Stop.patient = True
     store = f"file://{folder}/store"
-    dist.init_process_group("nccl" if device == "cuda" else "gloo", init_method=store, rank=rank, world_size=count, timeout=PAUSE)
+    dist.init_process_group(
+        "nccl" if device == "cuda" else "gloo", init_method=store, rank=rank, world_size=count, timeout=PAUSE
+    )
     try:
         result = f"code {function(*arguments)}"
     except HwdiffError as error:
@@ -126,7 +144,11 @@ class Processes:
     """This process among those that `launch` started; alone where there are no others."""
 
     def __init__(self, device):
-        self.count, self.rank, self.first = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0)), first_process()
+        self.count, self.rank, self.first = (
+            int(os.environ.get("WORLD_SIZE", 1)),
+            int(os.environ.get("RANK", 0)),
+            first_process(),
+        )
         self.device = device
         if self.count > 1 and device.type == "cuda":
             torch.cuda.set_device(device)
@@ -148,4 +170,6 @@ class Processes:
 
     def any(self, flag):
         """Whether `flag` is true in any process."""
-        return bool(self.mean(torch.tensor(float(flag), device=self.device)).item()) if self.count > 1 else flag
+        return (
+            bool(self.mean(torch.tensor(float(flag), device=self.device)).item()) if self.count > 1 else flag
+        )

@@ -9,17 +9,32 @@ from matplotlib.figure import Figure
 from hwdiff.utils.errors import HwdiffError
 
 # Loss (stroke + pen) of a public PyTorch port on training batches: constant learning rate 3e-4, released noise levels, padding included.
-PORT_CURVE = {100: 2.02, 200: 1.23, 300: 0.93, 500: 0.68, 1000: 0.501, 5000: 0.347, 10_000: 0.315, 20_000: 0.284, 40_000: 0.261, 60_000: 0.246}
+PORT_CURVE = {
+    100: 2.02,
+    200: 1.23,
+    300: 0.93,
+    500: 0.68,
+    1000: 0.501,
+    5000: 0.347,
+    10_000: 0.315,
+    20_000: 0.284,
+    40_000: 0.261,
+    60_000: 0.246,
+}
 
 
 def read_metrics(run):
     """The metrics of a training run: {name: (steps,) array}. run: its folder. Raises HwdiffError when it has none."""
     path = Path(run) / "metrics.jsonl"
     try:
-        lines = [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]  # the last may be half
+        lines = [
+            json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")
+        ]  # the last may be half
         return {name: np.array([line[name] for line in lines]) for name in lines[0]}
     except (OSError, ValueError, LookupError) as error:
-        raise HwdiffError(f"{path}: no training metrics ({error}); give the folder that hwdiff train wrote") from error
+        raise HwdiffError(
+            f"{path}: no training metrics ({error}); give the folder that hwdiff train wrote"
+        ) from error
 
 
 def plot_loss(metrics):
@@ -46,7 +61,14 @@ def plot_validation(rows):
         for place, row in enumerate(rows):
             levels = sorted(map(int, row[term]))
             shade = str(0.75 - 0.75 * (place + 1) / len(rows))
-            axes.plot(levels, [row[term][str(t)] for t in levels], "o-", markersize=3, color=shade, label=f"step {row['step']}")
+            axes.plot(
+                levels,
+                [row[term][str(t)] for t in levels],
+                "o-",
+                markersize=3,
+                color=shade,
+                label=f"step {row['step']}",
+            )
         axes.set(xlabel="t (more noise to the right)", ylabel=f"{term} loss", ylim=(0, None))
         axes.legend(frameon=False, fontsize=7)
     return figure

@@ -34,20 +34,36 @@ class Muon(torch.optim.Optimizer):
             for weight in weights:
                 if not self.state[weight]:
                     self.state[weight]["momentum"] = torch.zeros_like(weight)
-            momenta, gradients = [self.state[weight]["momentum"] for weight in weights], [weight.grad for weight in weights]
+            momenta, gradients = (
+                [self.state[weight]["momentum"] for weight in weights],
+                [weight.grad for weight in weights],
+            )
             torch._foreach_lerp_(momenta, gradients, 1 - MOMENTUM)
             updates = torch._foreach_lerp(gradients, momenta, MOMENTUM)
-            flat = torch.zeros(sum(weight.numel() for weight in weights), dtype=self.dtype, device=weights[0].device)
-            orthogonal = [piece.view_as(weight) for piece, weight in zip(flat.split([w.numel() for w in weights]), weights, strict=True)]
+            flat = torch.zeros(
+                sum(weight.numel() for weight in weights), dtype=self.dtype, device=weights[0].device
+            )
+            orthogonal = [
+                piece.view_as(weight)
+                for piece, weight in zip(flat.split([w.numel() for w in weights]), weights, strict=True)
+            ]
             by_shape = {}
-            for number in sorted(range(len(weights)), key=lambda number: weights[number].shape)[self.rank :: self.count]:
+            for number in sorted(range(len(weights)), key=lambda number: weights[number].shape)[
+                self.rank :: self.count
+            ]:
                 by_shape.setdefault(weights[number].shape, []).append(number)
             for shape, numbers in by_shape.items():
-                found = orthogonalize(torch.stack([updates[number] for number in numbers]).to(self.dtype)) * (ADAM_RMS * max(shape) ** 0.5)
+                found = orthogonalize(torch.stack([updates[number] for number in numbers]).to(self.dtype)) * (
+                    ADAM_RMS * max(shape) ** 0.5
+                )
                 torch._foreach_copy_([orthogonal[number] for number in numbers], list(found))
             if self.count > 1:
                 dist.all_reduce(flat)
-            torch._foreach_add_(weights, [piece.to(weight.dtype) for piece, weight in zip(orthogonal, weights, strict=True)], alpha=-group["lr"])
+            torch._foreach_add_(
+                weights,
+                [piece.to(weight.dtype) for piece, weight in zip(orthogonal, weights, strict=True)],
+                alpha=-group["lr"],
+            )
 
 
 def orthogonalize(matrices):
@@ -65,5 +81,7 @@ def matrices_and_rest(network):
     """The parameters of a `UNet` for Muon and those for Adam: (list, list)."""
     matrices, rest = [], []
     for name, weight in network.named_parameters():
-        (rest if weight.ndim != 2 or any(layer in name.split(".") for layer in ADAM_LAYERS) else matrices).append(weight)
+        (
+            rest if weight.ndim != 2 or any(layer in name.split(".") for layer in ADAM_LAYERS) else matrices
+        ).append(weight)
     return matrices, rest

@@ -12,7 +12,9 @@ from hwdiff.diffusion import process
 
 STYLE_DROPOUT = 0.3  # of single features, Fig. 10
 CPU_POINTS = {"fp32": 24 * 320, "bf16": 48 * 320}  # activations of more points at a time are slower on a CPU
-ATTENTION_WINDOW = 1.5  # standard deviation in characters: so much letters of one word differ in their number of points
+ATTENTION_WINDOW = (
+    1.5  # standard deviation in characters: so much letters of one word differ in their number of points
+)
 
 
 class Objective(nn.Module):
@@ -32,7 +34,12 @@ class Objective(nn.Module):
             eps_predicted, pen_logit, attention = self.network.predict(noisy, text, noise_level, style, every)
         terms = process.loss_terms(eps, eps_predicted.float(), pen_up, pen_logit.float(), pen_weight)
         if self.guided_attention:
-            terms = (*terms, self.guided_attention * sum(guided_attention_loss(weights, places) for weights in attention) / len(attention))
+            terms = (
+                *terms,
+                self.guided_attention
+                * sum(guided_attention_loss(weights, places) for weights in attention)
+                / len(attention),
+            )
         return torch.stack(terms)
 
 
@@ -45,15 +52,24 @@ def guided_attention_loss(attention, places):
     step = places.shape[1] // attention.shape[2]
     places = places[:, step // 2 :: step, None]
     known = places.isfinite()
-    window = torch.exp(-((torch.arange(attention.shape[3], device=places.device) - places.nan_to_num()) ** 2) / (2 * ATTENTION_WINDOW**2))
+    window = torch.exp(
+        -((torch.arange(attention.shape[3], device=places.device) - places.nan_to_num()) ** 2)
+        / (2 * ATTENTION_WINDOW**2)
+    )
     fraction = (attention.float().mean(dim=1) * window).sum(dim=-1, keepdim=True)
     return -((fraction + 1e-3).log() * known).sum() / known.sum().clamp(min=1)
 
 
 def compiled_objective(objective, device, graphs=True):
     """`objective` compiled, once for each length of batches, on a GPU as CUDA graphs unless graphs=False."""
-    torch._dynamo.config.recompile_limit = 64  # there are up to 16 lengths, and 8 is the default, after which nothing more is compiled
-    return torch.compile(objective, dynamic=False, mode="reduce-overhead" if graphs and torch.device(device).type == "cuda" else None)
+    torch._dynamo.config.recompile_limit = (
+        64  # there are up to 16 lengths, and 8 is the default, after which nothing more is compiled
+    )
+    return torch.compile(
+        objective,
+        dynamic=False,
+        mode="reduce-overhead" if graphs and torch.device(device).type == "cuda" else None,
+    )
 
 
 Draws = namedtuple("Draws", "noise_level eps pen_weight kept_features kept_style kept_text")
@@ -74,7 +90,14 @@ def draw(shape, style_shape, config, alpha_bar, generator):
     eps = torch.randn(shape, generator=generator, device=device)
     kept_features = (chance(*style_shape) >= STYLE_DROPOUT).to(eps.dtype) / (1 - STYLE_DROPOUT)
     kept_style, kept_text = chance(count, 1, 1) >= config.drop_style, chance(count, 1) >= config.drop_text
-    return Draws(noise_level, eps, process.pen_weights(noise_level, config.pen_weight), kept_features, kept_style, kept_text)
+    return Draws(
+        noise_level,
+        eps,
+        process.pen_weights(noise_level, config.pen_weight),
+        kept_features,
+        kept_style,
+        kept_text,
+    )
 
 
 def accumulate_gradients(objective, batch, draws, precision="fp32"):
@@ -89,7 +112,11 @@ def accumulate_gradients(objective, batch, draws, precision="fp32"):
     text = torch.where(draws.kept_text, batch.text, tokenizer.without_text(batch.text))
     count = -(-noisy.shape[0] * noisy.shape[1] // CPU_POINTS[precision]) if noisy.device.type == "cpu" else 1
     size = -(-len(noisy) // count)
-    places = noisy.new_full(noisy.shape[:2], torch.nan) if batch.places is None else batch.places.where(draws.kept_text, torch.nan)
+    places = (
+        noisy.new_full(noisy.shape[:2], torch.nan)
+        if batch.places is None
+        else batch.places.where(draws.kept_text, torch.nan)
+    )
     arguments = (noisy, text, draws.noise_level, style, draws.eps, batch.pen_up, draws.pen_weight, places)
     pieces = list(zip(*(tensor.split(size) for tensor in arguments), strict=True))
     total = 0

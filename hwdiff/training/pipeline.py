@@ -36,7 +36,15 @@ def run_chain(data, out, config, preset, teacher, distillation_steps, device, st
         settings = distillation.preset("smoke" if preset == "smoke" else "paper", distillation_steps)
         extractor = load_style_extractor(teacher, device)
         with Progress("distilling the encoder", settings.all_steps) as progress:
-            encoder = distillation.distil(settings, [(lines, dataset.split("train"))], extractor, out / "encoder", True, stop, progress.reach)
+            encoder = distillation.distil(
+                settings,
+                [(lines, dataset.split("train"))],
+                extractor,
+                out / "encoder",
+                resume=True,
+                stop=stop,
+                progress=progress,
+            )
         if encoder is None:
             return "encoder"
     features = StyleFeatures(dataset, load_style_extractor(encoder, device), line_images=lines)
@@ -44,7 +52,9 @@ def run_chain(data, out, config, preset, teacher, distillation_steps, device, st
     if stop.reason:
         return "style features"
     with Progress("training", config.steps) as progress:
-        _, reached = loop.train(config, dataset, features, out / "training", device, resume=True, stop=stop, progress=progress)
+        _, reached = loop.train(
+            config, dataset, features, out / "training", device, resume=True, stop=stop, progress=progress
+        )
     if reached < config.steps:
         return "training"
     report_run(out / "training", load_model(out / "training" / "model.safetensors", device), out / "figures")
@@ -61,7 +71,12 @@ def compute_features(features, stop):
 def report_run(run, network, out, seed=0):
     """Draw a run's loss, `loss.png`, and samples of the paper's texts by three samplers, `samples.png`, into the folder `out`."""
     save_figure(plot_loss(read_metrics(run)), Path(out) / "loss.png")
-    columns = [sample(network, PAPER_TEXTS, sampler=sampler, steps=steps, seed=seed) for sampler, steps in REPORTED.values()]
+    columns = [
+        sample(network, PAPER_TEXTS, sampler=sampler, steps=steps, seed=seed)
+        for sampler, steps in REPORTED.values()
+    ]
     title = f"after {network.metadata['step']} training steps; from left to right: {'; '.join(REPORTED)}"
-    page = plot_inks([ink for row in zip(*columns, strict=True) for ink in row], columns=len(columns), title=title)
+    page = plot_inks(
+        [ink for row in zip(*columns, strict=True) for ink in row], columns=len(columns), title=title
+    )
     save_figure(page, Path(out) / "samples.png")

@@ -29,15 +29,29 @@ def validation_loss(network, lines, indices, precision="fp32"):
         real = (torch.arange(length) < batch.lengths[:, None]).to(device)
         for t in NOISE_STEPS:
             generators = [torch.Generator().manual_seed(1000 * int(index) + t) for index in some]
-            eps = torch.stack([torch.randn(FULL_LENGTH, 2, generator=generator)[:length] for generator in generators]).to(device)
+            eps = torch.stack(
+                [torch.randn(FULL_LENGTH, 2, generator=generator)[:length] for generator in generators]
+            ).to(device)
             level = alpha_bar[t].sqrt().float().to(device).expand(len(some), 1, 1)
             with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-                eps_predicted, logit, _ = network.predict(process.add_noise(batch.strokes, level, eps), batch.text, level, batch.style)
+                eps_predicted, logit, _ = network.predict(
+                    process.add_noise(batch.strokes, level, eps), batch.text, level, batch.style
+                )
             stroke = (eps - eps_predicted.float()).square().sum(dim=-1)[real].sum().item()
-            pen = nn.functional.binary_cross_entropy_with_logits(logit.float(), batch.pen_up, reduction="none")[..., 0][real].sum().item()
+            pen = (
+                nn.functional.binary_cross_entropy_with_logits(logit.float(), batch.pen_up, reduction="none")[
+                    ..., 0
+                ][real]
+                .sum()
+                .item()
+            )
             sums[t] += (stroke, pen, real.sum().item())
     stroke, pen = ({t: total[term] / total[2] for t, total in sums.items()} for term in (0, 1))
-    return {"loss": float(np.mean([stroke[t] + alpha_bar[t].item() * pen[t] for t in NOISE_STEPS])), "stroke": stroke, "pen": pen}
+    return {
+        "loss": float(np.mean([stroke[t] + alpha_bar[t].item() * pen[t] for t in NOISE_STEPS])),
+        "stroke": stroke,
+        "pen": pen,
+    }
 
 
 @torch.inference_mode()
@@ -48,13 +62,18 @@ def padded_loss(network, lines, indices, repeats=4, seed=0):
     Returns (stroke, pen weighted with abar of each line).
     """
     config, alpha_bar = TrainingConfig(noise_levels="released"), process.alpha_bars().to(lines.device)
-    objective, generator = Objective(network, config.precision), torch.Generator(lines.device).manual_seed(seed)
+    objective, generator = (
+        Objective(network, config.precision),
+        torch.Generator(lines.device).manual_seed(seed),
+    )
     total = torch.zeros(2, device=lines.device)
     for _ in range(repeats):
         for start in range(0, len(indices), BATCH_SIZE):
             batch = lines.batch(indices[start : start + BATCH_SIZE], FULL_LENGTH)
             draws = draw(batch.strokes.shape, batch.style.shape, config, alpha_bar, generator)
             noisy = process.add_noise(batch.strokes, draws.noise_level, draws.eps)
-            terms = objective(noisy, batch.text, draws.noise_level, batch.style, draws.eps, batch.pen_up, draws.pen_weight)
+            terms = objective(
+                noisy, batch.text, draws.noise_level, batch.style, draws.eps, batch.pen_up, draws.pen_weight
+            )
             total += terms * len(noisy) / (repeats * len(indices))
     return tuple(total.tolist())

@@ -1,5 +1,5 @@
-"""What every room needs and no room owns: the one exception, files written whole, progress, interruption,
-and what a result depends on (versions, hardware, commit).
+"""What every package needs: the one exception, files written whole, progress, interruption, and what a result
+depends on (versions, hardware, commit).
 """
 
 from hwdiff.utils.lazy import lazy_names

@@ -8,11 +8,26 @@ from pathlib import Path
 
 import torch
 
-PACKAGES = ("hwdiff", "torch", "torchvision", "numpy", "scipy", "pillow", "matplotlib", "gudhi", "pytorch-fid", "joblib", "rapidfuzz")
+PACKAGES = (
+    "hwdiff",
+    "torch",
+    "torchvision",
+    "numpy",
+    "scipy",
+    "pillow",
+    "matplotlib",
+    "gudhi",
+    "pytorch-fid",
+    "joblib",
+    "rapidfuzz",
+)
 
 
-def environment(device):
-    """A dictionary in JSON types: versions of Python and packages, hardware, the device that computes, and the git commit where there is one."""
+def environment(device: str | torch.device) -> dict:
+    """Versions of Python and packages, hardware, and the git commit where there is one, in JSON types.
+
+    device: the one that computes.
+    """
     device = torch.device(device)
     return {
         "python": platform.python_version(),
@@ -39,18 +54,28 @@ def _processor():
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         return platform.processor()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+    return next(
+        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")),
+        platform.processor(),
+    )
 
 
 def _code():
-    """The commit of the package's own repository, marked where files differ from it; None for an installed package."""
+    """The commit of the package's repository and whether files differ from it; None if it is installed."""
     root = Path(__file__).parents[2]
     if not (root / ".git").exists():
         return None
     try:
         git = ["git", "-C", str(root)]
-        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-        changed = subprocess.run([*git, "status", "--porcelain", "--untracked-files=no"], capture_output=True, text=True, check=True).stdout
+        commit = subprocess.run(
+            [*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        changed = subprocess.run(
+            [*git, "status", "--porcelain", "--untracked-files=no"],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
     except (OSError, subprocess.CalledProcessError):
         return None
     return {"commit": commit, "changed": bool(changed.strip())}

@@ -2,4 +2,7 @@
 
 
 class HwdiffError(Exception):
-    """Bad input: the message names the file or argument, says what was found and what to do. The CLI prints it as one line."""
+    """Bad input. The message names the file or argument, what was found and what to do.
+
+    The CLI prints it as one line.
+    """

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import tempfile
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,10 +15,10 @@ from hwdiff.utils.errors import HwdiffError
 
 
 @contextmanager
-def atomic_write(path):
-    """Yield a temporary path beside `path` that takes its place at the end of the block, so that nobody ever sees half a file.
+def atomic_write(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path that replaces `path` at the end of the block: nobody ever sees half a file.
 
-    The folders of `path` are made. If the block fails, what stood at `path` stays as it was.
+    The folders of `path` are made. If the block fails, what was at `path` stays as it was.
     Raises HwdiffError when the folder cannot be made or written, or when the disk is full.
     """
     path = Path(path)
@@ -31,54 +32,67 @@ def atomic_write(path):
         os.umask(umask)
         os.chmod(temporary, 0o666 & ~umask)  # mkstemp makes files that only their owner can read
         with open(temporary, "rb") as written:
-            os.fsync(written.fileno())  # on the disk before it takes the old file's place, whatever happens to the power
+            os.fsync(written.fileno())  # or a power cut could leave an empty file in the old one's place
         os.replace(temporary, path)
         temporary = None
-    except (OSError, SafetensorError) as error:  # the latter is what safetensors makes of a full disk
+    except (OSError, SafetensorError) as error:  # safetensors reports a full disk as the latter
         reason = getattr(error, "strerror", None) or error
-        raise HwdiffError(f"{path}: cannot be written ({reason}); free some space or choose another path") from error
+        raise HwdiffError(
+            f"{path}: cannot be written ({reason}); free some space or choose another path"
+        ) from error
     finally:
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)
 
 
-def sha256_of(path):
+def sha256_of(path: str | Path) -> str:
     """The SHA-256 of the file at `path`, in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def append_jsonl(path, rows):
-    """Append rows, dictionaries in JSON types, to the log `path`, one a line. Raises HwdiffError when it cannot be written."""
+def append_jsonl(path: str | Path, rows: Iterable[dict]) -> None:
+    """Append rows, dictionaries in JSON types, to the log `path`, one a line.
+
+    Raises HwdiffError when it cannot be written.
+    """
     try:
         with open(path, "a") as log:
             log.write("".join(json.dumps(row) + "\n" for row in rows))
     except OSError as error:
-        raise HwdiffError(f"{path}: cannot be written ({error.strerror}); what was saved is kept; free some space, then --resume") from error
+        advice = "what was saved is kept; free some space, then --resume"
+        raise HwdiffError(f"{path}: cannot be written ({error.strerror}); {advice}") from error
 
 
-def truncate_jsonl(path, step):
-    """Cut a log back to the rows up to step `step`, as a run does that goes on from there. Returns the last of them, or None."""
+def truncate_jsonl(path: Path, step: int) -> dict | None:
+    """Cut a log back to the rows up to step `step`, from which a run is resumed.
+
+    Returns the last of them, or None.
+    """
     rows = []
     if path.exists():
         lines = path.read_text().splitlines(keepends=True)
-        rows = [row for row in (json.loads(line) for line in lines if line.endswith("\n")) if row["step"] <= step]
+        rows = [
+            row for row in (json.loads(line) for line in lines if line.endswith("\n")) if row["step"] <= step
+        ]
     with atomic_write(path) as temporary:
         temporary.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return rows[-1] if rows else None
 
 
 @contextmanager
-def lock_directory(folder):
-    """Hold the folder of a run, so that no second process writes to it too, and clear away what a killed one left half-written.
+def lock_directory(folder: Path) -> Iterator[None]:
+    """Lock the folder of a run against other processes, and delete temporary files that a killed one left.
 
-    Raises HwdiffError when another process holds it, or it cannot be made.
+    Raises HwdiffError when another process holds the lock, or the folder cannot be made.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         handle = os.open(folder, os.O_RDONLY)
     except OSError as error:
-        raise HwdiffError(f"{folder}: cannot be the folder of a run ({error.strerror}); choose another") from error
+        raise HwdiffError(
+            f"{folder}: cannot be the folder of a run ({error.strerror}); choose another"
+        ) from error
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         for name in ("state", "model", "style", "recognizer", "config", "metrics", "validation"):
@@ -86,6 +100,8 @@ def lock_directory(folder):
                 left_over.unlink()
         yield
     except BlockingIOError as error:
-        raise HwdiffError(f"{folder}: another process is at work in it; wait for it, or choose another folder") from error
+        raise HwdiffError(
+            f"{folder}: another process is at work in it; wait for it, or choose another folder"
+        ) from error
     finally:
         os.close(handle)

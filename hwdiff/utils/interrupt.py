@@ -1,21 +1,22 @@
-"""What ends a long run early, in good order."""
+"""Ending a long run early, with its state saved."""
 
 import signal
 import time
 
 
 class Stop:
-    """Watches, inside a `with` block, for what should end a run early: Ctrl-C, SIGTERM, or `minutes` having passed.
+    """Watches, inside a `with` block, for what should end a run: Ctrl-C, SIGTERM, or `minutes` having passed.
 
-    `reason` says which, or is None. The run looks at it between steps, saves its state and ends. A second Ctrl-C does not wait,
-    unless `patient`: so are processes that another one has started, which may hear of one Ctrl-C from it and from the terminal.
+    The run looks at `reason` between steps, saves its state and ends. A second Ctrl-C does not wait for that,
+    unless `patient` is set: a process that another one started may get one Ctrl-C twice, from its parent and
+    from the terminal.
     """
 
     patient = False
 
-    def __init__(self, minutes=None):
+    def __init__(self, minutes: float | None = None):
         self.deadline = None if minutes is None else time.monotonic() + 60 * minutes
-        self.signal = None
+        self.signal: str | None = None
 
     def __enter__(self):
         self._handlers = {}
@@ -36,7 +37,8 @@ class Stop:
         self.signal = signal.Signals(number).name
 
     @property
-    def reason(self):
+    def reason(self) -> str | None:
+        """Why to stop: "interrupted", "SIGTERM" or "time is up"; None while there is no reason."""
         if self.signal is None and self.deadline is not None and time.monotonic() > self.deadline:
             return "time is up"
         return {"SIGINT": "interrupted", None: None}.get(self.signal, self.signal)

@@ -1,12 +1,16 @@
-"""Names that a package offers before the modules that define them are loaded, so that importing it costs nothing."""
+"""Names that a package offers before the modules that define them are loaded: importing it costs nothing."""
 
+from collections.abc import Callable
 from importlib import import_module
 
 
-def lazy_names(package, homes):
+def lazy_names(
+    package: str, homes: dict[str, list[str]]
+) -> tuple[Callable[[str], object], Callable[[], list[str]], list[str]]:
     """`__getattr__`, `__dir__` and `__all__` of a package that offers names of its modules.
 
-    package: the package's `__name__`.   homes: {module, relative to the package: names that it defines, a list}.
+    package: its `__name__`.
+    homes: {module, relative to the package: names that it defines}.
     """
     home_of = {name: module for module, names in homes.items() for name in names}
 

@@ -1,4 +1,5 @@
 import json
+import shlex
 import subprocess
 import sys
 
@@ -36,8 +37,9 @@ def test_write(trained, style_weights):
     assert (trained / "new" / "hello.svg").read_text().startswith("<svg")
     picture = Image.new("L", (300, 60), 255)
     picture.paste(0, (20, 20, 280, 40))
-    picture.save(trained / "hand.png")
-    options = ("--style", trained / "hand.png", "--style-encoder", style_weights, "--sampler", "dpm", "--steps", 4, "--seed", 5)
+    picture.save(trained / "style.png")
+    options = ("--style", trained / "style.png", "--style-encoder", style_weights)
+    options += ("--sampler", "dpm", "--steps", 4, "--seed", 5)
     result = hwdiff("write", "hi", "--model", model, *options, "-o", trained / "hi.png")
     assert result.exit_code == 0, result.output
     assert Image.open(trained / "hi.png").format == "PNG"
@@ -64,22 +66,26 @@ def test_measuring_and_releasing_a_model(trained, style_weights, monkeypatch):
     of_model = ("--model", model, "--data", data, "--style-encoder", style_weights)
     result = hwdiff("loss", *of_model, "--lines", 3)
     assert result.exit_code == 0, result.output
-    assert [line.split()[:2] for line in result.output.splitlines()[1:]] == [["train", "3"], ["validation", "3"], ["test", "3"]]
-    assert all(0 < float(line.split()[2]) < 10 for line in result.output.splitlines()[1:])
-    result = hwdiff("legibility", *of_model, "--lines", 2, "--sampler", "dpm", "--steps", 2, "-o", trained / "anew.json")
+    rows = [line.split() for line in result.output.splitlines()[1:]]
+    assert [row[:2] for row in rows] == [["train", "3"], ["validation", "3"], ["test", "3"]]
+    assert all(0 < float(row[2]) < 10 for row in rows)
+    options = ("--lines", 2, "--sampler", "dpm", "--steps", 2, "-o", trained / "regenerated.json")
+    result = hwdiff("legibility", *of_model, *options)
     assert result.exit_code == 0, result.output
     assert "dpm in 2 steps, guidance 1, seed 0" in result.output
     assert "ceiling: 2 real lines" in result.output
-    written = json.loads((trained / "anew.json").read_text())
+    written = json.loads((trained / "regenerated.json").read_text())
     assert written["written by"]["metadata"]["step"] == 2
     assert written["ceiling"]["value"] != written["cer"]["value"]
     result = hwdiff("legibility", "--model", model, "--data", data, "--lines", 2)
     assert "the model was trained with" in result.output
     monkeypatch.setattr("hwdiff.suite.release.NAMES", ("one", "two"))
-    result = hwdiff("release", trained / "run", "--data", data, "--style-encoder", style_weights, "-o", trained / "released")
+    options = ("--data", data, "--style-encoder", style_weights, "-o", trained / "released")
+    result = hwdiff("release", trained / "run", *options)
     assert result.exit_code == 0, result.output
     assert "small-styles.safetensors: one, two" in result.output
-    assert json.loads(hwdiff("info", trained / "released" / "small.safetensors").output.split("\n", 1)[1])["step"] == 2
+    info = hwdiff("info", trained / "released" / "small.safetensors").output
+    assert json.loads(info.split("\n", 1)[1])["step"] == 2
 
 
 def test_info(trained):
@@ -109,26 +115,21 @@ def test_reading(trained):
     assert hwdiff("recognize", data, "--line", dataset.ids[1]).output.splitlines()[0] == recognition.text
 
 
-def test_training_a_reader_and_measuring_legibility(trained):
+def test_training_a_recognizer_and_measuring_legibility(trained):
     data, out = trained / "data" / "lines.npz", trained / "recognizer"
-    options = ("train-recognizer", "--data", data, "--out", out, "--preset", "smoke", "--batch-size", 4, "--steps", 3)
+    options = ("train-recognizer", "--data", data, "--out", out)
+    options += ("--preset", "smoke", "--batch-size", 4, "--steps", 3)
     result = hwdiff(*options, "--minutes", 0)
     assert result.exit_code == 3
     assert "time is up: saved at step 1 of 3; go on with the same command and --resume" in result.output
     assert hwdiff(*options, "--resume").exit_code == 0
-    for split, mark in (("test", "split test: 4 lines, 67 characters"), ("train", "split train: 16 lines, 16 of them seen in training, ")):
-        result = hwdiff(
-            "legibility",
-            "--data",
-            data,
-            "--split",
-            split,
-            "--recognizer",
-            out / "recognizer.safetensors",
-            "-o",
-            trained / "legibility.json",
-            "--corrupted",
-        )
+    marks = {
+        "test": "split test: 4 lines, 67 characters",
+        "train": "split train: 16 lines, 16 of them seen in the recognizer's training, ",
+    }
+    for split, mark in marks.items():
+        options = ("--split", split, "--recognizer", out / "recognizer.safetensors", "--corrupted")
+        result = hwdiff("legibility", "--data", data, *options, "-o", trained / "legibility.json")
         assert result.exit_code == 0, result.output
         assert mark in result.output
         assert "character error rate" in result.output
@@ -148,36 +149,48 @@ def test_preparing_twice_says_so(trained, source):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("command", "message"),
     [
-        (("write", "", "--model", "{run}/model.safetensors", "-o", "a.svg"), "error: text '': nothing in it can be written"),
-        (("write", "hi", "--model", "{run}/none.safetensors", "-o", "a.svg"), "none.safetensors: cannot be read"),
-        (("write", "hi", "--model", "{run}/config.json", "-o", "a.svg"), "config.json: not a whole checkpoint"),
-        (("write", "hi", "--model", "{run}/model.safetensors", "-o", "a.bmp"), "a.bmp: ink is saved as .svg, .png or .gif"),
+        ("write '' --model {run}/model.safetensors -o a.svg", "error: text '': nothing in it can be written"),
+        ("write hi --model {run}/none.safetensors -o a.svg", "none.safetensors: cannot be read"),
+        ("write hi --model {run}/config.json -o a.svg", "config.json: not a whole checkpoint"),
+        ("write hi --model {run}/model.safetensors -o a.bmp", "a.bmp: ink is saved as .svg, .png or .gif"),
         (
-            ("write", "hi", "--model", "{run}/model.safetensors", "--style", "no.png", "--style-encoder", "{weights}", "-o", "a.svg"),
+            "write hi --model {run}/model.safetensors --style no.png --style-encoder {weights} -o a.svg",
             "no.png: no such file",
         ),
-        (("recognize", "none.svg"), "none.svg: cannot be read"),
-        (("recognize", "{data}"), "lines.npz: give --line with a dataset file"),
-        (("recognize", "{data}", "--line", "z"), "lines.npz: no line 'z' in it; its first is a01-000u-01"),
-        (("recognize", "{run}/config.json"), "config.json: holds no ink"),
-        (("legibility", "--data", "{data}", "--recognizer", "{run}/model.safetensors"), "model.safetensors: format 'hwdiff checkpoint 1', but"),
-        (("train-recognizer", "--data", "{data}", "--out", "x", "--preset", "huge"), "no such preset of the recognizer as 'huge'"),
-        (("train", "--data", "none.npz", "--out", "x"), "none.npz: no such file; make it with hwdiff prepare"),
-        (("train", "--data", "{data}", "--out", "{run}", "--style-encoder", "{weights}"), "holds a training run already"),
-        (("train", "--data", "{data}", "--out", "x", "--precision", "fp8"), "precision = 'fp8': choose one of fp32, bf16"),
-        (("train", "--data", "{data}", "--out", "x", "--preset", "huge"), "no such preset as 'huge'; choose one of smoke, small, paper, paper-cpu"),
-        (("train", "--out", "x"), "--data: give the dataset file"),
-        (("train", "--data", "{data}", "--out", "{run}", "--style-encoder", "{weights}", "--resume", "--seed", "3"), "it has seed = 0, not 3"),
-        (("chain", "--data", "{data}", "--out", "x", "--preset", "huge"), "no such preset as 'huge'"),
-        (("prepare", "--source", "none", "--out", "x.npz"), "none: no such folder"),
-        (("info", "none.npz"), "none.npz: no such file"),
+        ("recognize none.svg", "none.svg: cannot be read"),
+        ("recognize {data}", "lines.npz: give --line with a dataset file"),
+        ("recognize {data} --line z", "lines.npz: no line 'z' in it; its first is a01-000u-01"),
+        ("recognize {run}/config.json", "config.json: holds no ink"),
+        (
+            "legibility --data {data} --recognizer {run}/model.safetensors",
+            "model.safetensors: not a recognizer of this version",
+        ),
+        (
+            "train-recognizer --data {data} --out x --preset huge",
+            "no such preset of the recognizer as 'huge'",
+        ),
+        ("train --data none.npz --out x", "none.npz: no such file; make it with hwdiff prepare"),
+        ("train --data {data} --out {run} --style-encoder {weights}", "holds a training run already"),
+        ("train --data {data} --out x --precision fp8", "precision = 'fp8': choose one of fp32, bf16"),
+        (
+            "train --data {data} --out x --preset huge",
+            "no such preset as 'huge'; choose one of smoke, small, paper, paper-cpu",
+        ),
+        ("train --out x", "--data: give the dataset file"),
+        (
+            "train --data {data} --out {run} --style-encoder {weights} --resume --seed 3",
+            "it has seed = 0, not 3",
+        ),
+        ("chain --data {data} --out x --preset huge", "no such preset as 'huge'"),
+        ("prepare --source none --out x.npz", "none: no such folder"),
+        ("info none.npz", "none.npz: no such file"),
     ],
 )
-def test_errors_are_one_line(trained, style_weights, arguments, message):
+def test_errors_are_one_line(trained, style_weights, command, message):
     places = {"run": trained / "run", "data": trained / "data" / "lines.npz", "weights": style_weights}
-    result = hwdiff(*(argument.format(**places) for argument in arguments))
+    result = hwdiff(*(argument.format(**places) for argument in shlex.split(command)))
     assert result.exit_code == 1
     [line] = [line for line in result.output.splitlines() if line.startswith("error: ")]
     assert message in line
@@ -185,7 +198,8 @@ def test_errors_are_one_line(trained, style_weights, arguments, message):
 
 
 def test_a_dry_run_prints_the_configuration_and_does_nothing(trained, tmp_path):
-    result = hwdiff("train", "--out", tmp_path / "new", "--preset", "small", "--seed", 4, "--ema", 0.5, "--dry-run")
+    options = ("--preset", "small", "--seed", 4, "--ema", 0.5, "--dry-run")
+    result = hwdiff("train", "--out", tmp_path / "new", *options)
     config = json.loads(result.output)
     assert (config["seed"], config["ema"], config["model"]["c1"]) == (4, 0.5, 64)
     assert not (tmp_path / "new").exists()
@@ -193,22 +207,24 @@ def test_a_dry_run_prints_the_configuration_and_does_nothing(trained, tmp_path):
     assert (begun["steps"], begun["batch_size"]) == (2, 3)  # its own, not the preset's
 
 
-def test_a_run_out_of_time_says_how_to_go_on(trained, style_weights, tmp_path):
-    options = ("--data", trained / "data" / "lines.npz", "--out", tmp_path / "run", "--style-encoder", style_weights, "--batch-size", 3)
-    stopped = hwdiff("train", *options, "--steps", 3, "--minutes", 0)
+def test_a_run_out_of_time_says_how_to_resume(trained, style_weights, tmp_path):
+    options = ("--data", trained / "data" / "lines.npz", "--out", tmp_path / "run", "--steps", 3)
+    options += ("--style-encoder", style_weights, "--batch-size", 3)
+    stopped = hwdiff("train", *options, "--minutes", 0)
     assert stopped.exit_code == 3
     assert "time is up: saved at step 1 of 3; go on with the same command and --resume" in stopped.output
-    finished = hwdiff("train", *options, "--steps", 3, "--resume")
+    finished = hwdiff("train", *options, "--resume")
     assert finished.exit_code == 0, finished.output
-    assert hwdiff("train", *options, "--steps", 3, "--resume").exit_code == 0
+    assert hwdiff("train", *options, "--resume").exit_code == 0
 
 
 def test_the_chain_with_the_smoke_preset(trained, style_weights, tmp_path):
-    options = ("--data", trained / "data" / "lines.npz", "--out", tmp_path, "--preset", "smoke", "--teacher", style_weights)
+    options = ("--data", trained / "data" / "lines.npz", "--out", tmp_path)
+    options += ("--preset", "smoke", "--teacher", style_weights)
     short = ("--steps", 3, "--distillation-steps", 2, "--batch-size", 4)
     stopped = hwdiff("chain", *options, *short, "--minutes", 0)
     assert stopped.exit_code == 3
-    assert "time is up in the step line images: saved; the same command goes on" in stopped.output
+    assert "time is up in the step line images: saved; run the same command to resume" in stopped.output
     finished = hwdiff("chain", *options, *short)
     assert finished.exit_code == 0, finished.output
     assert (tmp_path / "training" / "model.safetensors").exists()
@@ -223,29 +239,35 @@ def test_encoders_are_compared(trained, style_weights):
 
 
 def test_unknown_characters_are_named(trained):
-    result = hwdiff("write", "a € b", "--model", trained / "run" / "model.safetensors", "--steps", 2, "-o", trained / "euro.svg")
+    model, out = trained / "run" / "model.safetensors", trained / "euro.svg"
+    result = hwdiff("write", "a € b", "--model", model, "--steps", 2, "-o", out)
     assert result.exit_code == 0
     assert "warning: text 'a € b': the model cannot write '€'" in result.output
 
 
 def test_help_reads_well_and_does_not_wait_for_torch():
     code = "import sys, hwdiff.cli; print('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "False"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert found.strip() == "False"
     result = hwdiff("--help")
     for command in ("prepare", "train", "write", "info"):
         assert command in result.output
         assert hwdiff(command, "--help").exit_code == 0
 
 
-def test_benchmark_reports_shares(trained, monkeypatch):
+def test_benchmark_reports_fractions(trained, monkeypatch):
     from hwdiff.data.dataset import Dataset
     from hwdiff.evaluation import speed
 
-    monkeypatch.setattr(speed, "rate_of", lambda function, flop, device, seconds=3.0: function() is None or 1e9)
+    monkeypatch.setattr(
+        speed, "rate_of", lambda function, flop, device, seconds=3.0: function() is None or 1e9
+    )
     flop = 3 * speed.FORWARD_FLOP / speed.LINE_POINTS
     monkeypatch.setattr(speed, "default_count", lambda batch_size, device: 2)
     monkeypatch.setattr(speed, "training_rate", lambda dataset, config, device: (2.0, 5e8 / flop))
-    monkeypatch.setattr(speed, "shared_training_rate", lambda dataset, config, device, count: (1.0, count * 5e8 / flop))
+    monkeypatch.setattr(
+        speed, "shared_training_rate", lambda dataset, config, device, count: (1.0, count * 5e8 / flop)
+    )
     monkeypatch.setattr(speed.geometry, "REPETITIONS", 8)
     rows = list(speed.benchmark(Dataset(trained / "data" / "lines.npz"), "cpu"))
     assert [row[3] for row in rows] == pytest.approx([None, None, 1.0, 0.5, 1.0, None, None])
@@ -254,7 +276,8 @@ def test_benchmark_reports_shares(trained, monkeypatch):
 
 
 def test_a_dry_run_of_a_branch_tells_its_configuration_and_makes_nothing(trained, tmp_path):
-    result = hwdiff("train", "--branch", trained / "run", "--out", tmp_path / "branch", "--cooldown", 1, "--dry-run")
+    options = ("--out", tmp_path / "branch", "--cooldown", 1, "--dry-run")
+    result = hwdiff("train", "--branch", trained / "run", *options)
     assert result.exit_code == 0, result.output
     told, run = json.loads(result.output), json.loads((trained / "run" / "config.json").read_text())
     assert told == {**{key: run[key] for key in told}, "cooldown": 1}

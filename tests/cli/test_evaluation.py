@@ -20,14 +20,14 @@ def test_evaluate_makes_the_table(data, tmp_path):
     options = ("--split", "train", "--lines", 4, "--seeds", 2, "--repetitions", 3, "--guidance", 1)
     result = hwdiff("evaluate", "--data", data, *options, "-o", tmp_path / "out")
     assert result.exit_code == 0, result.output
-    assert "are no FID: for FID give --inception-weights download" in result.output
+    assert "are not FID: for FID give --inception-weights download" in result.output
     assert "note: 4 lines a set" in result.output
     assert "note: 2 landmarks" in result.output
     for row in ("ground truth", "model (Eq. 12)", "ablation (Eq. 9)", "fast", "real, corrupted"):
         assert any(line.startswith(row) and "±" in line for line in result.output.splitlines()), result.output
     settings = json.loads((tmp_path / "out" / "table1.json").read_text())["settings"]
     assert settings["lines"] == 4
-    assert len(settings["rows"]["model (Eq. 12)"]["levels"]) == 61
+    assert len(settings["rows"]["eq12"]["levels"]) == 61
     assert settings["model"]["sha256"]
     assert settings["environment"]["packages"]["gudhi"]
     result = hwdiff("evaluate", "--data", data, *options, "--inception-weights", tmp_path / "none.pth")
@@ -42,24 +42,27 @@ def test_evaluate_makes_the_table(data, tmp_path):
 
 
 def test_compare_samplers_tells_which_are_as_good(data, tmp_path):
-    options = ("--split", "train", "--sampler", "dpm", "--steps", "2,1", "--spacing", "time", "--lines", 4, "--seeds", 2, "--repetitions", 3)
+    options = ("--split", "train", "--sampler", "dpm", "--steps", "2,1", "--spacing", "time")
+    options += ("--lines", 4, "--seeds", 2, "--repetitions", 3)
     result = hwdiff("compare-samplers", "--data", data, *options, "-o", tmp_path)
     assert result.exit_code == 0, result.output
-    verdict = result.output.split("worse than eq12, 60 steps, by twice the standard error of the difference:")[1]
+    heading = "worse than eq12, 60 steps, by twice the standard error of the difference:"
+    verdict = result.output.split(heading)[1]
     assert "dpm, 1 steps, time" in verdict
-    row = json.loads((tmp_path / "table1.json").read_text())["settings"]["rows"]["dpm, 2 steps, time"]
+    row = json.loads((tmp_path / "table1.json").read_text())["settings"]["rows"]["dpm_2_time"]
     assert row["sampler"] == "dpm"
     assert row["levels"] == schedule(2, "time").tolist()
     result = hwdiff("compare-samplers", "--data", data, "--steps", "few")
     assert result.exit_code == 1
-    assert "--steps few: numbers" in result.output
+    assert "--steps few: must be numbers" in result.output
     result = hwdiff("compare-samplers", "--data", data, "--sampler", "eq13", "--steps", 5)
     assert result.exit_code == 1
     assert "no such sampler as 'eq13'" in result.output
 
 
 def test_alignment_prints_correlations_and_keeps_the_lines(data, tmp_path):
-    result = hwdiff("alignment", "--data", data, "--lines", 4, "--sampler", "dpm", "--steps", 6, "--guidance", 1, "-o", tmp_path / "lines.csv")
+    options = ("--lines", 4, "--sampler", "dpm", "--steps", 6, "--guidance", 1)
+    result = hwdiff("alignment", "--data", data, *options, "-o", tmp_path / "lines.csv")
     assert result.exit_code == 0, result.output
     assert "monotonicity" in result.output
     assert len((tmp_path / "lines.csv").read_text().splitlines()) == 5

@@ -57,10 +57,11 @@ def test_a_batch_is_padded_as_the_authors_pad(dataset, features):
 
 def test_a_line_that_is_drawn_already_is_not_drawn_again(dataset, extractor, tmp_path):
     blank = np.full((96, 200), 255, dtype=np.uint8)
-    drawn = StyleFeatures(dataset, extractor, tmp_path / "drawn", LineImages(dataset, tmp_path, workers=1))
-    assert torch.equal(drawn[np.array([2])], StyleFeatures(dataset, extractor, tmp_path / "own")[np.array([2])])
-    other = StyleFeatures(dataset, extractor, tmp_path / "other", [blank] * len(dataset))
-    assert not torch.equal(drawn[np.array([2])], other[np.array([2])])
+    images, line = LineImages(dataset, tmp_path, workers=1), np.array([2])
+    drawn = StyleFeatures(dataset, extractor, tmp_path / "drawn", line_images=images)
+    assert torch.equal(drawn[line], StyleFeatures(dataset, extractor, tmp_path / "own")[line])
+    other = StyleFeatures(dataset, extractor, tmp_path / "other", line_images=[blank] * len(dataset))
+    assert not torch.equal(drawn[line], other[line])
 
 
 def test_stopping_keeps_what_is_computed(dataset, extractor, tmp_path):
@@ -87,7 +88,8 @@ def test_buckets_hold_lines_of_like_length_and_lose_none_twice():
 
 def test_the_order_depends_on_seed_and_epoch_alone():
     lengths = np.random.default_rng(0).integers(50, 488, 100)
-    orders = [np.concatenate(batch_order(lengths, 8, *which)).tolist() for which in ((1, 0), (1, 0), (1, 1), (2, 0))]
+    seeds_and_epochs = ((1, 0), (1, 0), (1, 1), (2, 0))
+    orders = [np.concatenate(batch_order(lengths, 8, *which)).tolist() for which in seeds_and_epochs]
     assert orders[0] == orders[1]
     assert orders[0] != orders[2] != orders[3] != orders[0]
     with pytest.raises(HwdiffError, match="only 100 lines"):

@@ -13,7 +13,8 @@ def words_in_boxes(widths, gaps, points=6):
     for number, width in enumerate(widths):
         starts.append(len(offsets))
         step = width / (points - 1)
-        offsets += [(gaps[number - 1] if number else 0.1, 0)] + [(step, 1 if place % 2 else -1) for place in range(points - 1)]
+        offsets.append((gaps[number - 1] if number else 0.1, 0))
+        offsets += [(step, 1 if place % 2 else -1) for place in range(points - 1)]
         pen_up += [True] + [False] * (points - 1)
     return np.array(offsets, dtype=np.float32), np.array(pen_up), starts
 
@@ -21,8 +22,9 @@ def words_in_boxes(widths, gaps, points=6):
 def test_words_begin_after_the_widest_gaps_that_fit_their_widths():
     offsets, pen_up, starts = words_in_boxes([6, 2, 4, 8], [2, 2, 2])
     assert word_starts(offsets, pen_up, "abcdef ab abcd abcdefgh").tolist() == starts
-    # A gap inside a word, as wide as the others: the numbers of characters tell that it is no blank.
-    assert word_starts(offsets, pen_up, "abcdef abcdefgh abcdefgh").tolist() == [starts[0], starts[1], starts[3]]
+    # A gap inside a word, as wide as the others: the numbers of characters tell that it is no space.
+    found = word_starts(offsets, pen_up, "abcdef abcdefgh abcdefgh")
+    assert found.tolist() == [starts[0], starts[1], starts[3]]
     assert word_starts(offsets, pen_up, "one").tolist() == [0]
 
 
@@ -41,7 +43,7 @@ def test_what_is_uncertain_is_not_cut():
     assert word_starts(offsets, np.zeros_like(pen_up), "abcde abcde") is None  # in one stroke
 
 
-def test_cuts_of_the_built_in_writers_are_at_their_blanks(written):
+def test_cuts_of_the_built_in_writers_are_at_their_spaces(written):
     widths, characters, cut = [], [], 0
     for index in range(len(written)):
         offsets, pen_up = written.strokes(index)
@@ -98,19 +100,25 @@ def test_points_have_the_places_of_their_words(written):
 
 
 def test_a_batch_has_places_of_its_excerpts(dataset, features, monkeypatch):
-    monkeypatch.setattr("hwdiff.data.excerpts.word_starts", lambda offsets, pen_up, text: np.array([0, 20]) if text == dataset.texts[2] else None)
+    monkeypatch.setattr(
+        "hwdiff.data.excerpts.word_starts",
+        lambda offsets, pen_up, text: np.array([0, 20]) if text == dataset.texts[2] else None,
+    )
     monkeypatch.setattr("hwdiff.data.excerpts._character_starts", lambda text: np.array([0, 4]))
     lines = Lines(dataset, features, style_lines(dataset.forms), "cpu", Excerpts(dataset, seed=0))
-    batch = lines.batch(np.array([2, 0]), spans=np.array([[20, 30, 4, 9], [0, dataset.lengths[0], 0, len(dataset.texts[0])]]))
+    spans = np.array([[20, 30, 4, 9], [0, dataset.lengths[0], 0, len(dataset.texts[0])]])
+    batch = lines.batch(np.array([2, 0]), spans=spans)
     length, characters = dataset.lengths[2] - 20, len(dataset.texts[2]) - 4
-    assert batch.places[0, :10].tolist() == pytest.approx([(point + 0.5) * characters / length - 0.5 for point in range(10)], abs=1e-4)
+    expected = [(point + 0.5) * characters / length - 0.5 for point in range(10)]
+    assert batch.places[0, :10].tolist() == pytest.approx(expected, abs=1e-4)
     assert batch.places[0, 10:].isnan().all()
     assert batch.places[1].isnan().all()
 
 
 def test_a_batch_of_excerpts_is_made_of_their_points_and_characters(dataset, features):
     lines = Lines(dataset, features, style_lines(dataset.forms), "cpu")
-    indices, spans = np.array([2, 0]), np.array([[10, 25, 2, 7], [0, dataset.lengths[0], 0, len(dataset.texts[0])]])
+    indices = np.array([2, 0])
+    spans = np.array([[10, 25, 2, 7], [0, dataset.lengths[0], 0, len(dataset.texts[0])]])
     batch = lines.batch(indices, spans=spans)
     offsets, pen_up = dataset.strokes(2)
     assert torch.equal(batch.strokes[0, 1:15], torch.from_numpy(offsets[11:25]))

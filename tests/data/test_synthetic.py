@@ -24,13 +24,14 @@ def test_lines_are_of_the_same_kind_as_iams(written):
 def test_a_seed_writes_the_same_lines_with_any_number_of_workers(monkeypatch):
     monkeypatch.setattr(synthetic, "WRITERS", 2)
     monkeypatch.setattr(synthetic, "FORMS_PER_WRITER", 2)
-    one, two, other = (synthetic.write_lines(seed, workers=workers) for seed, workers in ((0, 1), (0, 2), (1, 1)))
+    one, two = (synthetic.write_lines(0, workers=workers) for workers in (1, 2))
+    other = synthetic.write_lines(1, workers=1)
     assert [line.id for line in one] == sorted(line.id for line in one)
     for a, b in zip(one, two, strict=True):
         assert (a.id, a.form, a.text) == (b.id, b.form, b.text)
         assert np.array_equal(a.offsets, b.offsets)
     assert [line.text for line in one] != [line.text for line in other]
-    assert synthetic.draw_hand(0, 0) != synthetic.draw_hand(1, 0)
+    assert synthetic.draw_writer_style(0, 0) != synthetic.draw_writer_style(1, 0)
 
 
 def test_every_token_is_written():
@@ -41,15 +42,17 @@ def test_every_token_is_written():
     assert seen | {tokenizer.PADDING} == set(range(tokenizer.VOCABULARY_SIZE))
 
 
-def test_a_hand_stays_the_same_and_letters_vary():
-    """Two lines of one writer are more alike than lines of two writers; the same text is never written twice alike."""
+def test_a_writer_style_stays_the_same_and_letters_vary():
+    """Lines of one writer are more alike than lines of two, but a text is never written twice alike."""
 
     def measures(number, seed):
-        points, first = synthetic.write_points(synthetic.draw_hand(0, number), "minimum value of the hand", np.random.default_rng(seed))
+        style, generator = synthetic.draw_writer_style(0, number), np.random.default_rng(seed)
+        points, first = synthetic.write_points(style, "minimum value of the hand", generator)
         down = np.diff(points, axis=0)[~first[1:]]
         steep = down[np.abs(down[:, 1]) > np.abs(down[:, 0])]
         slant = np.median(steep[:, 0] / steep[:, 1])
-        return np.array([np.ptp(points[:, 0]) / 4000, np.ptp(points[:, 1]) / 600, 4 * slant, first.sum() / 15])
+        width, height = np.ptp(points, axis=0)
+        return np.array([width / 4000, height / 600, 4 * slant, first.sum() / 15])
 
     measured = np.array([[measures(number, seed) for seed in (1, 2, 3)] for number in range(16)])
     within = measured.std(axis=1).mean()
@@ -58,27 +61,27 @@ def test_a_hand_stays_the_same_and_letters_vary():
     assert not np.array_equal(measured[:, 0], measured[:, 1])
 
 
-def test_writers_are_whole_in_one_part():
+def test_writers_are_whole_in_one_split():
     splits = [synthetic.split_of_form(f"w{number:02d}-3") for number in range(64)]
     assert {split: splits.count(split) for split in ds.SPLITS} == {"train": 52, "validation": 4, "test": 8}
 
 
 def test_what_is_written_is_what_is_asked_for():
-    """A drawn line has a gap for each blank of its text, and a dot above each i of a printing hand."""
-    hand = synthetic.draw_hand(0, 4)
-    points, first = synthetic.write_points(hand, "ill hill", np.random.default_rng(0))
+    """A drawn line has a gap for each space of its text, and a dot above each i of a writer who prints."""
+    style = synthetic.draw_writer_style(0, 4)
+    points, first = synthetic.write_points(style, "ill hill", np.random.default_rng(0))
     strokes = np.split(points, np.flatnonzero(first)[1:])
-    dots = [stroke for stroke in strokes if np.ptp(stroke, axis=0).max() < 4 * hand.unit]
+    dots = [stroke for stroke in strokes if np.ptp(stroke, axis=0).max() < 4 * style.unit]
     assert len(dots) == 2
-    assert all(dot[:, 1].mean() < -synthetic.PRINT_X * hand.unit for dot in dots)
+    assert all(dot[:, 1].mean() < -synthetic.PRINT_X * style.unit for dot in dots)
     covered = np.zeros(np.ptp(points[:, 0]) + 1, dtype=bool)
     for stroke in strokes:
         x = stroke[:, 0] - points[:, 0].min()
         covered[x.min() : x.max() + 1] = True
     gaps = np.diff(np.flatnonzero(covered))
-    assert (gaps > 0.5 * hand.word_gap * hand.unit).sum() == 1
+    assert (gaps > 0.5 * style.word_gap * style.unit).sum() == 1
     with pytest.raises(HwdiffError, match="nothing in it can be written"):
-        synthetic.write_points(hand, "  ", np.random.default_rng(0))
+        synthetic.write_points(style, "  ", np.random.default_rng(0))
 
 
 def test_lines_can_be_drawn(written):

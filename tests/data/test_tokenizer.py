@@ -26,7 +26,11 @@ def test_padding():
 def test_tokens_equal_the_authors(shared):
     arrays = golden(shared / "golden" / "preprocessing.npz")
     assert str(arrays["tokenizer.text"]) == tokenizer.ALPHABET
-    names = [name.removesuffix(".text") for name in arrays if name.endswith(".text") and not name.startswith("tokenizer")]
+    names = [
+        name.removesuffix(".text")
+        for name in arrays
+        if name.endswith(".text") and not name.startswith("tokenizer")
+    ]
     assert len(names) == 8
     for name in names:
         np.testing.assert_array_equal(tokenizer.encode(str(arrays[f"{name}.text"])), arrays[f"{name}.tokens"])

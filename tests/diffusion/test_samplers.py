@@ -63,7 +63,7 @@ def eq12_deviation(deviation, steps):
 @pytest.mark.parametrize("name", samplers.SAMPLERS)
 @pytest.mark.parametrize("steps", [60, 200])
 def test_the_samplers_reach_a_known_distribution(name, steps):
-    offsets, _ = run(samplers.SAMPLERS[name], gaussian_network(0.7, 0.4), steps)
+    offsets, _ = run(samplers.SAMPLERS[name].sampler, gaussian_network(0.7, 0.4), steps)
     expected = eq12_deviation(0.4, steps) if name.startswith("eq12") or name == "fast" else 0.4
     assert offsets.mean().item() == pytest.approx(0.7, abs=0.06)
     assert offsets.std().item() == pytest.approx(expected, abs=0.035)
@@ -75,7 +75,7 @@ def test_deterministic_samplers_follow_the_ode_with_few_steps():
     start = seeded_noise([0, 1], 4000, "cpu")(None).double()
     exact = 0.7 + 0.4 * (start - alpha.sqrt() * 0.7) / (alpha * 0.16 + 1 - alpha).sqrt()
     errors = {
-        name: [(run(samplers.SAMPLERS[name], gaussian_network(0.7, 0.4), steps)[0] - exact).square().mean().sqrt().item() for steps in (10, 20, 40)]
+        name: [(run(samplers.SAMPLERS[name].sampler, gaussian_network(0.7, 0.4), steps)[0] - exact).square().mean().sqrt().item() for steps in (10, 20, 40)]
         for name in ("ddim", "dpm")
     }
     assert errors["ddim"][2] < errors["ddim"][1] < errors["ddim"][0] < 0.15

@@ -25,7 +25,7 @@ def test_styles_come_back_in_their_order(gallery):
     assert gallery.metadata["style_weights"] == identity("1" * 64)
     for name, style in FOUND.items():
         assert torch.equal(gallery[name], style)
-    with pytest.raises(HwdiffError, match="no such style as 'dan'; choose one of cleo, ben, ada, or give a picture"):
+    with pytest.raises(HwdiffError, match="no such style as 'dan'; choose one of cleo, ben, ada, or give an image of a line"):
         gallery["dan"]
 
 

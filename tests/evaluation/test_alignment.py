@@ -31,7 +31,7 @@ def test_what_goes_wrong_is_told():
     assert skipped.scores["skips"] == 1 / 4
     assert alignment([0, 3]).scores["skips"] == 2 / 4
     assert alignment([3, 0]).scores["skips"] == 0
-    assert skipped.table()[2]["first point"] is None
+    assert skipped.table()[2]["first_point"] is None
     repeated = alignment([0, 1, 2, 1, 2, 3])
     assert [row["character"] for row in repeated.table() if row["repeated"]] == ["b", "c"]
     assert repeated.monotonicity == pytest.approx(4 / 5)
@@ -43,19 +43,29 @@ def test_what_goes_wrong_is_told():
 
 def test_the_table_tells_which_points_belong_to_a_character():
     rows = alignment([0, 0, 1, 2, 2, 3]).table()
-    assert [(row["first point"], row["last point"]) for row in rows] == [(0, 15), (16, 23), (24, 39), (40, 47)]
+    assert [(row["first_point"], row["last_point"]) for row in rows] == [
+        (0, 15),
+        (16, 23),
+        (24, 39),
+        (40, 47),
+    ]
     shared = Alignment("ab", 4, np.array([[0.7, 0.3], [0.1, 0.9]]))
-    assert [(row["first point"], row["last point"], row["fraction"]) for row in shared.table()] == [(0, 3, 0.7), (0, 7, 0.9)]
+    assert [(row["first_point"], row["last_point"], row["fraction"]) for row in shared.table()] == [
+        (0, 3, 0.7),
+        (0, 7, 0.9),
+    ]
 
 
-def test_a_blank_is_no_letter():
+def test_a_space_is_no_letter():
     assert alignment([0, 2], text="a b").coverage == 1
     assert alignment([0, 2], text="a b").scores["skips"] == 0
 
 
 def test_only_what_was_written_counts():
     weights = np.zeros((3, 4, 6))
-    weights[:, [0, 1, 2, 3], [0, 1, 5, 5]] = 1  # the last two cells are padding, and look at what follows the text
+    weights[:, [0, 1, 2, 3], [0, 1, 5, 5]] = (
+        1  # the last two cells are padding, and look at what follows the text
+    )
     ink = Ink(np.ones((15, 2)), np.zeros(15), "ab")
     aligned = alignment_of(ink, weights, length=32)
     assert aligned.weights.tolist() == [[1, 0], [0, 1]]
@@ -77,9 +87,11 @@ def test_ink_is_the_same_whether_aligned_or_not(network):
         align(network, "a text", block=9, steps=1)
 
 
-def test_lines_are_written_anew_in_the_style_of_others_of_their_form(network, dataset, features, recognizer):
+def test_lines_are_written_again_in_the_style_of_others_of_their_form(network, dataset, features, recognizer):
     options, told = {"sampler": "ddim", "steps": 4}, []
-    rows = regenerate_aligned(network, dataset, features, [2, 5], recognizer, seed=7, progress=told.append, **options)
+    rows = regenerate_aligned(
+        network, dataset, features, [2, 5], recognizer, seed=7, progress=told.append, **options
+    )
     style = features[style_lines(dataset.forms)[[5]]]
     ink, aligned = align(network, str(dataset.texts[5]), style=style[0], seed=8, **options)
     assert rows[1] == (aligned.scores, legibility([ink], recognizer, resamples=0).cer.value)
@@ -94,7 +106,10 @@ def test_a_line_without_ink_is_none(network, dataset, features, recognizer, monk
 def test_relations_are_rank_correlations():
     generator = np.random.default_rng(0)
     rates = generator.random(200)
-    rows = [({"with": rate**3, "against": -rate, "neither": generator.random(), "same": 1.0}, rate) for rate in rates]
+    rows = [
+        ({"with": rate**3, "against": -rate, "neither": generator.random(), "same": 1.0}, rate)
+        for rate in rates
+    ]
     found = relations(rows, resamples=200)
     assert found["with"][0] == pytest.approx(1)
     assert found["against"][0] == pytest.approx(-1)
@@ -104,6 +119,8 @@ def test_relations_are_rank_correlations():
         relations(rows[:2])
     # Where lines of a group say the same, they count as one.
     twice = [row for row in rows[:40] for _ in range(5)]
-    alone, grouped = (relations(twice, groups, resamples=200)["neither"] for groups in (None, np.arange(40).repeat(5)))
+    alone, grouped = (
+        relations(twice, groups, resamples=200)["neither"] for groups in (None, np.arange(40).repeat(5))
+    )
     assert grouped[2] - grouped[1] > 1.5 * (alone[2] - alone[1])
     assert np.isnan(relations([(scores, 0.5) for scores, _ in rows], resamples=20)["with"]).all()

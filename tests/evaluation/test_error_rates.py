@@ -18,15 +18,21 @@ def judged(monkeypatch):
     """legibility of (text, what is read) pairs, without ink."""
 
     def judge(pairs, **options):
-        monkeypatch.setattr(measures, "recognize", lambda inks, recognizer: [Recognition(found, None, None, None, None) for _, found in pairs])
+        monkeypatch.setattr(
+            measures,
+            "recognize",
+            lambda inks, recognizer: [Recognition(found, None, None, None, None) for _, found in pairs],
+        )
         return legibility(
-            [ink(text) for text, _ in pairs], Recognizer(RecognizerConfig(c1=4, c2=4, c3=4, convolutions=0, hidden=4, layers=1)), **options
+            [ink(text) for text, _ in pairs],
+            Recognizer(RecognizerConfig(c1=4, c2=4, c3=4, convolutions=0, hidden=4, layers=1)),
+            **options,
         )
 
     return judge
 
 
-def test_rates_are_edits_as_a_share_of_the_text(judged):
+def test_rates_are_edits_as_a_fraction_of_the_text(judged):
     result = judged([("hand writing", "hand writing"), ("pen and ink", "pan nd inkk")])
     assert result.lines == 2
     assert result.characters == 23
@@ -71,9 +77,12 @@ def test_the_interval_is_that_of_the_bootstrap(judged):
 
 
 def test_lines_of_a_group_are_drawn_together(judged):
-    # Ten writers who always fail and ten who never do, twenty lines each: as if there were twenty lines, not four hundred.
+    # Ten writers who always fail and ten who never do, twenty lines each: as if there were twenty lines.
     pairs = [("a", "b" if writer < 10 else "a") for writer in range(20) for _ in range(20)]
-    lines, writers = judged(pairs).cer, judged(pairs, groups=[writer for writer in range(20) for _ in range(20)]).cer
+    lines, writers = (
+        judged(pairs).cer,
+        judged(pairs, groups=[writer for writer in range(20) for _ in range(20)]).cer,
+    )
     assert lines.value == writers.value == 0.5
     assert writers.high - writers.low == pytest.approx(20**0.5 * (lines.high - lines.low), rel=0.2)
 
@@ -82,7 +91,7 @@ def test_the_floor_compares_with_the_texts_of_others(judged):
     result = judged([("aaaa", "aaaa"), ("bbbb", "bbbb"), ("cccc", "cccc")])
     assert result.cer.value == 0
     assert result.floor.value == 1
-    # WriterStyles that write the same texts: only what says something else is compared.
+    # Lines with the same text: only what says something else is compared.
     assert judged([("aaaa", "aaaa"), ("aaaa", "aaaa"), ("bbbb", "bbbb")] * 20).floor.value == 1
     assert judged([("aaaa", "aaaa")]).floor is None
     assert judged([("aaaa", "aaaa"), (" aaaa", "aaaa")]).floor is None
@@ -92,12 +101,23 @@ def test_the_ceiling_is_that_of_real_ink(made_up_lines, recognizer):
     result = legibility(made_up_lines[:4], recognizer, real=made_up_lines[4:8], resamples=100)
     assert result.ceiling == legibility(made_up_lines[4:8], recognizer, resamples=100).cer
     assert result.ceiling_of == "4 real lines"
-    alike = legibility(made_up_lines[:4], recognizer, real=made_up_lines[4:8], real_groups=[1, 1, 2, 2], resamples=100)
-    assert alike.ceiling == legibility(made_up_lines[4:8], recognizer, [1, 1, 2, 2], resamples=100).cer != result.ceiling
+    alike = legibility(
+        made_up_lines[:4], recognizer, real=made_up_lines[4:8], real_groups=[1, 1, 2, 2], resamples=100
+    )
+    assert (
+        alike.ceiling
+        == legibility(made_up_lines[4:8], recognizer, [1, 1, 2, 2], resamples=100).cer
+        != result.ceiling
+    )
     alone = legibility(made_up_lines[:4], recognizer)
     assert alone.ceiling.value == recognizer.metadata["test"]["cer"]["value"]
     assert "1263 real lines on which the recognizer was tested" in alone.table()
-    assert alone.summary() == {"lines": 4, "characters": alone.characters, "cer": vars(alone.cer), "wer": vars(alone.wer)}
+    assert alone.summary() == {
+        "lines": 4,
+        "characters": alone.characters,
+        "cer": vars(alone.cer),
+        "wer": vars(alone.wer),
+    }
 
 
 def test_what_cannot_be_judged_is_refused(recognizer):
@@ -118,18 +138,24 @@ def test_how_a_line_is_read_does_not_depend_on_the_others(made_up_lines, recogni
         np.testing.assert_allclose(alone.classes, together[number].classes, atol=1e-4)
 
 
-def test_a_reading_tells_where_and_how_surely(made_up_lines, recognizer):
+def test_a_recognition_tells_where_and_how_surely(made_up_lines, recognizer):
     line = made_up_lines[0]
     [recognition] = recognize([line], recognizer)
     assert len(recognition.text) == len(recognition.probabilities) == len(recognition.points) > 10
     assert recognition.classes.shape == (-(-len(line) // 2), len(ALPHABET) + 1)
     assert (np.diff(recognition.points) > 0).all()
     assert recognition.points.max() < len(line)
-    for character, probability, row in zip(recognition.text, recognition.probabilities, recognition.rows, strict=True):
-        assert recognition.classes[row, ALPHABET.index(character) + 1] == probability == recognition.classes[row].max()
+    for character, probability, row in zip(
+        recognition.text, recognition.probabilities, recognition.rows, strict=True
+    ):
+        assert (
+            recognition.classes[row, ALPHABET.index(character) + 1]
+            == probability
+            == recognition.classes[row].max()
+        )
 
 
-def test_a_letter_told_twice_needs_a_blank_between():
+def test_a_letter_told_twice_needs_ctcs_blank_between():
     a, b = ALPHABET.index("a") + 1, ALPHABET.index("b") + 1
     classes = np.full((7, len(ALPHABET) + 1), 0.001, dtype=np.float32)
     for row, best in enumerate([a, a, BLANK, a, b, BLANK, ALPHABET.index(" ") + 1]):
@@ -143,7 +169,11 @@ def test_a_letter_told_twice_needs_a_blank_between():
 @pytest.mark.parametrize("ending", [0, 1, 37])
 def test_pen_up_moves_at_the_end_are_not_read(made_up_lines, recognizer, ending):
     line = made_up_lines[0]
-    longer = Ink(np.concatenate((line.offsets, np.ones((ending, 2)))), np.concatenate((line.pen_up, np.ones(ending, dtype=bool))), line.text)
+    longer = Ink(
+        np.concatenate((line.offsets, np.ones((ending, 2)))),
+        np.concatenate((line.pen_up, np.ones(ending, dtype=bool))),
+        line.text,
+    )
     assert recognize([longer], recognizer)[0].text == recognize([line], recognizer)[0].text
 
 
@@ -151,18 +181,28 @@ def test_neither_size_nor_place_matters_nor_the_way_through_a_file(made_up_lines
     few = made_up_lines[:12]
     before = [recognition.text for recognition in recognize(few, recognizer)]
     elsewhere = np.array([[50, -300]])
-    moved = [Ink(np.concatenate((ink.offsets[:1] + elsewhere, ink.offsets[1:])) * 7.3, ink.pen_up) for ink in few]
+    moved = [
+        Ink(np.concatenate((ink.offsets[:1] + elsewhere, ink.offsets[1:])) * 7.3, ink.pen_up) for ink in few
+    ]
     assert [recognition.text for recognition in recognize(moved, recognizer)] == before
     for number, ink in enumerate(few):
         ink.save(tmp_path / f"{number}.svg")
-    again = [recognition.text for recognition in recognize([Ink.load(tmp_path / f"{number}.svg") for number in range(12)], recognizer)]
+    again = [
+        recognition.text
+        for recognition in recognize(
+            [Ink.load(tmp_path / f"{number}.svg") for number in range(12)], recognizer
+        )
+    ]
     assert sum(a != b for a, b in zip(again, before, strict=True)) <= 1  # files keep positions to 0.001
 
 
 def test_a_pen_that_rests_on_the_paper_changes_nothing(made_up_lines, recognizer):
     [before] = recognize(made_up_lines[:1], recognizer)
     line = made_up_lines[0]
-    resting = Ink(np.concatenate((line.offsets, np.zeros((2 * len(line), 2)))), np.concatenate((line.pen_up, np.zeros(2 * len(line), dtype=bool))))
+    resting = Ink(
+        np.concatenate((line.offsets, np.zeros((2 * len(line), 2)))),
+        np.concatenate((line.pen_up, np.zeros(2 * len(line), dtype=bool))),
+    )
     [after] = recognize([resting], recognizer)
     assert after.text == before.text
     assert after.points.tolist() == before.points.tolist()
@@ -170,7 +210,13 @@ def test_a_pen_that_rests_on_the_paper_changes_nothing(made_up_lines, recognizer
 
 @pytest.mark.parametrize(
     ("offsets", "pen_up"),
-    [(np.zeros((0, 2)), []), ([[1, 1]], [False]), ([[1, 1]] * 40, [True] * 40), ([[0, 0]] * 40, [False] * 40), ([[1, 0]] * 40, [False] * 40)],
+    [
+        (np.zeros((0, 2)), []),
+        ([[1, 1]], [False]),
+        ([[1, 1]] * 40, [True] * 40),
+        ([[0, 0]] * 40, [False] * 40),
+        ([[1, 0]] * 40, [False] * 40),
+    ],
 )
 def test_ink_without_extent_is_read_as_nothing(offsets, pen_up, recognizer):
     empty = Ink(offsets, pen_up, "text")
@@ -183,7 +229,9 @@ def test_ink_of_two_points_is_read(recognizer):
 
 
 def test_ink_that_goes_on_for_ever_is_refused(recognizer):
-    with pytest.raises(HwdiffError, match=r"ink 1: 5000 points, but at most 2000 are read at a time; break it into lines"):
+    with pytest.raises(
+        HwdiffError, match=r"ink 1: 5000 points, but at most 2000 are read at a time; break it into lines"
+    ):
         recognize([ink("a"), ink("a", 5000)], recognizer)
     assert recognize([ink("a", 2000)], recognizer)[0].classes.shape[0] == 1000
 
@@ -196,7 +244,9 @@ def test_ink_that_is_not_finite_is_refused():
 def test_real_ink_is_read(iam_dataset, recognizer):
     """The claim of the model card, on the lines that the recognizer has not seen."""
     indices = iam_dataset.split("test")
-    result = legibility([iam_dataset.ink(index) for index in indices], recognizer, groups=iam_dataset.forms[indices])
+    result = legibility(
+        [iam_dataset.ink(index) for index in indices], recognizer, groups=iam_dataset.forms[indices]
+    )
     assert result.lines == 1263
     assert result.cer.value < 0.10
     assert result.cer.value == pytest.approx(recognizer.metadata["test"]["cer"]["value"], abs=0.002)

@@ -19,7 +19,9 @@ def circle(points=200, seed=0, noise=0.02):
 def test_living_times_are_those_of_the_authors_program(name):
     found = golden(GOLDEN / "geometry_score.npz")
     X, gamma = found[f"{name}.X"], float(found[f"{name}.gamma"])
-    for landmarks, expected, alpha_max in zip(found[f"{name}.landmarks"], found[f"{name}.rlt"], found[f"{name}.alpha_max"], strict=True):
+    for landmarks, expected, alpha_max in zip(
+        found[f"{name}.landmarks"], found[f"{name}.rlt"], found[f"{name}.alpha_max"], strict=True
+    ):
         one = rlt(X, landmarks=landmarks, gamma=gamma)
         np.testing.assert_allclose(one.values, expected, atol=1e-9)
         assert one.alpha_max == pytest.approx(alpha_max, rel=1e-12)
@@ -38,14 +40,17 @@ def test_the_score_is_that_of_the_authors_program():
     means = []
     for name in ("circle", "disk"):
         values = np.stack(
-            [rlt(found[f"{name}.X"], landmarks=some, gamma=float(found[f"{name}.gamma"])).values for some in found[f"{name}.landmarks"]]
+            [
+                rlt(found[f"{name}.X"], landmarks=some, gamma=float(found[f"{name}.gamma"])).values
+                for some in found[f"{name}.landmarks"]
+            ]
         )
         means.append(geometry.Mean(values.mean(axis=0), 0.0, values, 2))
     assert geometry_score(*means) == pytest.approx(float(found["score.circle_disk"]), abs=1e-9)
 
 
 def test_a_circle_has_one_hole_and_two_have_two():
-    """Small numbers of the project's own: a hole lives nearly always in a circle, two in two circles, none in a disk's middle."""
+    """Small cases of the project's own."""
     one = rlt(circle(), landmarks=40, gamma=0.15)
     assert one.values.argmax() == 1
     assert one.values[1] > 0.6
@@ -53,13 +58,18 @@ def test_a_circle_has_one_hole_and_two_have_two():
     two = rlt(np.concatenate((circle(), np.add(circle(seed=1), (5, 0)))), landmarks=80, gamma=0.06)
     assert two.values.argmax() == 2
     far = [np.sqrt(0.5), np.sqrt(2)]
-    assert geometry.distances(np.array([[0.0, 0.0], [1, 1], [0.5, 0.5]]))[0].tolist() == pytest.approx([0, far[1], far[0]])
+    assert geometry.distances(np.array([[0.0, 0.0], [1, 1], [0.5, 0.5]]))[0].tolist() == pytest.approx(
+        [0, far[1], far[0]]
+    )
 
 
 def full_table(table):
     """Every landmark, nearest first, as the plain way has it."""
     order = np.argsort(table, axis=1, kind="stable")
-    return [[(int(landmark), float(row[landmark])) for landmark in places] for places, row in zip(order, table, strict=True)]
+    return [
+        [(int(landmark), float(row[landmark])) for landmark in places]
+        for places, row in zip(order, table, strict=True)
+    ]
 
 
 @pytest.mark.parametrize("gamma", [1e-4, 0.01, 0.1, 0.5])
@@ -72,18 +82,24 @@ def test_what_is_kept_from_gudhi_changes_nothing(gamma, replace):
         table = geometry.distances(X)[:, landmarks]
         alpha_max = gamma * table.max()
         trees = [
-            gudhi.WitnessComplex(nearest_landmark_table=some).create_simplex_tree(max_alpha_square=alpha_max, limit_dimension=2)
+            gudhi.WitnessComplex(nearest_landmark_table=some).create_simplex_tree(
+                max_alpha_square=alpha_max, limit_dimension=2
+            )
             for some in (full_table(table), nearest_landmarks(table, alpha_max))
         ]
-        whole, kept = ({tuple(sorted(simplex)): value for simplex, value in tree.get_filtration()} for tree in trees)
+        whole, kept = (
+            {tuple(sorted(simplex)): value for simplex, value in tree.get_filtration()} for tree in trees
+        )
         assert whole == kept
         assert len(whole) > 25
 
 
 def test_gudhi_is_handed_a_fraction_of_the_distances():
-    """At the size of the paper's table, where handing over and sorting all of them is what takes the plain way its time."""
+    """At the size of the paper's table, where handing over and sorting all of them takes long."""
     generator = np.random.default_rng(0)
-    X = generator.normal(size=(4500, 8)) @ generator.normal(size=(8, 1464))  # in noise of 1464 dimensions all points lie equally far apart
+    X = generator.normal(size=(4500, 8)) @ generator.normal(
+        size=(8, 1464)
+    )  # in noise of 1464 dimensions all points lie equally far apart
     table = geometry.distances(X)[:, :64]
     kept = nearest_landmarks(table, table.max() * geometry.default_gamma(len(X)))
     assert 3 * len(X) <= sum(map(len, kept)) < table.size / 8
@@ -105,7 +121,10 @@ def test_distances_of_near_points_keep_their_digits():
 
 def test_the_mean_does_not_depend_on_workers_nor_on_how_many_repetitions_follow():
     X, counts = circle(), []
-    one, two = (mrlt(X, n=20, seed=5, landmarks=20, gamma=0.1, workers=workers, progress=counts.append) for workers in (1, 2))
+    one, two = (
+        mrlt(X, n=20, seed=5, landmarks=20, gamma=0.1, workers=workers, progress=counts.append)
+        for workers in (1, 2)
+    )
     np.testing.assert_array_equal(one.repetitions, two.repetitions)
     assert sum(counts) == 40
     longer = mrlt(X, n=30, seed=5, landmarks=20, gamma=0.1, workers=1)
@@ -113,7 +132,9 @@ def test_the_mean_does_not_depend_on_workers_nor_on_how_many_repetitions_follow(
     assert not np.array_equal(mrlt(X, n=20, seed=6, landmarks=20, gamma=0.1, workers=1).values, one.values)
     np.testing.assert_allclose(one.values, one.repetitions.mean(axis=0))
     with joblib.parallel_config("threading"):
-        np.testing.assert_array_equal(mrlt(X, n=20, seed=5, landmarks=20, gamma=0.1, workers=2).values, one.values)
+        np.testing.assert_array_equal(
+            mrlt(X, n=20, seed=5, landmarks=20, gamma=0.1, workers=2).values, one.values
+        )
     alone = rlt(X, landmarks=np.random.default_rng((5, 3)).choice(len(X), 20), gamma=0.1)
     np.testing.assert_allclose(one.repetitions[3], alone.values, atol=1e-9)
 
@@ -130,14 +151,20 @@ def test_mass_beyond_i_max_is_reported():
 
 def test_the_switches_change_the_complex():
     X = circle(noise=0.2)
-    plain, squared, apart = (rlt(X, landmarks=40, gamma=0.05, seed=2, **options) for options in ({}, {"squared": True}, {"replace": False}))
+    plain, squared, apart = (
+        rlt(X, landmarks=40, gamma=0.05, seed=2, **options)
+        for options in ({}, {"squared": True}, {"replace": False})
+    )
     assert squared.alpha_max == pytest.approx(plain.alpha_max**2 / 0.05)
     assert not np.array_equal(plain.values, squared.values)
     assert not np.array_equal(plain.values, apart.values)
 
 
 def test_clouds_of_one_shape_score_lower_than_clouds_of_two():
-    one, same, other = (mrlt(X, n=20, landmarks=32, gamma=0.1, workers=1) for X in (circle(seed=1), circle(seed=2), circle(seed=3, noise=0.5)))
+    one, same, other = (
+        mrlt(X, n=20, landmarks=32, gamma=0.1, workers=1)
+        for X in (circle(seed=1), circle(seed=2), circle(seed=3, noise=0.5))
+    )
     assert geometry_score(one, same) < 0.3 * geometry_score(one, other)
     assert geometry_score(one, one) == 0
 
@@ -166,8 +193,12 @@ def test_landmarks_must_be_points():
     with pytest.raises(HwdiffError, match="indices from 0 to 199"):
         rlt(circle(), landmarks=[0, 200])
     with pytest.raises(HwdiffError, match="compute both with the same"):
-        geometry_score(mrlt(circle(), n=1, landmarks=9, i_max=5, workers=1), mrlt(circle(), n=1, landmarks=9, workers=1))
-    flat, deep = (mrlt(X, n=1, landmarks=9, workers=1) for X in (circle(), np.pad(circle(), ((0, 0), (0, 1)))))
+        geometry_score(
+            mrlt(circle(), n=1, landmarks=9, i_max=5, workers=1), mrlt(circle(), n=1, landmarks=9, workers=1)
+        )
+    flat, deep = (
+        mrlt(X, n=1, landmarks=9, workers=1) for X in (circle(), np.pad(circle(), ((0, 0), (0, 1))))
+    )
     with pytest.raises(HwdiffError, match="points with 2 and with 3 dimensions"):
         geometry_score(flat, deep)
     same = np.concatenate((np.zeros((3, 2)), np.zeros((1, 2)) + 1e-200))

@@ -146,7 +146,7 @@ def test_what_is_no_reader_is_refused(tmp_path):
         load_recognizer(cut)
     other = tmp_path / "other.safetensors"
     save_file({"a": torch.zeros(1)}, other)
-    with pytest.raises(HwdiffError, match="format None, but this version reads"):
+    with pytest.raises(HwdiffError, match="not a recognizer of this version: its format is None"):
         load_recognizer(other)
     with safe_open(BUNDLED, "pt") as file:
         metadata = json.loads(file.metadata()["hwdiff"])

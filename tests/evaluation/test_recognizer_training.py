@@ -1,5 +1,6 @@
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -41,8 +42,8 @@ def test_a_stopped_training_goes_on_bit_for_bit(run, dataset, tmp_path, at):
             stop.signal = "SIGTERM"
 
     out = tmp_path / "run"
-    assert recognizer_training.train_recognizer(CONFIG, dataset, out, CPU, stop=stop, progress=interrupt) == at
-    with pytest.raises(HwdiffError, match="holds a training of a recognizer already; go on with --resume"):
+    assert recognizer_training.train_recognizer(CONFIG, dataset, out, CPU, stop=stop, progress=SimpleNamespace(reach=interrupt)) == at
+    with pytest.raises(HwdiffError, match="holds a training run already; resume it with --resume"):
         recognizer_training.train_recognizer(CONFIG, dataset, out, CPU)
     with pytest.raises(HwdiffError, match=r"it has learning_rate = 0.002, not 0.003"):
         recognizer_training.train_recognizer(replace(CONFIG, learning_rate=3e-3), dataset, out, CPU, resume=True)

@@ -2,67 +2,100 @@ import numpy as np
 import pytest
 
 from hwdiff import HwdiffError
-from hwdiff.evaluation.writer_retrieval import WriterStyles, descriptors, line_features, place_between, retrieve
+from hwdiff.evaluation.writer_retrieval import (
+    WriterStyles,
+    descriptors,
+    line_features,
+    place_between,
+    retrieve,
+)
 from hwdiff.ink import images
 from hwdiff.ink.ink import Ink
 
 GENERATOR = np.random.default_rng(0)
-HANDS = (GENERATOR.normal(size=(60, 10)) @ GENERATOR.normal(size=(10, 1280)) / 3)[:, None]  # they differ in ten ways
-BLOT = GENERATOR.normal(size=(1, 1280))  # what differs from line to line far more than from hand to hand
+STYLES = (GENERATOR.normal(size=(60, 10)) @ GENERATOR.normal(size=(10, 1280)) / 3)[
+    :, None
+]  # they differ in ten ways
+BLOT = GENERATOR.normal(size=(1, 1280))  # what differs from line to line far more than from style to style
 
 
 def lines(forms, noise, seed, blot=0.0):
     generator = np.random.default_rng(seed)
     blots = generator.normal(0, blot, (len(forms), 1, 1)) * BLOT
-    return HANDS[forms] + blots + generator.normal(0, noise, (len(forms), 14, 1280))
+    return STYLES[forms] + blots + generator.normal(0, noise, (len(forms), 14, 1280))
 
 
 @pytest.fixture(scope="module")
-def hands():
+def writer_styles():
     """Learnt from forty forms that take no part in what follows."""
     forms = np.repeat(np.arange(20, 60), 4)
     return WriterStyles.learn(lines(forms, 1.0, 9, blot=5.0), forms)
 
 
-def test_the_right_form_is_found_where_lines_are_like_it_and_by_chance_where_they_are_not(hands):
+def test_the_right_form_is_found_where_lines_are_like_it_and_by_chance_where_they_are_not(writer_styles):
     known_forms, forms = np.repeat(np.arange(20), 3), np.arange(20).repeat(5)
     known = lines(known_forms, 1.0, 1)
-    clear = retrieve(hands(lines(forms, 1.0, 2)), forms, hands(known), known_forms)
+    clear = retrieve(
+        writer_styles(lines(forms, 1.0, 2)), forms, known=writer_styles(known), known_forms=known_forms
+    )
     assert clear.forms == 20
     assert clear.within(1) == 1
-    wrong = retrieve(hands(lines(forms, 1.0, 2)), (forms + 1) % 20, hands(known), known_forms)
+    wrong = retrieve(
+        writer_styles(lines(forms, 1.0, 2)),
+        (forms + 1) % 20,
+        known=writer_styles(known),
+        known_forms=known_forms,
+    )
     assert wrong.within(1) == 0
-    guessed = retrieve(hands(np.random.default_rng(3).normal(size=(400, 14, 1280))), np.arange(20).repeat(20), hands(known), known_forms)
+    guessed = retrieve(
+        writer_styles(np.random.default_rng(3).normal(size=(400, 14, 1280))),
+        np.arange(20).repeat(20),
+        known=writer_styles(known),
+        known_forms=known_forms,
+    )
     assert guessed.within(1) == pytest.approx(1 / 20, abs=0.04)
     assert guessed.within(5) == pytest.approx(5 / 20, abs=0.08)
-    noisy = retrieve(hands(lines(forms, 15.0, 4)), forms, hands(known), known_forms)
+    noisy = retrieve(
+        writer_styles(lines(forms, 15.0, 4)), forms, known=writer_styles(known), known_forms=known_forms
+    )
     assert 1 / 20 < noisy.within(1) < 1
 
 
-def test_what_differs_within_forms_does_not_mislead(hands):
+def test_what_differs_within_forms_does_not_mislead(writer_styles):
     known_forms, forms = np.repeat(np.arange(20), 3), np.arange(20).repeat(5)
     known, queries = lines(known_forms, 1.0, 1, blot=5.0), lines(forms, 1.0, 2, blot=5.0)
-    plain = WriterStyles(hands.centre, hands.spread, np.eye(2560))
-    learnt, raw = (retrieve(some(queries), forms, some(known), known_forms).within(1) for some in (hands, plain))
+    plain = WriterStyles(writer_styles.centre, writer_styles.spread, np.eye(2560))
+    learnt, raw = (
+        retrieve(some(queries), forms, known=some(known), known_forms=known_forms).within(1)
+        for some in (writer_styles, plain)
+    )
     assert learnt == 1
     assert raw < 0.9
 
 
-def test_directions_are_those_in_which_forms_differ(hands):
+def test_directions_are_those_in_which_forms_differ(writer_styles):
     forms = np.arange(20).repeat(4)
     drawn = lines(forms, 1.0, 5, blot=5.0)
     fractions = []
-    for seen in (hands(drawn), descriptors(drawn)):
+    for seen in (writer_styles(drawn), descriptors(drawn)):
         seen = seen.reshape(20, 4, -1)
         fractions.append(seen.mean(axis=1).var(axis=0).sum() / seen.reshape(80, -1).var(axis=0).sum())
-    assert hands(drawn).shape == (80, 39)
+    assert writer_styles(drawn).shape == (80, 39)
     assert fractions[0] > 0.8 > 0.5 > fractions[1]
 
 
-def test_lines_without_any_hand_are_no_success(hands):
+def test_lines_without_any_style_are_no_success(writer_styles):
     forms = np.arange(4)
     same = np.ones((4, 14, 1280))
-    assert retrieve(hands(same), forms, hands(np.ones((8, 14, 1280))), forms.repeat(2)).within(1) == 0
+    assert (
+        retrieve(
+            writer_styles(same),
+            forms,
+            known=writer_styles(np.ones((8, 14, 1280))),
+            known_forms=forms.repeat(2),
+        ).within(1)
+        == 0
+    )
 
 
 def test_descriptors_see_the_spread_over_the_columns():
@@ -74,8 +107,17 @@ def test_descriptors_see_the_spread_over_the_columns():
 
 
 def test_features_of_ink_are_those_of_its_line_image(extractor, made_up_lines):
-    found = line_features([made_up_lines[0], Ink(np.zeros((0, 2)), []), wide := Ink(np.tile([(5, 1), (5, -1)], (99, 1)), np.zeros(198))], extractor)
-    np.testing.assert_array_equal(found[0], extractor.of_line(images.pad_to_width(made_up_lines[0].line_image())))
+    found = line_features(
+        [
+            made_up_lines[0],
+            Ink(np.zeros((0, 2)), []),
+            wide := Ink(np.tile([(5, 1), (5, -1)], (99, 1)), np.zeros(198)),
+        ],
+        extractor,
+    )
+    np.testing.assert_array_equal(
+        found[0], extractor.of_line(images.pad_to_width(made_up_lines[0].line_image()))
+    )
     assert wide.line_image().shape[1] > images.MAX_WIDTH
     assert found.shape == (3, 14, 1280)
     assert np.isfinite(found).all()
@@ -91,33 +133,35 @@ def test_features_of_ink_are_those_of_its_line_image(extractor, made_up_lines):
         (np.full((1, 14, 1280), np.nan), [0], np.ones((2, 14, 1280)), [0, 1], "not finite"),
     ],
 )
-def test_bad_input_is_named(hands, queries, query_forms, known, known_forms, message):
+def test_bad_input_is_named(writer_styles, queries, query_forms, known, known_forms, message):
     with pytest.raises(HwdiffError, match=message):
-        retrieve(hands(queries), query_forms, hands(known), known_forms)
+        retrieve(writer_styles(queries), query_forms, known=writer_styles(known), known_forms=known_forms)
 
 
 @pytest.mark.parametrize("forms", [np.arange(20), np.repeat(np.arange(5), 4)])
-def test_hands_are_not_learnt_from_too_little(forms):
+def test_styles_are_not_learnt_from_too_little(forms):
     with pytest.raises(HwdiffError, match=f"20 lines of {len(set(forms))} forms"):
         WriterStyles.learn(np.ones((20, 14, 1280)), forms)
 
 
-def test_places_between_two_hands():
+def test_places_between_two_writer_styles():
     generator = np.random.default_rng(0)
     first, second = (place + generator.normal(0, 0.01, (5, 14, 1280)) for place in (0.0, 2.0))
     middle = 0.5 + generator.normal(0, 0.01, (3, 14, 1280))
     assert place_between(middle, first, second) == pytest.approx([0.75] * 3, abs=0.01)
     for same in (first, np.zeros((4, 14, 1280))):
-        with pytest.raises(HwdiffError, match="both hands are the same"):
+        with pytest.raises(HwdiffError, match="both styles are the same"):
             place_between(middle, same, same)
-    with pytest.raises(HwdiffError, match="one line of a hand"):
+    with pytest.raises(HwdiffError, match="one line of a style"):
         place_between(middle, first[:1], second)
 
 
 def test_noise_does_not_draw_places_towards_the_middle():
     generator = np.random.default_rng(0)
     found = []
-    for _ in range(40):  # four lines of each hand, that differ more than the hands do
+    for _ in range(40):  # four lines of each style, that differ more than the styles do
         first, second, ends = (generator.normal(place, 2, (4, 2, 1280)) for place in (0.0, 1.0, 0.0))
-        found.append([place_between(ends, first, second).mean(), place_between(ends + 1, first, second).mean()])
+        found.append(
+            [place_between(ends, first, second).mean(), place_between(ends + 1, first, second).mean()]
+        )
     assert np.mean(found, axis=0) == pytest.approx([1, 0], abs=0.1)

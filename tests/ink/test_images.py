@@ -25,7 +25,12 @@ def test_scaled_line_images_equal_the_authors(shared, iam):
 
 def test_scaling_has_half_pixel_centres_and_truncates():
     image = np.array([[0, 100], [200, 250]], dtype=np.uint8)
-    assert images.scale_to_height(image, 4).tolist() == [[0, 25, 75, 100], [50, 71, 115, 137], [150, 165, 196, 212], [200, 212, 237, 250]]
+    assert images.scale_to_height(image, 4).tolist() == [
+        [0, 25, 75, 100],
+        [50, 71, 115, 137],
+        [150, 165, 196, 212],
+        [200, 212, 237, 250],
+    ]
 
 
 def test_trim_loses_the_last_row_and_column_of_ink(scan):
@@ -34,7 +39,8 @@ def test_trim_loses_the_last_row_and_column_of_ink(scan):
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "LA", "P", "1", "I;16", "I", "F"])
 def test_scans_of_every_mode_are_read_alike(scan, mode, tmp_path):
-    picture = Image.fromarray(scan.astype(np.uint16) * 257) if mode == "I;16" else Image.fromarray(scan).convert(mode)
+    deep = Image.fromarray(scan.astype(np.uint16) * 257)
+    picture = deep if mode == "I;16" else Image.fromarray(scan).convert(mode)
     path = tmp_path / ("scan.tif" if mode in ("F", "I") else "scan.png")
     picture.save(path)
     np.testing.assert_array_equal(images.read_image(path), scan)
@@ -49,7 +55,10 @@ def test_grey_paper_and_pale_ink_are_stretched(scan):
     np.testing.assert_array_equal(images.read_image(np.where(scan == 0, 90, 210).astype(np.uint8)), scan)
 
 
-@pytest.mark.parametrize("picture", [np.full((50, 50), 255), np.zeros((50, 50)), np.zeros((1, 1)), np.zeros((0, 0)), np.full((96, 400), 130)])
+@pytest.mark.parametrize(
+    "picture",
+    [np.full((50, 50), 255), np.zeros((50, 50)), np.zeros((1, 1)), np.zeros((0, 0)), np.full((96, 400), 130)],
+)
 def test_pictures_without_ink_are_refused(picture):
     with pytest.raises(HwdiffError, match="no ink found"):
         images.read_image(picture.astype(np.uint8))
@@ -84,7 +93,8 @@ def test_drawn_lines_have_four_greys_and_white():
     scale = (np.floor(0.3 * height) - images.PEN_ROOM) / height
     inked = images.trim(drawn)
     assert inked.shape == pytest.approx((height * scale + 6, width * scale + 6), abs=2)
-    assert images.estimated_width(np.ptp(np.concatenate(strokes), axis=0)) == pytest.approx(images.normalise(drawn).shape[1], rel=0.02)
+    estimate = images.estimated_width(np.ptp(np.concatenate(strokes), axis=0))
+    assert estimate == pytest.approx(images.normalise(drawn).shape[1], rel=0.02)
 
 
 def test_drawing_nothing_is_refused():

@@ -75,7 +75,10 @@ def test_empty_ink_is_a_blank_page():
     ET.fromstring(ink.to_svg())
 
 
-@pytest.mark.parametrize(("offsets", "pen_up"), [([(0, 0, 0)], [True]), ([(0, 0)], [True, False]), ([(0, np.nan)], [True]), ([0, 1], [True, True])])
+@pytest.mark.parametrize(
+    ("offsets", "pen_up"),
+    [([(0, 0, 0)], [True]), ([(0, 0)], [True, False]), ([(0, np.nan)], [True]), ([0, 1], [True, True])],
+)
 def test_arrays_that_do_not_fit_are_refused(offsets, pen_up):
     with pytest.raises(HwdiffError, match="ink:"):
         Ink(offsets, pen_up)
@@ -142,7 +145,8 @@ def test_a_gif_shows_the_pen_writing(tmp_path):
             darkness.append((np.asarray(movie.convert("L")) < 128).sum())
         assert (np.diff(darkness) > 0).all()
         assert movie.info["duration"] == 2000
-        assert np.abs(np.asarray(movie.convert("L")).astype(int) - np.asarray(ink.to_image())).max() < 40  # GIF has few greys
+        last = np.asarray(movie.convert("L")).astype(int)
+        assert np.abs(last - np.asarray(ink.to_image())).max() < 40  # GIF has few greys
     Ink(np.zeros((0, 2)), []).save(tmp_path / "empty.gif")
 
 

@@ -25,7 +25,7 @@ def test_the_affine_transform_starts_near_one():
 
 
 def test_position_encoding():
-    encoding = blocks.position_encoding(5, 6, 4, torch.device("cpu"), torch.float32)
+    encoding = blocks.position_encoding(5, 6, 4, device=torch.device("cpu"), dtype=torch.float32)
     assert encoding[3, 2].item() == pytest.approx(math.sin(4 * 3 / 10000 ** (2 / 6)))
     assert encoding[3, 5].item() == pytest.approx(math.cos(4 * 3 / 10000 ** (4 / 6)))
 
@@ -35,8 +35,8 @@ def test_fused_attention_equals_the_spelt_out():
     query, text = torch.randn(2, 8, 12), torch.randn(2, 5, 12)
     mask = torch.tensor([[True] * 5, [True] * 3 + [False] * 2])[:, None, None]
     with torch.no_grad():
-        out, weights = attention(query, text, text, mask, weights=True)
-        fused, none = attention(query, text, text, mask)
+        out, weights = attention(query, text, text, mask=mask, weights=True)
+        fused, none = attention(query, text, text, mask=mask)
     assert none is None
     torch.testing.assert_close(out, fused)
     assert weights.shape == (2, 3, 8, 5)
@@ -44,10 +44,11 @@ def test_fused_attention_equals_the_spelt_out():
     assert (weights[1, :, :, 3:] == 0).all()
 
 
-@pytest.mark.parametrize("form", ["strokes", "text"])
-def test_the_position_factor_multiplies_what_it_should(form):
-    block = blocks.AttentionBlock(12, 12, 3, 4, position_factor=4, position_variant=form)
-    assert (block.stroke_factor, block.text_factor) == ((4, 1) if form == "strokes" else (1, 4))
-    out, weights = block(torch.randn(1, 8, 12), torch.randn(1, 5, 12), torch.randn(1, 1, 4), None, weights=True)
+@pytest.mark.parametrize("variant", ["strokes", "text"])
+def test_the_position_factor_multiplies_what_it_should(variant):
+    block = blocks.AttentionBlock(12, 12, heads=3, emb=4, position_factor=4, position_variant=variant)
+    assert (block.stroke_factor, block.text_factor) == ((4, 1) if variant == "strokes" else (1, 4))
+    x, text, emb = torch.randn(1, 8, 12), torch.randn(1, 5, 12), torch.randn(1, 1, 4)
+    out, weights = block(x, text, emb, mask=None, weights=True)
     assert out.shape == (1, 8, 12)
     assert weights.shape == (1, 3, 8, 5)

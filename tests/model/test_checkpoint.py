@@ -56,11 +56,11 @@ def test_a_pickle_is_never_run(tmp_path, capsys):
 
 def test_foreign_safetensors_are_refused(path, network, tmp_path):
     save_file({"a": torch.zeros(2)}, tmp_path / "other.safetensors")
-    with pytest.raises(HwdiffError, match="not of hwdiff"):
+    with pytest.raises(HwdiffError, match="not a checkpoint of this version: its format is None"):
         load_model(tmp_path / "other.safetensors")
     metadata = read_metadata(path)
     save_file({"a": torch.zeros(2)}, tmp_path / "newer.safetensors", metadata={"hwdiff": json.dumps({**metadata, "format": "hwdiff checkpoint 9"})})
-    with pytest.raises(HwdiffError, match="'hwdiff checkpoint 9', but this version reads"):
+    with pytest.raises(HwdiffError, match="its format is 'hwdiff checkpoint 9', not 'hwdiff checkpoint 1'"):
         load_model(tmp_path / "newer.safetensors")
     save_file(dict(network.state_dict()), tmp_path / "wide.safetensors", metadata={"hwdiff": json.dumps({**metadata, "model": {"c1": 64}})})
     with pytest.raises(HwdiffError, match="do not fit its metadata"):
@@ -79,7 +79,7 @@ def test_a_failed_save_keeps_what_was_there(network, path, monkeypatch, error):
         filename.write_bytes(b"half")
         raise error
 
-    monkeypatch.setattr("hwdiff.model.checkpoint.save_file", full_disk)
+    monkeypatch.setattr("hwdiff.utils.tensors.save_file", full_disk)
     with pytest.raises(HwdiffError, match="No space left on device"):
         save_model(network, path)
     assert path.read_bytes() == before

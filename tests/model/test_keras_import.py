@@ -33,7 +33,10 @@ def test_the_network_equals_the_authors(reference, case):
 
 
 def save_as_authors(network, path, first_number=0, norm_scale=1.0):
-    """Write `network` as the authors' program would: Keras layouts, groups in its order, layers numbered from `first_number`."""
+    """Write `network` as the authors' program would, with its layouts and order of groups.
+
+    first_number: of the layers, which are numbered on from it.
+    """
     modules = dict(network.named_modules())
     number = iter(range(first_number, 10_000))
 
@@ -53,22 +56,30 @@ def save_as_authors(network, path, first_number=0, norm_scale=1.0):
 
     def conv_block(name):
         affines = [array for i in (1, 2, 3) for array in dense(f"{name}.affine{i}.scale_shift")]
-        return affines + [array for part in ("skip", "conv1", "conv2") for array in conv(f"{name}.{part}")] + dense(f"{name}.dense")
+        convolutions = [array for part in ("skip", "conv1", "conv2") for array in conv(f"{name}.{part}")]
+        return affines + convolutions + dense(f"{name}.dense")
 
     def heads(name):
         return [array for part in ("query", "key", "value", "out") for array in dense(f"{name}.{part}")]
 
     def attention_block(name):
-        arrays = dense(f"{name}.text_dense") + heads(f"{name}.cross_attention") + heads(f"{name}.self_attention")
+        arrays = dense(f"{name}.text_dense")
+        arrays += heads(f"{name}.cross_attention") + heads(f"{name}.self_attention")
         arrays += dense(f"{name}.feed_forward.hidden") + dense(f"{name}.feed_forward.out")
-        arrays += [array for affine in ("text_affine", "affine1", "affine2", "affine3") for array in dense(f"{name}.{affine}.scale_shift")]
+        arrays += [
+            array
+            for affine in ("text_affine", "affine1", "affine2", "affine3")
+            for array in dense(f"{name}.{affine}.scale_shift")
+        ]
         return arrays + norm(len(modules[f"{name}.feed_forward.out"].bias))
 
     encoder = [modules["encoder.embedding"].weight.detach().numpy()]
-    encoder += dense("encoder.style_feed_forward.hidden") + dense("encoder.style_feed_forward.out") + heads("encoder.attention")
+    encoder += dense("encoder.style_feed_forward.hidden") + dense("encoder.style_feed_forward.out")
+    encoder += heads("encoder.attention")
     for affine in ("style_affine", "text_affine", "attention_affine", "out_affine"):
         encoder += dense(f"encoder.{affine}.scale_shift")
-    encoder += dense("encoder.feed_forward.hidden") + dense("encoder.feed_forward.out") + norm(encoder[0].shape[1])
+    encoder += dense("encoder.feed_forward.hidden") + dense("encoder.feed_forward.out")
+    encoder += norm(encoder[0].shape[1])
     groups = [
         ("dense", dense("input")),
         ("sequential", dense("noise_embedding.hidden") + dense("noise_embedding.out")),
@@ -97,7 +108,9 @@ def save_as_authors(network, path, first_number=0, norm_scale=1.0):
         file.attrs["layer_names"] = names
 
 
-@pytest.mark.parametrize("config", [ModelConfig(c1=32, c2=48, c3=64, num_layers=1), ModelConfig(c1=16, c2=36, c3=40, num_layers=4)])
+@pytest.mark.parametrize(
+    "config", [ModelConfig(c1=32, c2=48, c3=64, num_layers=1), ModelConfig(c1=16, c2=36, c3=40, num_layers=4)]
+)
 @torch.inference_mode()
 def test_any_width_depth_and_numbering_is_read(tmp_path, config):
     network = fill(UNet(config), seed=3)

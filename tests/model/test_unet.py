@@ -26,19 +26,22 @@ def test_the_published_size():
 
 @torch.inference_mode()
 def test_outputs_are_those_of_the_day_they_were_checked(network):
-    """Small golden numbers of the project's own, from fixed weights: taken when the network equalled the authors' to 2e-6."""
+    """Small golden numbers from fixed weights, taken when the network equalled the authors' to 2e-6."""
     eps, pen_up, attention = network(*inputs())
     assert (eps.shape, pen_up.shape, attention.shape) == ((2, 24, 2), (2, 24, 1), (2, 6, 3, 9))
-    torch.testing.assert_close(eps[0, :2].flatten(), torch.tensor([-1.604724, -1.008172, -1.28865, -2.204332]), atol=2e-5, rtol=0)
-    torch.testing.assert_close(pen_up[1, :3, 0], torch.tensor([0.625662, 0.561604, 0.610818]), atol=2e-5, rtol=0)
-    torch.testing.assert_close(attention[0, 0, 0, :3], torch.tensor([0.234039, 0.169929, 0.037964]), atol=2e-5, rtol=0)
+    close = {"atol": 2e-5, "rtol": 0}
+    expected = torch.tensor([-1.604724, -1.008172, -1.28865, -2.204332])
+    torch.testing.assert_close(eps[0, :2].flatten(), expected, **close)
+    torch.testing.assert_close(pen_up[1, :3, 0], torch.tensor([0.625662, 0.561604, 0.610818]), **close)
+    torch.testing.assert_close(attention[0, 0, 0, :3], torch.tensor([0.234039, 0.169929, 0.037964]), **close)
 
 
 @torch.inference_mode()
-def test_the_attention_of_every_block_can_be_had(network):
+def test_the_attention_of_every_block_is_available(network):
     eps, _, every = network.predict(*inputs(), attention="all")
     plain_eps, _, last = network.predict(*inputs(), attention=True)
-    assert [tuple(weights.shape) for weights in every] == [(2, 3, 12, 9), (2, 4, 6, 9)] + [(2, 6, 3, 9)] * len(network.middle)
+    middle = [(2, 6, 3, 9)] * len(network.middle)
+    assert [tuple(weights.shape) for weights in every] == [(2, 3, 12, 9), (2, 4, 6, 9), *middle]
     torch.testing.assert_close(every[-1], last)
     torch.testing.assert_close(eps, plain_eps, atol=1e-5, rtol=1e-4)
     for weights in every:
@@ -57,7 +60,11 @@ def test_fused_attention_changes_nothing(network):
 def test_padded_text_is_not_seen(network):
     strokes, text, noise_level, style = inputs(batch=1)
     padded = torch.cat((text[:, :6], torch.zeros(1, 5, dtype=torch.long)), dim=1)
-    for whole, cut in zip(network(strokes, padded, noise_level, style), network(strokes, text[:, :6], noise_level, style), strict=True):
+    for whole, cut in zip(
+        network(strokes, padded, noise_level, style),
+        network(strokes, text[:, :6], noise_level, style),
+        strict=True,
+    ):
         torch.testing.assert_close(whole[..., : cut.shape[-1]], cut, atol=1e-5, rtol=0)
 
 
@@ -72,10 +79,10 @@ def test_every_input_matters(network):
 
 
 @torch.inference_mode()
-def test_the_position_form_is_architecture(network):
-    text_form = UNet(ModelConfig(**{**network.settings, "position_variant": "text"})).eval()
-    text_form.load_state_dict(network.state_dict())
-    assert (text_form(*inputs())[0] - network(*inputs())[0]).abs().max() > 1e-3
+def test_the_position_variant_is_architecture(network):
+    other = UNet(ModelConfig(**{**network.settings, "position_variant": "text"})).eval()
+    other.load_state_dict(network.state_dict())
+    assert (other(*inputs())[0] - network(*inputs())[0]).abs().max() > 1e-3
 
 
 def test_bad_sizes_are_refused(network):

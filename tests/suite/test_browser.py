@@ -16,12 +16,14 @@ from hwdiff.suite.outputs import HEADLESS
 from hwdiff.suite.runner import NOTEBOOKS
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: install it with apt-get install chromium")
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None, reason="no chromium here: install it with apt-get install chromium"
+)
 
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
-    """The address of a JupyterLab, and its folder, with what of the notebooks belongs to their inspectors."""
+    """The address and folder of a JupyterLab, with the cells of the notebooks that their inspectors need."""
     folder = tmp_path_factory.mktemp("lab")
     for name in ("03_attention", "04_style_interpolation", "06_sampling"):
         notebook = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
@@ -32,10 +34,22 @@ def lab(tmp_path_factory):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    options = ["--no-browser", "--allow-root", f"--port={port}", "--IdentityProvider.token=", f"--ServerApp.root_dir={folder}"]
+    options = [
+        "--no-browser",
+        "--allow-root",
+        f"--port={port}",
+        "--IdentityProvider.token=",
+        f"--ServerApp.root_dir={folder}",
+    ]
     log = (folder / "lab.log").open("w")
     environment = {name: value for name, value in os.environ.items() if name != HEADLESS}
-    server = subprocess.Popen([sys.executable, "-m", "jupyter", "lab", *options], stdout=log, stderr=log, cwd=folder, env=environment)
+    server = subprocess.Popen(
+        [sys.executable, "-m", "jupyter", "lab", *options],
+        stdout=log,
+        stderr=log,
+        cwd=folder,
+        env=environment,
+    )
     try:
         address, end = f"http://127.0.0.1:{port}", time.monotonic() + 120
         while True:
@@ -62,7 +76,7 @@ def browser():
 
 @pytest.fixture
 def opened(lab, browser):
-    """Opens a notebook, runs it, and waits for its inspector; nothing may go wrong in the browser's console."""
+    """Open a notebook, run it and wait for its inspector; the browser's console must stay free of errors."""
     page, errors = browser.new_page(viewport={"width": 1400, "height": 2400}), []
     page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: errors.append(str(error)))
@@ -70,8 +84,11 @@ def opened(lab, browser):
     def run(name):
         page.goto(f"{lab[0]}/lab/tree/{name}.ipynb?reset")
         page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=120_000)
-        # Cells that are run before there is a kernel make JupyterLab ask for one, in a dialog over the notebook.
-        page.wait_for_function("!/No Kernel/.test(document.querySelector('.jp-KernelName')?.innerText ?? 'No Kernel')", timeout=120_000)
+        # Cells that are run before there is a kernel make JupyterLab ask for one in a dialog.
+        page.wait_for_function(
+            "!/No Kernel/.test(document.querySelector('.jp-KernelName')?.innerText ?? 'No Kernel')",
+            timeout=120_000,
+        )
         first, dialog = page.locator(".jp-CodeCell").first, page.locator(".jp-Dialog button.jp-mod-accept")
         for _ in range(20):  # a notebook that has just been opened does not listen yet
             if dialog.count():
@@ -96,7 +113,9 @@ def changes(page, number, act):
     image = page.locator("img.widget-image").nth(number)
     before = image.get_attribute("src")
     act()
-    page.wait_for_function(f"document.querySelectorAll('img.widget-image')[{number}].src != {before!r}", timeout=60_000)
+    page.wait_for_function(
+        f"document.querySelectorAll('img.widget-image')[{number}].src != {before!r}", timeout=60_000
+    )
     assert image.evaluate("image => image.naturalWidth") > 100
     return True
 

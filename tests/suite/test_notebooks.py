@@ -28,18 +28,25 @@ SMALL = [
 ]
 TRAINED = ["checkpoint=trained", *SMALL]
 EXPECTED = {
-    "figures": """00-written 01-lines 01-merging 01-lengths 01-style-image 02-schedule 02-forward 02-loss 02-validation 02-validation-by-noise
+    "figures": """
+        00-written 01-lines 01-merging 01-lengths 01-style-image
+        02-schedule 02-forward 02-loss 02-validation 02-validation-by-noise
         02-samples-step-000002 02-samples-step-000004
-        03-attention 03-every-head 03-characters 04-interpolation 04-similarity 04-four-hands 04-several-images 05-corrupted 05-table1
-        06-hands 06-writers 06-eq12-eq9 06-samplers 06-quiz""",
-    "tables": """01-splits 01-dropped 01-points 02-loss 03-characters 03-alignment 03-relations 04-interpolation 04-several-images 05-corrupted
-        05-table1 05-table1-geometry 05-canvases 06-samplers 06-quiz-answers""",
+        03-attention 03-every-head 03-characters
+        04-interpolation 04-similarity 04-four-hands 04-several-images
+        05-corrupted 05-table1 06-hands 06-writers 06-eq12-eq9 06-samplers 06-quiz
+        """,
+    "tables": """
+        01-splits 01-dropped 01-points 02-loss 03-characters 03-alignment 03-relations
+        04-interpolation 04-several-images 05-corrupted 05-table1 05-table1-geometry 05-canvases
+        06-samplers 06-quiz-answers
+        """,
     "timings": "02-training 05-table1 06-samplers",
 }
 
 
 def reproduce(out, parameters, *options):
-    given = [part for parameter in parameters for part in ("--param", parameter)]
+    given = [argument for parameter in parameters for argument in ("--param", parameter)]
     return CliRunner().invoke(app, ["reproduce", "--out", str(out), *given, *options])
 
 
@@ -54,17 +61,30 @@ def run(tmp_path_factory):
 def test_all_files_come_out(run):
     for folder, names in EXPECTED.items():
         suffixes = (".png", ".svg") if folder == "figures" else (".csv", ".json")
-        assert {path.name for path in (run / folder).iterdir()} == {name + suffix for name in names.split() for suffix in suffixes}
+        assert {path.name for path in (run / folder).iterdir()} == {
+            name + suffix for name in names.split() for suffix in suffixes
+        }
     manifest = json.loads((run / "manifest.json").read_text())
     assert [record["status"] for record in manifest["notebooks"].values()] == ["done"] * 7
     for record in manifest["notebooks"].values():
         assert record["environment"]["packages"]["torch"]
-        assert set(record["weights"]) == {"recognizer.safetensors", "style-encoder.safetensors", "small-styles.safetensors", "small.safetensors"}
+        assert set(record["weights"]) == {
+            "recognizer.safetensors",
+            "style-encoder.safetensors",
+            "small-styles.safetensors",
+            "small.safetensors",
+        }
     assert set(manifest["notebooks"]["02_training"]["inputs"]) == {"data/lines.npz"}
     table = json.loads((run / "tables" / "05-table1.json").read_text())
     assert "can't be compared with the paper's" in table["title"]
     assert table["paper"] == {}
-    assert [row["row"] for row in table["rows"]] == ["ground truth", "model (Eq. 12)", "ablation (Eq. 9)", "fast", "real, corrupted"]
+    assert [row["row"] for row in table["rows"]] == [
+        "ground truth",
+        "model (Eq. 12)",
+        "ablation (Eq. 9)",
+        "fast",
+        "real, corrupted",
+    ]
     page = (run / "index.html").read_text()
     assert all(f"figures/{name}.png" in page for name in EXPECTED["figures"].split())
     for path in (run / "notebooks").iterdir():
@@ -72,14 +92,16 @@ def test_all_files_come_out(run):
         outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
         shown = sum("image/png" in output.get("data", {}) for output in outputs)
         listed = manifest["notebooks"][path.stem]["listed"]
-        assert shown >= sum(one["kind"] == "figure" and one["file"].endswith(".png") for one in listed) > 0, path.name
+        assert shown >= sum(one["kind"] == "figure" and one["file"].endswith(".png") for one in listed) > 0, (
+            path.name
+        )
         assert not any(output.output_type == "error" for output in outputs)
 
 
 def test_the_same_seed_gives_the_same_tables_and_figures(run, tmp_path):
     # The data are the same file in any case, and are not prepared again.
-    for part in ("data", "records", "figures", "tables", "notebooks"):
-        shutil.copytree(run / part, tmp_path / part)
+    for folder in ("data", "records", "figures", "tables", "notebooks"):
+        shutil.copytree(run / folder, tmp_path / folder)
     for path in [*tmp_path.glob("records/*"), *tmp_path.glob("figures/*"), *tmp_path.glob("tables/*")]:
         if not path.name.startswith("01"):
             path.unlink()
@@ -120,7 +142,11 @@ def test_what_is_published_shows_no_peoples_ink(run, tmp_path):
     # As if the run had been made with people's lines.
     marked = tmp_path / "run"
     shutil.copytree(run, marked)
-    change(marked, "06_sampling", lambda record: [one.update({"people's ink": "quiz." in one["file"]}) for one in record["listed"]])
+    change(
+        marked,
+        "06_sampling",
+        lambda record: [one.update({"people's ink": "quiz." in one["file"]}) for one in record["listed"]],
+    )
     out = tmp_path / "results"
     publish(run, out)
     (out / "fox.gif").write_bytes(b"not of a run")
@@ -139,14 +165,14 @@ def test_what_is_published_shows_no_peoples_ink(run, tmp_path):
     manifest = json.loads((out / "manifest.json").read_text())
     assert manifest["left out, since they show people's ink"] == left_out
     for record in manifest["notebooks"].values():
-        assert all(sha256_of(out / file) == digest for file, digest in record["outputs"].items())
+        assert all(sha256_of(out / file) == sha256 for file, sha256 in record["outputs"].items())
 
 
 def test_only_whole_runs_are_published(run, tmp_path):
     with pytest.raises(HwdiffError, match="no folder of a run"):
         publish(tmp_path, tmp_path / "out")
     shutil.copytree(run, tmp_path / "run")
-    # Begun again, and stopped: the manifest and the files are those of before.
+    # Started again, and stopped: the manifest and the files are those of before.
     change(tmp_path / "run", "03_attention", lambda record: record.update(status="started"))
     with pytest.raises(HwdiffError, match=r"03_attention is not done \(started\)"):
         publish(tmp_path / "run", tmp_path / "out")

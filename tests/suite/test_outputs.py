@@ -32,13 +32,25 @@ def test_figures_are_saved_twice_over_and_listed(tmp_path):
 
 
 def test_tables_are_csv_and_json(tmp_path):
-    rows = [{"row": "a", "value": np.float64(0.123456789), "count": np.int64(3)}, {"row": "b", "value": float("nan"), "count": 4}]
-    shown = Outputs(tmp_path, "01_notebook").table(rows, "numbers", "Some numbers", paper={"a": {"value": 0.2}})
+    rows = [
+        {"row": "a", "value": np.float64(0.123456789), "count": np.int64(3)},
+        {"row": "b", "value": float("nan"), "count": 4},
+    ]
+    shown = Outputs(tmp_path, "01_notebook").table(
+        rows, "numbers", "Some numbers", paper={"a": {"value": 0.2}}
+    )
     saved = json.loads((tmp_path / "tables" / "numbers.json").read_text())
-    assert saved["rows"] == [{"row": "a", "value": 0.123456789, "count": 3}, {"row": "b", "value": None, "count": 4}]
+    assert saved["rows"] == [
+        {"row": "a", "value": 0.123456789, "count": 3},
+        {"row": "b", "value": None, "count": 4},
+    ]
     assert saved["paper"] == {"a": {"value": 0.2}}
     with (tmp_path / "tables" / "numbers.csv").open() as file:
-        assert list(csv.reader(file)) == [["row", "value", "count"], ["a", "0.123456789", "3"], ["b", "", "4"]]
+        assert list(csv.reader(file)) == [
+            ["row", "value", "count"],
+            ["a", "0.123456789", "3"],
+            ["b", "", "4"],
+        ]
     assert "<td>0.1235</td>" in shown._repr_html_()
     assert "&lt;b&gt;" in Shown([{"row": "<b>"}])._repr_html_()
     with pytest.raises(HwdiffError, match="2 rows; at least one is needed, all with the same columns"):

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from hwdiff import HwdiffError
-from hwdiff.suite.page import write_manifest, write_page
+from hwdiff.suite.page import publish, write_manifest, write_page
 
 
 @pytest.fixture
@@ -13,14 +13,33 @@ def run(tmp_path):
     (tmp_path / "tables").mkdir()
     (tmp_path / "notebooks").mkdir()
     (tmp_path / "notebooks" / "01_one.ipynb").write_text("{}")
-    rows = [{"row": "ground truth", "FID; mean": 2.345678, "FID; sd": 0.1, "score, mean": 1.0, "score, sd": None, "text": "<i>"}]
-    table = {"title": "A table", "rows": rows, "paper": {"ground truth": {"FID": 2.91}}, "notes": ["few lines"]}
+    rows = [
+        {
+            "row": "ground truth",
+            "FID; mean": 2.345678,
+            "FID; sd": 0.1,
+            "score, mean": 1.0,
+            "score, sd": None,
+            "text": "<i>",
+        }
+    ]
+    table = {
+        "title": "A table",
+        "rows": rows,
+        "paper": {"ground truth": {"FID": 2.91}},
+        "notes": ["few lines"],
+    }
     (tmp_path / "tables" / "one.json").write_text(json.dumps(table))
-    listed = [{"kind": "table", "file": f"tables/one.{suffix}", "title": "A table", "people's ink": False} for suffix in ("csv", "json")]
+    listed = [
+        {"kind": "table", "file": f"tables/one.{suffix}", "title": "A table", "people's ink": False}
+        for suffix in ("csv", "json")
+    ]
     listed.append({"kind": "figure", "file": "figures/gone.png", "title": "A picture", "people's ink": True})
     done = {"status": "done", "seconds": 1.2, "parameters": {"seed": 3}, "listed": listed}
     (tmp_path / "records" / "01_one.json").write_text(json.dumps(done))
-    (tmp_path / "records" / "02_two.json").write_text(json.dumps({"status": "failed", "error": "cell 3: ValueError: <b>", "listed": []}))
+    (tmp_path / "records" / "02_two.json").write_text(
+        json.dumps({"status": "failed", "error": "cell 3: ValueError: <b>", "listed": []})
+    )
     return tmp_path
 
 
@@ -46,3 +65,17 @@ def test_the_page_shows_tables_with_the_papers_numbers_and_what_failed(run):
 def test_without_a_manifest_there_is_no_page(tmp_path):
     with pytest.raises(HwdiffError, match=r"no folder of a run \(it has no manifest\.json\)"):
         write_page(tmp_path)
+
+
+def test_a_run_of_an_older_version_is_not_published(tmp_path):
+    run = tmp_path / "run"
+    (run / "stages").mkdir(parents=True)
+    (run / "stages" / "01_one.json").write_text(json.dumps({"status": "done"}))
+    (run / "manifest.json").write_text(json.dumps({"profile": "paper", "stages": {"01_one": {}}}))
+    with pytest.raises(HwdiffError) as raised:
+        publish(run, tmp_path / "out")
+    assert str(raised.value) == (
+        f"{run}/manifest.json: has ['profile', 'stages'] but no 'notebooks', so an older version of hwdiff "
+        f"made it; run the suite again with hwdiff reproduce --profile paper --out {run}"
+    )
+    assert not (tmp_path / "out").exists()

@@ -14,7 +14,8 @@ FEW = {"sampler": "dpm", "steps": 3}
 
 
 @pytest.fixture
-def hands():
+def given():
+    """Three styles to write in."""
     return torch.rand(3, 14, 1280, generator=torch.Generator().manual_seed(0))
 
 
@@ -22,12 +23,19 @@ def hands():
 def opened(network, extractor, dataset, tmp_path_factory):
     """The test network as a checkpoint of a run."""
     path = tmp_path_factory.mktemp("opened") / "model.safetensors"
-    save_model(network, path, step=7, training={"seed": 0}, dataset=dataset.fingerprint, style_weights=extractor.identity)
+    save_model(
+        network,
+        path,
+        step=7,
+        training={"seed": 0},
+        dataset=dataset.fingerprint,
+        style_weights=extractor.identity,
+    )
     return load_model(path, "cpu")
 
 
-def test_styles_are_those_of_what_was_written(network, extractor, hands):
-    inks, styles = release.drawn_styles(network, hands, extractor, "a line of text", **FEW)
+def test_styles_are_those_of_what_was_written(network, extractor, given):
+    inks, styles = release.drawn_styles(network, given, extractor, text="a line of text", **FEW)
     assert (styles.shape, styles.dtype) == ((3, 14, 1280), torch.half)
     for ink, style in zip(inks, styles, strict=True):
         picture = np.pad(ink.line_image(), ((0, 0), (0, 1400)), constant_values=255)[:, :1400]
@@ -39,63 +47,81 @@ def test_a_style_in_which_nothing_is_written_is_named(network, extractor):
     def silent(network, y, *arguments, **options):
         return torch.zeros_like(y), torch.ones_like(y[..., :1])
 
-    with pytest.raises(HwdiffError, match="hand 0: nothing was written"):
-        release.drawn_styles(network, network.default_style.expand(1, -1, -1), extractor, "abc", sampler=silent)
+    with pytest.raises(HwdiffError, match="style 0: nothing was written"):
+        release.drawn_styles(
+            network, network.default_style.expand(1, -1, -1), extractor, text="abc", sampler=silent
+        )
 
 
 def test_styles_are_chosen_that_are_legible_and_differ(network, monkeypatch):
-    """Of ten hands, 0 to 4 write illegibly; 5 writes best; of 6 to 9 two are like 5, two are not. 7 writes the first text best."""
-    hands = torch.eye(10)[:, None, :].repeat(1, 14, 128) + 1
-    hands[6] = hands[5] + 0.01
-    hands[7] = hands[5] - 0.01
+    """Of ten styles, 0 to 4 are illegible and 5 is read best; 6 and 7 are like 5, 8 and 9 are not.
+
+    The first text is read best in 7.
+    """
+    candidates = torch.eye(10)[:, None, :].repeat(1, 14, 128) + 1
+    candidates[6] = candidates[5] + 0.01
+    candidates[7] = candidates[5] - 0.01
     writing = []
 
     def write(network, some, style, seed=0, **options):
         if isinstance(some, str):
             some, style = [some], style[None]
         writing.append(len(some))
-        return [Ink(np.zeros((2, 2)), [True, False], f"{text}|{int(hand.sum() * 100)}") for text, hand in zip(some, style, strict=True)]
+        return [
+            Ink(np.zeros((2, 2)), [True, False], f"{text}|{int(style.sum() * 100)}")
+            for text, style in zip(some, style, strict=True)
+        ]
 
     class Judged:
         def __init__(self, inks, *arguments, **options):
             assert len({ink.text.split("|")[1] for ink in inks}) == 1
             meant = [ink.text.split("|")[0] for ink in inks]
             assert meant in ([texts.STYLE_TEXT], list(texts.TRIAL_TEXTS))
-            number = [int(hand.sum() * 100) for hand in hands].index(int(inks[0].text.split("|")[1]))
+            number = [int(style.sum() * 100) for style in candidates].index(int(inks[0].text.split("|")[1]))
             best = 7 if len(meant) == 1 else 5
             self.cer = type("Rate", (), {"value": 0.1 * abs(number - best) + (1 if number < 5 else 0)})
 
-    # Sums tell the hands apart.
-    hands = hands * torch.linspace(1, 2, 10)[:, None, None]
+    # Sums tell the styles apart.
+    candidates = candidates * torch.linspace(1, 2, 10)[:, None, None]
     monkeypatch.setattr(release, "sample", write)
     monkeypatch.setattr(release, "legibility", Judged)
-    chosen = release.choose_styles(network, hands, names=("a", "b", "c", "d"))
+    chosen = release.choose_styles(network, candidates, names=("a", "b", "c", "d"))
     assert writing == [10 * len(texts.TRIAL_TEXTS), 1, 1, 1, 1]
-    found = [next(number for number in range(10) if torch.equal(hands[number], style)) for style in chosen.values()]
+    found = [
+        next(number for number, candidate in enumerate(candidates) if torch.equal(candidate, style))
+        for style in chosen.values()
+    ]
     assert list(chosen) == ["a", "b", "c", "d"]
     assert found[0] == 7
     assert set(found) == {5, 6, 7, 8}
     assert found[1:3] == [5, 8]  # the most legible, and what is not like it
     with pytest.raises(HwdiffError, match="10 candidates are too few for 5 names"):
-        release.choose_styles(network, hands, names="abcde")
+        release.choose_styles(network, candidates, names="abcde")
 
 
-def test_a_release_holds_the_weights_in_half_and_styles_of_its_own(opened, extractor, hands, tmp_path, monkeypatch):
+def test_a_release_holds_the_weights_in_half_and_styles_of_its_own(
+    opened, extractor, given, tmp_path, monkeypatch
+):
     monkeypatch.setattr(release, "NAMES", ("one",))
-    assert release.release(opened, hands, tmp_path, extractor, {"guidance": 2.0, "points_per_character": 9.0}, **FEW) == ["one"]
-    shipped, styles = load_model(tmp_path / "small.safetensors", "cpu"), load_styles(tmp_path / "small-styles.safetensors")
+    writing = {"guidance": 2.0, "points_per_character": 9.0}
+    assert release.release(opened, given, tmp_path, extractor, writing, **FEW) == ["one"]
+    shipped = load_model(tmp_path / "small.safetensors", "cpu")
+    styles = load_styles(tmp_path / "small-styles.safetensors")
     assert shipped.metadata["step"] == styles.metadata["drawn_by"]["step"] == 7
     assert styles.metadata["style_weights"] == shipped.metadata["style_weights"] == extractor.identity
     for ours, theirs in zip(shipped.state_dict().values(), opened.state_dict().values(), strict=True):
         assert torch.equal(ours, theirs.half().float())
     assert torch.equal(shipped.default_style, styles["one"])
-    assert not any(torch.equal(styles["one"], hand.half().float()) for hand in hands)
-    [ink], [same], [plain] = (sample(shipped, ["abcd"], **FEW, **more) for more in ({}, {"guidance": 2, "length": 40}, {"guidance": 1}))
+    assert not any(torch.equal(styles["one"], style.half().float()) for style in given)
+    [ink], [same], [plain] = (
+        sample(shipped, ["abcd"], **FEW, **more)
+        for more in ({}, {"guidance": 2, "length": 40}, {"guidance": 1})
+    )
     np.testing.assert_array_equal(ink.offsets, same.offsets)
     assert not np.array_equal(ink.offsets, plain.offsets)
 
 
-def test_lines_are_written_anew_in_the_hand_of_their_form(opened, dataset, features):
+def test_lines_are_written_again_in_the_style_of_their_form(opened, dataset, features):
     indices = subsample_lines(dataset, "train", 3)
     assert len(indices) == 3
     assert set(indices) <= set(dataset.split("train"))
@@ -107,7 +133,9 @@ def test_lines_are_written_anew_in_the_hand_of_their_form(opened, dataset, featu
     other = style_lines(dataset.forms)[indices[1]]
     assert dataset.forms[other] == dataset.forms[indices[1]]
     [alone] = sample(opened, [str(dataset.texts[indices[1]])], style=features[[other]], seed=5, **FEW)
-    np.testing.assert_allclose(alone.offsets, inks[1].offsets, rtol=1e-4, atol=1e-3)  # untrained, its ink is large
+    np.testing.assert_allclose(
+        alone.offsets, inks[1].offsets, rtol=1e-4, atol=1e-3
+    )  # untrained, its ink is large
     empty = type("Empty", (), {"split": lambda self, name: np.array([], dtype=int), "path": "some.npz"})()
     with pytest.raises(HwdiffError, match=r"some\.npz: has no lines in the split test"):
         subsample_lines(empty, "test")

@@ -69,7 +69,11 @@ def test_styles_are_mixed_and_a_wrong_choice_is_said(network):
     before = pictures(widget)
     controls(widget, "text").value = "   "
     assert pictures(widget) == before
-    assert any("text" in getattr(child, "value", b"").__str__() for child in _all(widget) if type(child).__name__ == "HTML")
+    assert any(
+        "text" in getattr(child, "value", b"").__str__()
+        for child in _all(widget)
+        if type(child).__name__ == "HTML"
+    )
 
 
 def test_the_desk_writes_and_saves(network, tmp_path):

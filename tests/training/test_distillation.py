@@ -1,4 +1,5 @@
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -47,12 +48,12 @@ def test_a_stopped_distillation_goes_on_bit_for_bit(run, sources, extractor, tmp
     _, path = run
     stop = Stop()
 
-    def interrupt(step):
+    def interrupt(step, note):
         if step == at:
             stop.signal = "SIGTERM"
 
-    assert distillation.distil(CONFIG, sources, extractor, tmp_path / "run", stop=stop, progress=interrupt) is None
-    with pytest.raises(HwdiffError, match="holds a distillation already; go on with --resume"):
+    assert distillation.distil(CONFIG, sources, extractor, tmp_path / "run", stop=stop, progress=SimpleNamespace(reach=interrupt)) is None
+    with pytest.raises(HwdiffError, match="holds a training run already; resume it with --resume"):
         distillation.distil(CONFIG, sources, extractor, tmp_path / "run")
     with pytest.raises(HwdiffError, match="it has steps = 8, not 13"):
         distillation.distil(replace(CONFIG, steps=13), sources, extractor, tmp_path / "run", resume=True)

@@ -20,9 +20,10 @@ from hwdiff.diffusion import process
 from hwdiff.model.checkpoint import read_metadata
 from hwdiff.model.unet import UNet
 from hwdiff.training import config as presets
-from hwdiff.training import loop, objective, optimizers, run_dir, step_log, validation
+from hwdiff.training import loop, objective, optimizers, run_dir, steps, validation
 from hwdiff.utils.files import lock_directory
 from hwdiff.utils.interrupt import Stop
+from hwdiff.utils.tensors import load_metadata
 from tests.conftest import TINY, fill
 
 CONFIG = presets.TrainingConfig(
@@ -60,7 +61,7 @@ def run(dataset, features, tmp_path_factory):
 
 def test_a_run_leaves_configuration_metrics_and_weights(run, dataset, features):
     out, network, seen = run
-    assert run_dir.config_of_run(out) == CONFIG
+    assert presets.config_of(run_dir.read_config(out), out) == CONFIG
     assert run_dir.read_config(out)["dataset"] == dataset.fingerprint
     lines = rows(out / "metrics.jsonl")
     assert [(line["step"], f"loss {line['loss']:.3f}") for line in lines] == seen
@@ -127,7 +128,7 @@ def test_a_run_of_time_stops_in_good_order(dataset, features, tmp_path):
     with Stop(minutes=0) as stop:
         _, reached = loop.train(CONFIG, dataset, features, tmp_path / "run", "cpu", stop=stop)
     assert (reached, stop.reason) == (1, "time is up")
-    assert run_dir.read_metadata(tmp_path / "run" / "state.safetensors", run_dir.FORMAT)["step"] == 1
+    assert load_metadata(tmp_path / "run" / "state.safetensors", what="", advice="")["step"] == 1
 
 
 def test_what_cannot_be_resumed_is_refused_in_one_line(run, dataset, features, tmp_path):
@@ -139,7 +140,7 @@ def test_what_cannot_be_resumed_is_refused_in_one_line(run, dataset, features, t
             loop.train(config, data, features, out, "cpu", resume=resume)
         assert "\n" not in str(error.value)
 
-    refused("holds a training run already; go on with --resume", resume=False)
+    refused("holds a training run already; resume it with --resume", resume=False)
     refused("other settings: it has batch_size = 4, not 5", replace(CONFIG, batch_size=5))
     refused(r"it has steps = 6, not 5", replace(CONFIG, steps=5))
     refused(r"model = .*num_layers", replace(CONFIG, model=replace(TINY, num_layers=2)))
@@ -148,7 +149,7 @@ def test_what_cannot_be_resumed_is_refused_in_one_line(run, dataset, features, t
     refused(f"trained on another dataset \\({dataset.fingerprint[:8]}, not 00000000\\)", data=other)
     for name, corrupt, message in (
         ("cut", lambda content: content[: len(content) // 2], "not a whole state of a run"),
-        ("newer", lambda content: content.replace(b"training state 1", b"training state 9"), "this version reads 'hwdiff training state 1'"),
+        ("newer", lambda content: content.replace(b"hwdiff run 1", b"hwdiff run 9"), "its format is 'hwdiff run 9', not 'hwdiff run 1'"),
     ):
         shutil.copytree(out, tmp_path / name)
         state = tmp_path / name / "state.safetensors"
@@ -164,7 +165,7 @@ def test_what_cannot_be_resumed_is_refused_in_one_line(run, dataset, features, t
 
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_state(dataset, features, tmp_path):
     config = replace(CONFIG, save_every=1, learning_rate=0.99, steps=400, ema=0.0, validate_every=0)
-    with pytest.raises(HwdiffError, match=r"the loss is .* and the gradient (nan|inf) at step \d+; the last saved state is kept"):
+    with pytest.raises(HwdiffError, match=r"loss = .*, gradient_norm = (nan|inf) at step \d+; the last saved state is kept"):
         loop.train(config, dataset, features, tmp_path / "run", "cpu")
     kept = load_model(tmp_path / "run" / "model.safetensors", device="cpu")
     assert kept.metadata["step"] == rows(tmp_path / "run" / "metrics.jsonl")[-1]["step"] >= 1
@@ -185,7 +186,7 @@ def lines_of(dataset, features, own_style=False):
 def gradients_of(network, dataset, features, config=CONFIG, slices=(slice(None),)):
     """Terms and gradients of the first batch, computed slice by slice as several processes would."""
     excerpts = Excerpts(dataset, config.seed)
-    indices, _ = next(loop.training_order(excerpts, dataset.split("train"), config.batch_size, config.seed))
+    indices, _ = next(loop.training_order(excerpts, dataset.split("train"), config.batch_size, seed=config.seed))
     lines, length = lines_of(dataset, features), bucket_length(dataset.lengths[indices])
     draws = objective.draw((len(indices), length, 2), (len(indices), 14, 1280), config, process.alpha_bars(), torch.Generator().manual_seed(0))
     network.zero_grad()
@@ -314,7 +315,7 @@ def test_the_order_goes_on_from_any_step():
         return 1 - step / 20
 
     def batches(done, count):
-        order = loop.training_order(excerpts, some, CONFIG.batch_size, CONFIG.seed, done, fraction=fraction)
+        order = loop.training_order(excerpts, some, CONFIG.batch_size, seed=CONFIG.seed, done=done, fraction=fraction)
         return [(lines.tolist(), found.tolist()) for lines, found in islice(order, count)]
 
     whole = batches(0, 20)
@@ -480,8 +481,8 @@ def test_settings_may_be_changed_and_that_is_kept(until, tmp_path):
         {"after": 4, "guided_attention": [1.0, 0.0], "excerpts": [0.5, 0.0]},
     ]
     assert run_dir.read_config(tmp_path / "run")["changes"] == changes
-    assert run_dir.read_metadata(tmp_path / "run" / "state.safetensors", run_dir.FORMAT)["settings"]["changes"] == changes
-    assert run_dir.config_of_run(tmp_path / "run") == CONFIG
+    assert load_metadata(tmp_path / "run" / "state.safetensors", what="", advice="")["settings"]["changes"] == changes
+    assert presets.config_of(run_dir.read_config(tmp_path / "run"), "run") == CONFIG
     assert ["attention" in row for row in rows(tmp_path / "run" / "metrics.jsonl")] == [False] * 2 + [True] * 2 + [False] * 2
 
 
@@ -510,8 +511,8 @@ def test_training_starts_from_given_weights(run, dataset, features, tmp_path):
 
 def test_a_pause_is_no_training(monkeypatch):
     times = iter([0.0, 1.0, 3601.0, 3602.5])
-    monkeypatch.setattr(step_log.time, "perf_counter", lambda: next(times))
-    clock = step_log.Clock(10.0)
+    monkeypatch.setattr(steps.time, "perf_counter", lambda: next(times))
+    clock = steps.Clock(10.0)
     seen = []
     for _ in range(3):
         clock.tick()

@@ -21,11 +21,14 @@ def pair(seed):
 def test_a_state_comes_back_as_it_was(tmp_path):
     network, optimizer, generator = pair(0)
     torch.rand(5, generator=generator)
-    run_dir.save_state(tmp_path / "state.safetensors", {"format": "x 1", "step": 3}, {"network": network}, {"optimizer": optimizer}, generator)
+    run = run_dir.RunDirectory(tmp_path, {"kind": "test"})
+    run.begin()
+    run.save(3, {"network": network}, {"optimizer": optimizer}, generator)
     drawn = torch.rand(5, generator=generator)
-    assert run_dir.read_metadata(tmp_path / "state.safetensors", "x 1")["step"] == 3
+    again = run_dir.RunDirectory(tmp_path, {"kind": "test"})
+    assert again.find_step(resume=True) == again.done == 3
     other, other_optimizer, other_generator = pair(1)
-    run_dir.load_state(tmp_path / "state.safetensors", {"network": other}, {"optimizer": other_optimizer}, other_generator)
+    again.load({"network": other}, {"optimizer": other_optimizer}, other_generator)
     assert torch.equal(torch.rand(5, generator=other_generator), drawn)
     for one, its_optimizer in ((network, optimizer), (other, other_optimizer)):
         its_optimizer.zero_grad()
@@ -36,19 +39,22 @@ def test_a_state_comes_back_as_it_was(tmp_path):
 
 def test_a_state_that_does_not_fit_is_refused(tmp_path):
     network, optimizer, generator = pair(0)
-    path = tmp_path / "state.safetensors"
-    run_dir.save_state(path, {"format": "x 1"}, {"network": network}, {"optimizer": optimizer}, generator)
-    with pytest.raises(HwdiffError, match="format 'x 1', but this version reads 'x 2'"):
-        run_dir.read_metadata(path, "x 2")
-    with pytest.raises(HwdiffError, match="does not fit its metadata"):
-        run_dir.load_state(path, {"network": torch.nn.Linear(4, 2)}, {"optimizer": optimizer}, generator)
-    with pytest.raises(HwdiffError, match="does not fit its metadata"):
-        run_dir.load_state(path, {"other": network}, {"optimizer": optimizer}, generator)
-    path.write_bytes(path.read_bytes()[:100])
+    run = run_dir.RunDirectory(tmp_path, {"kind": "test"})
+    run.begin()
+    run.save(1, {"network": network}, {"optimizer": optimizer}, generator)
+    with pytest.raises(HwdiffError, match="do not fit its metadata"):
+        run.load({"network": torch.nn.Linear(4, 2)}, {"optimizer": optimizer}, generator)
+    with pytest.raises(HwdiffError, match="do not fit its metadata"):
+        run.load({"other": network}, {"optimizer": optimizer}, generator)
+    with pytest.raises(HwdiffError, match="it has kind = 'test', not 'other'"):
+        run_dir.RunDirectory(tmp_path, {"kind": "other"}).find_step(resume=True)
+    content = run.state.read_bytes()
+    run.state.write_bytes(content.replace(b"hwdiff run 1", b"hwdiff run 9"))
+    with pytest.raises(HwdiffError, match="its format is 'hwdiff run 9', not 'hwdiff run 1'"):
+        run.find_step(resume=True)
+    run.state.write_bytes(content[:100])
     with pytest.raises(HwdiffError, match="not a whole state of a run"):
-        run_dir.read_metadata(path, "x 1")
-    with pytest.raises(HwdiffError, match="not a whole state of a run"):
-        run_dir.read_metadata(tmp_path / "none", "x 1")
+        run.find_step(resume=True)
 
 
 def test_settings_that_differ_are_named(tmp_path):

@@ -27,7 +27,8 @@ def test_what_is_not_installed_has_no_version(monkeypatch):
 def test_the_commit_is_that_of_the_packages_repository(monkeypatch, tmp_path):
     def git(*arguments):
         identity = ("-c", "user.name=nobody", "-c", "user.email=nobody@example.org")
-        subprocess.run(["git", "-C", str(tmp_path), *identity, *arguments], check=True, capture_output=True)
+        command = ["git", "-C", str(tmp_path), *identity, *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
     (tmp_path / "hwdiff" / "utils").mkdir(parents=True)
     monkeypatch.setattr(environment, "__file__", str(tmp_path / "hwdiff" / "utils" / "environment.py"))
@@ -36,7 +37,7 @@ def test_the_commit_is_that_of_the_packages_repository(monkeypatch, tmp_path):
     Path(tmp_path / "file").write_text("one")
     git("add", "file")
     git("commit", "-m", "first")
-    head = subprocess.run(["git", "-C", str(tmp_path), "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+    head = git("rev-parse", "HEAD")
     assert environment.environment("cpu")["code"] == {"commit": head, "changed": False}
     Path(tmp_path / "file").write_text("two")
     assert environment.environment("cpu")["code"] == {"commit": head, "changed": True}

@@ -1,0 +1,104 @@
+"""Table 1 for people and as files."""
+
+import csv
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from hwdiff.evaluation.tables import GEOMETRY_SCORE, SECONDS, Table, mean_sd, row_title
+from hwdiff.utils.files import atomic_write
+
+
+def table_text(table: Table) -> str:
+    """The table for a person: mean and standard deviation over the seeds, the paper's numbers, and notes."""
+    heads = ["", *(column.title for column in table.columns), SECONDS.title]
+    lines = [heads + (["paper: FID", "GS x 1000"] if table.paper else [])]
+    for row, values in table.values.items():
+        cells = [column.text(values[column.key]) for column in table.columns]
+        cells.append(SECONDS.text(table.seconds[row]) if row in table.seconds else "")
+        lines.append([row_title(row), *cells, *(_papers_numbers(table, row) if table.paper else ())])
+    rows = [*_aligned(lines), *_canvas_lines(table), *_geometry_lines(table)]
+    if table.notes:
+        rows += ["", *(f"note: {note}" for note in table.notes)]
+    return "\n".join(rows)
+
+
+def _papers_numbers(table, row):
+    if row not in table.paper:
+        return "", ""
+    fid, score = table.paper[row]
+    return f"{fid:.2f}", f"{1000 * score:.2f}"
+
+
+def _aligned(lines):
+    widths = [max(len(line[place]) for line in lines) for place in range(len(lines[0]))]
+    for head, *cells in lines:
+        padded = (cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True))
+        yield "  ".join([head.ljust(widths[0]), *padded])
+
+
+def _canvas_lines(table):
+    if not table.canvases:
+        return
+    yield from ("", f"{table.distance} on this and other canvases, first seed:")
+    wide = max(map(len, table.canvases))
+    for name, distances in table.canvases.items():
+        yield f"  {name:{wide}}  " + ", ".join(
+            f"{row_title(row)} {value:.2f}" for row, value in distances.items()
+        )
+
+
+def _geometry_lines(table):
+    if not table.geometry:
+        return
+    spreads = ", ".join(
+        f"{row_title(row)} {GEOMETRY_SCORE.text(values)}" for row, values in table.geometry.items()
+    )
+    lines = table.settings["geometry_lines"]
+    yield from ("", f"{GEOMETRY_SCORE.title} of sets of {lines} real lines: {spreads}")
+
+
+def named_rows(table: Table) -> list[dict]:
+    """Means and standard deviations for a person; NaN without values.
+
+    Returns {"row", "<measure>; mean", "<measure>; sd", ...} of each row.
+    """
+    return [
+        {"row": row_title(row), **_spreads({column.name: values[column.key] for column in table.columns})}
+        for row, values in table.values.items()
+    ]
+
+
+def named_geometry(table: Table) -> list[dict]:
+    """As `named_rows`, of the Geometry Scores of larger sets of real lines."""
+    return [
+        {"row": row_title(row), **_spreads({GEOMETRY_SCORE.name: values})}
+        for row, values in table.geometry.items()
+    ]
+
+
+def _spreads(values, between="; "):
+    found = {}
+    for name, numbers in values.items():
+        found[f"{name}{between}mean"], found[f"{name}{between}sd"] = mean_sd(numbers)
+    return found
+
+
+def save_table(table: Table, folder: Path) -> None:
+    """Write a table into a folder.
+
+    table1.csv has mean and standard deviation over the seeds, table1.json everything but times, timings.json
+    the times.
+    """
+    with atomic_write(folder / "table1.csv") as path, path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        for number, (row, values) in enumerate(table.values.items()):
+            spreads = _spreads({column.key: values[column.key] for column in table.columns}, "_")
+            if number == 0:
+                writer.writerow(["row", *spreads])
+            writer.writerow([row, *(f"{value:.6g}" for value in spreads.values())])
+    everything = asdict(table)
+    times = {SECONDS.key: everything.pop("seconds")}
+    for name, content in (("table1.json", everything), ("timings.json", times)):
+        with atomic_write(folder / name) as temporary:
+            temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")

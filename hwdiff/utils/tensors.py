@@ -1,0 +1,60 @@
+"""Tensors on disk: safetensors files with metadata in JSON. No pickle is ever loaded."""
+
+import json
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from hwdiff.utils.errors import HwdiffError
+from hwdiff.utils.files import atomic_write
+
+_KEY = "hwdiff"  # of the file's metadata, which can hold texts only
+
+
+def save_tensors(path: str | Path, tensors: dict[str, Tensor], metadata: dict) -> None:
+    """Write tensors, and metadata in JSON types, to the safetensors file `path`, whole or not at all.
+
+    Raises HwdiffError when it cannot be written; what was at `path` stays as it was.
+    """
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    with atomic_write(path) as temporary:
+        save_file(tensors, temporary, metadata={_KEY: json.dumps(metadata)})
+
+
+def load_metadata(path: str | Path, *formats: str, what: str, advice: str) -> dict:
+    """The metadata of the file `path`, without its tensors.
+
+    formats: those that can be read, the present one first; none for a file without a format.
+    what: what the file should be, for errors.
+    advice: what to do, for errors.
+    Returns a dictionary in JSON types; of a file that hwdiff did not write, its plain texts.
+    Raises HwdiffError when the file is missing, cut short, or of another format.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            found = file.metadata() or {}
+        if _KEY in found:
+            found = json.loads(found[_KEY])
+    except (SafetensorError, OSError, ValueError) as error:
+        raise HwdiffError(f"{path}: not a whole {what} ({error}); {advice}") from error
+    if not isinstance(found, dict):
+        raise HwdiffError(f"{path}: not a {what}: its metadata is no dictionary; {advice}")
+    if formats and found.get("format") not in formats:
+        reason = f"its format is {found.get('format')!r}, not {formats[0]!r}"
+        raise HwdiffError(f"{path}: not a {what} of this version: {reason}; {advice}")
+    return found
+
+
+def load_tensors(path: str | Path, *, what: str, advice: str) -> dict[str, Tensor]:
+    """The tensors of the file `path` by name, on the CPU.
+
+    what, advice: as for `load_metadata`.
+    Raises HwdiffError when the file is missing or cut short.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+    except (SafetensorError, OSError) as error:
+        raise HwdiffError(f"{path}: not a whole {what} ({error}); {advice}") from error

@@ -1,0 +1,41 @@
+import numpy as np
+import pytest
+
+from hwdiff import Ink
+from hwdiff.evaluation.error_rates import Recognition
+from hwdiff.evaluation.figures import plot_recognition
+from hwdiff.evaluation.recognizer import ALPHABET
+from hwdiff.ink.plot import save_figure
+
+
+def test_a_reading_is_drawn_with_its_characters_and_their_probabilities(tmp_path):
+    # Two letters of three points each, the pen lifted between them, and a dot that no segment shows.
+    ink = Ink(
+        [(0, 0), (1, 2), (1, -2), (2, 0), (1, 2), (1, -2), (1, 3)],
+        [True, False, False, True, False, False, True],
+        "cost $\\5 or $6",
+    )
+    classes = np.zeros((4, len(ALPHABET) + 1), dtype=np.float32)
+    a, b, c = (ALPHABET.index(character) + 1 for character in "abc")
+    classes[0, a], classes[2, b], classes[2, c] = 0.9, 0.6, 0.3
+    read = Recognition("ab", np.array([0.9, 0.6]), np.array([0, 4]), np.array([0, 2]), classes)
+    figure = plot_recognition(ink, read)
+    above, below = figure.axes
+    assert above.get_title(loc="left") == "read as: ab\nmeant: cost $\\5 or $6"
+    segments, dots = above.collections
+    assert len(segments.get_segments()) == 4
+    colours = [tuple(colour) for colour in segments.get_colors()]
+    assert len(set(colours[:2])) == len(set(colours[2:])) == 1
+    assert colours[0] != colours[2]
+    assert len(dots.get_offsets()) == 1
+    assert [bar.get_height() for bar in below.patches] == pytest.approx([0.9, 0.6, 0.3])
+    assert [text.get_text() for text in below.texts] == ["a", "b", "c"]
+    assert [bar.get_x() + bar.get_width() / 2 for bar in below.patches] == pytest.approx([0, 1, 1])
+    save_figure(figure, tmp_path / "recognition.png")
+
+
+def test_a_line_in_which_nothing_was_read_is_drawn_too(tmp_path):
+    none = np.zeros(0, dtype=int)
+    nothing = Recognition("", np.zeros(0), none, none, np.zeros((0, len(ALPHABET) + 1)))
+    save_figure(plot_recognition(Ink([(0, 0), (1, 2)], [True, False], "a"), nothing), tmp_path / "a.png")
+    save_figure(plot_recognition(Ink(np.zeros((0, 2)), [], "a"), nothing), tmp_path / "b.png")

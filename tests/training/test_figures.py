@@ -1,0 +1,20 @@
+import json
+
+import numpy as np
+import pytest
+
+from hwdiff.training.figures import plot_loss, read_metrics
+from hwdiff.utils.errors import HwdiffError
+
+
+def test_the_loss_curve_shows_the_run_and_the_port(tmp_path):
+    rows = [json.dumps({"step": step, "loss": 2 / step}) for step in range(1, 301)]
+    (tmp_path / "metrics.jsonl").write_text("".join(f"{row}\n" for row in rows))
+    metrics = read_metrics(tmp_path)
+    np.testing.assert_array_equal(metrics["step"], np.arange(1, 301))
+    each, mean, port = plot_loss(metrics).axes[0].lines
+    assert each.get_ydata()[9] == 0.2
+    assert mean.get_ydata()[9] == pytest.approx(np.mean([2 / step for step in range(1, 11)]))
+    assert list(port.get_xdata()) == [100, 200, 300]
+    with pytest.raises(HwdiffError, match="no training metrics"):
+        read_metrics(tmp_path / "none")
