@@ -103,6 +103,7 @@ class Dataset:
             np.unpackbits(arrays[name], count=len(self._offsets)).astype(bool) for name in ("pen_up", "kept")
         )
         self._image_starts, self._images = arrays["image_starts"], arrays["images"]
+        self._characters = arrays.get("characters")
         merged_ends = np.concatenate(([0], np.cumsum(self._kept)))[self._starts]
         self.lengths = np.diff(merged_ends)
         self._assert_splits_share_no_form()
@@ -148,6 +149,16 @@ class Dataset:
         offsets, pen_up = strokes.merge(*self.recorded(index))
         pen_up[0] = True
         return (offsets / strokes.scale_of(offsets)).astype(np.float32), pen_up
+
+    def characters(self, index: int) -> np.ndarray | None:
+        """The number in the text of the character that each point was written for, (N,) int16, as `strokes`.
+
+        None where it is not known, as of people's lines.
+        """
+        if self._characters is None:
+            return None
+        _, _, kept = self.recorded(index)
+        return self._characters[self._starts[index] : self._starts[index + 1]][kept]
 
     def ink(self, index: int) -> Ink:
         """The line as an `Ink` with its text."""

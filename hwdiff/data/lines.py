@@ -16,6 +16,7 @@ class Line:
     pen_up: (N,) bool, True where the pen was up on the way to the point.
     kept: (N,) bool, the points left after merging.
     image: (96, W) uint8, the official line image, or None.
+    characters: (N,) int16, the number in the text of the character that each point was written for, or None.
     """
 
     id: str
@@ -25,6 +26,7 @@ class Line:
     pen_up: np.ndarray
     kept: np.ndarray
     image: np.ndarray | None = None
+    characters: np.ndarray | None = None
 
 
 @dataclass

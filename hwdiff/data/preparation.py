@@ -154,6 +154,8 @@ def write(path: str | Path, lines: Sequence[Line], *, splits: Sequence[str], man
         "image_starts": np.cumsum([0, *map(len, image_blobs)]),
         "images": np.frombuffer(b"".join(image_blobs), dtype=np.uint8),
     }
+    if all(line.characters is not None for line in lines):
+        arrays["characters"] = np.concatenate([line.characters for line in lines])
     # NumPy strips trailing NULs from texts, which no line has; trailing spaces stay.
     digest = hashlib.sha256()
     for name, array in arrays.items():

@@ -219,20 +219,24 @@ def _joins(style, pair):
 
 
 def _resample(path, step):
-    """The path at equal distances of `step`, its ends included."""
-    at = np.concatenate(([0], np.cumsum(np.hypot(*np.diff(path, axis=0).T))))
+    """The path at equal distances of `step`, its ends included; columns after x and y go along."""
+    at = np.concatenate(([0], np.cumsum(np.hypot(*np.diff(path[:, :2], axis=0).T))))
     wanted = np.linspace(0, at[-1], max(2, int(at[-1] / step) + 1))
-    return np.column_stack([np.interp(wanted, at, path[:, axis]) for axis in (0, 1)])
+    return _interpolate(wanted, at, path)
+
+
+def _interpolate(wanted, at, columns):
+    return np.column_stack([np.interp(wanted, at, column) for column in columns.T])
 
 
 def _placed_strokes(style, text, generator):
     """The strokes of a text in font units, y downwards, joined where the writer joins letters.
 
-    Delayed strokes come at the end of each word.
+    Delayed strokes come at the end of each word. Each stroke is (n, 3): x, y and the number of the character.
     """
     strokes, delayed = [], []
     x, previous = 0.0, " "
-    for character in text:
+    for number, character in enumerate(text):
         if character == " ":
             strokes += delayed
             delayed = []
@@ -243,8 +247,9 @@ def _placed_strokes(style, text, generator):
             turn = turn * np.exp(generator.normal(0, 0.09 * style.variation, 2))
             bends = generator.normal(0, 0.3 * style.variation, (8, 2))
             place = np.array((x, generator.normal(0, 0.45 * style.variation)))
-            main = [_bend(stroke, bends) @ turn + place for stroke in main]
+            main = [_of_character(_bend(stroke, bends) @ turn + place, number) for stroke in main]
             late = [stroke @ turn + place + generator.normal(0, 0.8 * style.variation, 2) for stroke in late]
+            late = [_of_character(stroke, number) for stroke in late]
             joined = (
                 previous.isalpha()
                 and character.islower()
@@ -254,7 +259,7 @@ def _placed_strokes(style, text, generator):
             if (
                 joined
                 and strokes
-                and np.hypot(*(main[0][0] - strokes[-1][-1]) * (1, 0.6)) < 11
+                and np.hypot(*(main[0][0] - strokes[-1][-1])[:2] * (1, 0.6)) < 11
                 and strokes[-1][-1][0] < main[0][:, 0].max()
             ):
                 ligature = _stroke_between(strokes[-1][-1], main[0][0])
@@ -269,20 +274,25 @@ def _placed_strokes(style, text, generator):
     return strokes + delayed
 
 
+def _of_character(stroke, number):
+    return np.column_stack((stroke, np.full(len(stroke), float(number))))
+
+
 def _stroke_between(end, start):
     """The ligature from one letter to the next: a shallow curve below the straight line."""
     t = np.linspace(0, 1, 6)[1:-1, None]
-    sag = min(1.2, 0.15 * np.hypot(*(start - end)))
-    return end + t * (start - end) + np.column_stack((0 * t, 4 * sag * t * (1 - t)))
+    sag = min(1.2, 0.15 * np.hypot(*(start - end)[:2]))
+    return end + t * (start - end) + np.column_stack((0 * t, 4 * sag * t * (1 - t), 0 * t))
 
 
 def _at_pen_speed(path, speed):
-    """The points that a tablet would record of a path, both in tablet units.
+    """The points that a tablet would record of a path, both in tablet units; a third column goes along.
 
     The pen is fast where the path is straight, slow in bends and at the ends.
     """
-    step = np.hypot(*np.diff(path, axis=0).T)
-    heading = np.unwrap(np.arctan2(*np.diff(path, axis=0).T[::-1]))
+    moves = np.diff(path[:, :2], axis=0).T
+    step = np.hypot(*moves)
+    heading = np.unwrap(np.arctan2(*moves[::-1]))
     curvature = np.zeros(len(step))
     if len(step) > 2:
         bend = np.abs(np.gradient(heading)) / np.maximum(step, 1e-6)
@@ -296,15 +306,17 @@ def _at_pen_speed(path, speed):
     )
     time = np.concatenate(([0], np.cumsum(step / velocity)))
     wanted = np.linspace(0, time[-1], max(2, round(time[-1]) + 1))
-    return np.column_stack([np.interp(wanted, time, path[:, axis]) for axis in (0, 1)])
+    return _interpolate(wanted, time, path)
 
 
 def write_points(
     style: WriterStyle, text: str, generator: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """What a tablet would record of a text in this style.
 
-    Returns points (N, 2) int64 in tablet units, y downwards, and first (N,) bool, True where a stroke begins.
+    Returns points (N, 2) int64 in tablet units, y downwards; first (N,) bool, True where a stroke begins; and
+    characters (N,) int16, the number in the text of the character that each point was written for. Between
+    two joined letters it changes halfway.
     Raises HwdiffError when there is nothing to write.
     """
     strokes = _placed_strokes(style, text, generator)
@@ -314,7 +326,7 @@ def write_points(
     slope = style.slope + generator.normal(0, 0.006)
     recorded = []
     for stroke in strokes:
-        path = _resample(stroke, STEP)
+        path, character = np.split(_resample(stroke, STEP), [2], axis=1)
         if len(path) > 6:
             shaking = generator.normal(0, 1, path.shape)
             tremor = style.tremor * 5 * gaussian_filter1d(shaking, 1.2 / STEP, axis=0)
@@ -323,10 +335,11 @@ def write_points(
         x, y = path.T
         y = y + slope * x + style.drift * np.sin(2 * np.pi * x / wave + phase)
         path = np.column_stack((style.aspect * x - style.slant * y, y)) * style.unit
-        recorded.append(_at_pen_speed(path, style.speed))
+        recorded.append(_at_pen_speed(np.column_stack((path, character)), style.speed))
     first = np.zeros(sum(map(len, recorded)), dtype=bool)
     first[np.cumsum([0, *map(len, recorded[:-1])])] = True
-    return np.concatenate(recorded).round().astype(np.int64), first
+    points, characters = np.split(np.concatenate(recorded).round(), [2], axis=1)
+    return points.astype(np.int64), first, characters[:, 0].astype(np.int16)
 
 
 @cache
@@ -359,12 +372,12 @@ def write_form(seed: int, writer: int, form: int, *, limits: Limits | None = Non
     generator = np.random.default_rng((seed, writer, form))
     while len(lines) < LINES_PER_FORM:
         text = draw_text(generator)
-        points, first = write_points(style, text, generator)
+        points, first, characters = write_points(style, text, generator)
         try:
             arrays = within_limits(points, first, text, limits=limits)
         except ValueError:  # too long for the network: write another line
             continue
-        lines.append(Line(f"{name}-{len(lines) + 1:02d}", name, text, *arrays))
+        lines.append(Line(f"{name}-{len(lines) + 1:02d}", name, text, *arrays, characters=characters[1:]))
     return lines
 
 

@@ -154,3 +154,7 @@ def test_no_form_is_in_two_splits_of_the_real_database(iam_dataset):
     assert len(mixed_up) > 10
     assert not splits["train"] & set(mixed_up)
     assert iam_dataset.path.stat().st_size < 25e6
+
+
+def test_peoples_lines_have_no_characters(dataset):
+    assert dataset.characters(0) is None

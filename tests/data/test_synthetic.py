@@ -47,7 +47,7 @@ def test_a_writer_style_stays_the_same_and_letters_vary():
 
     def measures(number, seed):
         style, generator = synthetic.draw_writer_style(0, number), np.random.default_rng(seed)
-        points, first = synthetic.write_points(style, "minimum value of the hand", generator)
+        points, first, _ = synthetic.write_points(style, "minimum value of the hand", generator)
         down = np.diff(points, axis=0)[~first[1:]]
         steep = down[np.abs(down[:, 1]) > np.abs(down[:, 0])]
         slant = np.median(steep[:, 0] / steep[:, 1])
@@ -69,7 +69,7 @@ def test_writers_are_whole_in_one_split():
 def test_what_is_written_is_what_is_asked_for():
     """A drawn line has a gap for each space of its text, and a dot above each i of a writer who prints."""
     style = synthetic.draw_writer_style(0, 4)
-    points, first = synthetic.write_points(style, "ill hill", np.random.default_rng(0))
+    points, first, _ = synthetic.write_points(style, "ill hill", np.random.default_rng(0))
     strokes = np.split(points, np.flatnonzero(first)[1:])
     dots = [stroke for stroke in strokes if np.ptp(stroke, axis=0).max() < 4 * style.unit]
     assert len(dots) == 2
@@ -95,3 +95,29 @@ def test_another_seed_is_another_dataset(written):
         ds.prepare(None, written.path, seed=1)
     with pytest.raises(HwdiffError, match="seed = -1"):
         ds.prepare(None, written.path, seed=-1)
+
+
+def test_each_point_knows_its_character(written):
+    """Letters are drawn from left to right but for what comes later, dots and crossbars; none is left out."""
+    for index in range(0, len(written), 97):
+        offsets, _ = written.strokes(index)
+        characters, text = written.characters(index), str(written.texts[index])
+        assert len(characters) == len(offsets)
+        assert set(characters) == {number for number, character in enumerate(text) if character != " "}
+        x = np.cumsum(offsets[:, 0])
+        centres = [x[characters == number].mean() for number in np.unique(characters)]
+        assert (np.diff(centres) > 0).mean() > 0.95
+        back = np.flatnonzero(np.diff(characters) < 0)
+        assert set(text[number] for number in characters[back + 1]) <= set("ijtxIT.,'!?-\"")
+
+
+def test_a_ligature_belongs_half_to_either_letter():
+    style = next(
+        found for number in range(64) if (found := synthetic.draw_writer_style(0, number)).script == 1
+    )
+    points, first, characters = synthetic.write_points(style, "mm", np.random.default_rng(0))
+    assert first.sum() == 1
+    assert (np.diff(characters) >= 0).all()
+    changes = np.flatnonzero(np.diff(characters))
+    assert len(changes) == 1
+    assert 0.35 < np.interp(changes[0], [0, len(points)], [0, 1]) < 0.65
