@@ -1,0 +1,85 @@
+"""Whether attention finds the letters in ink: boundaries told from it, against those that are known.
+
+Only the built-in writers' lines are known letter by letter. The network sees such a line noised to step t,
+and its attention to the text is read at each point. Nothing is generated.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from hwdiff.data.batches import Lines
+from hwdiff.data.dataset import Dataset, style_lines
+from hwdiff.data.style_features import StyleFeatures
+from hwdiff.diffusion import process
+from hwdiff.evaluation.alignment import Alignment, alignment_of
+from hwdiff.model.unet import UNet
+from hwdiff.utils.errors import HwdiffError
+
+
+def true_boundaries(characters: np.ndarray, text: str) -> np.ndarray:
+    """Where each letter but the first begins, in points: (number of letters - 1,).
+
+    characters: (N,) of `Dataset.characters`. Dots and crossbars, which come later, count for nothing.
+    """
+    letters = np.array([number for number, character in enumerate(text) if character != " "])
+    return np.searchsorted(np.maximum.accumulate(characters), letters[1:])
+
+
+def boundaries_of(aligned: Alignment, count: int) -> np.ndarray:
+    """Where each letter but the first begins by the attention: (number of letters - 1,) float, in points.
+
+    A letter begins where the mean attended character first passes the middle between it and the letter
+    before, or after all `count` points.
+    """
+    letters = np.array([number for number, character in enumerate(aligned.text) if character != " "])
+    places = np.maximum.accumulate(aligned.places)
+    middles = aligned.points * (np.arange(len(places)) + 0.5)
+    # A point before and one after all others, where no letter and every letter has begun.
+    places = np.concatenate(([-1.0], places, [len(aligned.text)]))
+    middles = np.concatenate(([0.0], np.minimum(middles, count), [float(count)]))
+    first_after = np.searchsorted(places, (letters[1:] + letters[:-1]) / 2)
+    low, high = places[first_after - 1], places[first_after]
+    way = ((letters[1:] + letters[:-1]) / 2 - low) / np.maximum(high - low, 1e-12)
+    return middles[first_after - 1] + way * (middles[first_after] - middles[first_after - 1])
+
+
+@torch.inference_mode()
+def boundary_errors(
+    network: UNet,
+    dataset: Dataset,
+    features: StyleFeatures,
+    indices: Sequence[int],
+    *,
+    t: int,
+    block: int = -1,
+    seed: int = 0,
+) -> list[np.ndarray]:
+    """How far boundaries told from attention are from the true ones, in points, for each of some lines.
+
+    features: of the dataset.
+    t: of the noise level, 1 to 60.
+    block: whose attention, -1 for the last, that of Fig. 4.
+    seed: line i of `indices` is noised with seed + i.
+    Raises HwdiffError when the dataset does not know its letters.
+    """
+    if dataset.characters(int(indices[0])) is None:
+        raise HwdiffError(
+            f"{dataset.path}: its lines are not known letter by letter; take those of the built-in writers"
+        )
+    device = next(network.parameters()).device
+    lines = Lines(dataset, features, style_lines(dataset.forms), device)
+    level = process.alpha_bars()[t].sqrt().float().to(device).view(1, 1, 1)
+    errors = []
+    for number, index in enumerate(indices):
+        batch = lines.batch(np.array([index]))
+        generator = torch.Generator().manual_seed(seed + number)
+        eps = torch.randn(batch.strokes.shape, generator=generator).to(device)
+        noisy = process.add_noise(batch.strokes, level, eps)
+        _, _, attention = network(noisy, batch.text, level, batch.style, attention="all")
+        aligned = alignment_of(dataset.ink(index), attention[block][0].cpu().numpy(), noisy.shape[1])
+        characters = dataset.characters(index)
+        found = boundaries_of(aligned, len(characters))
+        errors.append(np.abs(found - true_boundaries(characters, aligned.text)))
+    return errors

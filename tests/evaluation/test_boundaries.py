@@ -1,0 +1,41 @@
+import numpy as np
+import pytest
+
+from hwdiff import HwdiffError
+from hwdiff.evaluation.alignment import Alignment
+from hwdiff.evaluation.boundaries import boundaries_of, boundary_errors, true_boundaries
+
+
+def test_true_boundaries_ignore_what_comes_later():
+    characters = np.array([0, 0, 1, 1, 1, 3, 3, 1, 4])  # the dot of the i comes after the letter behind it
+    assert true_boundaries(characters, "si to").tolist() == [2, 5, 8]
+
+
+def test_sharp_attention_gives_the_true_boundaries_to_a_cell():
+    owners = np.repeat([0, 1, 3, 4], [3, 5, 2, 4])
+    aligned = Alignment("ab cd", 8, np.eye(5)[owners])
+    found = boundaries_of(aligned, 8 * len(owners))
+    assert np.abs(found - 8 * np.array([3, 8, 10])).max() <= 4
+
+
+def test_attention_that_looks_nowhere_is_far_off():
+    aligned = Alignment("abcdef", 8, np.full((20, 6), 1 / 6))
+    found = boundaries_of(aligned, 160)
+    assert found[0] < 8 and found[-1] > 152
+
+
+def test_errors_of_a_network_are_in_points(network, written, extractor, tmp_path):
+    from hwdiff.data.style_features import StyleFeatures
+
+    features = StyleFeatures(written, extractor, tmp_path)
+    errors = boundary_errors(network, written, features, [0, 5], t=5)
+    for index, found in zip((0, 5), errors, strict=True):
+        assert len(found) == len(str(written.texts[index]).replace(" ", "")) - 1
+        assert (found >= 0).all() and found.max() <= written.lengths[index]
+    again = boundary_errors(network, written, features, [0, 5], t=5)
+    assert all(np.array_equal(*pair) for pair in zip(errors, again, strict=True))
+
+
+def test_peoples_lines_are_refused(network, dataset, features):
+    with pytest.raises(HwdiffError, match="not known letter by letter"):
+        boundary_errors(network, dataset, features, [0], t=5)
