@@ -19,24 +19,37 @@ def test_the_conda_environment_is_pyprojects(project):
     [pip] = [entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict)]
     extras = project["optional-dependencies"]
     assert pip == [*project["dependencies"], *extras["notebooks"], *extras["dev"], "--editable ."]
-    [python] = [entry for entry in environment["dependencies"] if isinstance(entry, str) and entry.startswith("python")]
+    [python] = [
+        entry
+        for entry in environment["dependencies"]
+        if isinstance(entry, str) and entry.startswith("python")
+    ]
     assert python == "python=3.12"
     assert project["requires-python"] == ">=3.11"
 
 
 def test_every_dependency_has_a_bound_and_a_pin(project):
     pins = (ROOT / "requirements.txt").read_text()
-    for requirement in [*project["dependencies"], *(item for extra in project["optional-dependencies"].values() for item in extra)]:
+    for requirement in [
+        *project["dependencies"],
+        *(item for extra in project["optional-dependencies"].values() for item in extra),
+    ]:
         name, bound = re.fullmatch(r"([a-z0-9-]+)>=([0-9.]+)", requirement).groups()
         pinned = re.findall(rf"^{name}==([0-9.]+)", pins, re.MULTILINE)
         assert pinned, f"{name} is not pinned"
-        assert all(tuple(map(int, version.split("."))) >= tuple(map(int, bound.split("."))) for version in pinned)
+        assert all(
+            tuple(map(int, version.split("."))) >= tuple(map(int, bound.split("."))) for version in pinned
+        )
 
 
 def test_scripts_run_and_say_what_they_do():
-    usage = subprocess.run(["bash", ROOT / "run_all.sh", "--help"], capture_output=True, text=True, check=True).stdout
+    usage = subprocess.run(
+        ["bash", ROOT / "run_all.sh", "--help"], capture_output=True, text=True, check=True
+    ).stdout
     assert "./run_all.sh test" in usage
-    wrong = subprocess.run(["bash", ROOT / "run_all.sh", "dance"], capture_output=True, text=True, check=False)
+    wrong = subprocess.run(
+        ["bash", ROOT / "run_all.sh", "dance"], capture_output=True, text=True, check=False
+    )
     assert wrong.returncode == 1
     assert "no such command as 'dance'" in wrong.stderr
     assert "./run_all.sh test" in (ROOT / "README.md").read_text()

@@ -1,5 +1,6 @@
-"""The method at work (sections 2.1 and 2.2 of Luhman & Luhman 2020): noise schedule and forward process, samplers,
-writing texts, styles by name, and a record of what the network attended to.
+"""The diffusion method of Luhman & Luhman (2020), sections 2.1 and 2.2: from noise to ink.
+
+Noise schedule, forward process, samplers, writing texts, styles by name, and traces of the attention.
 """
 
 from hwdiff.utils.lazy import lazy_names

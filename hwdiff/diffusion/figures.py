@@ -1,5 +1,7 @@
 """Figures of the diffusion process: its noise schedule, and what noise does to a line."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from matplotlib.figure import Figure
@@ -9,8 +11,11 @@ from hwdiff.ink.ink import Ink
 from hwdiff.ink.plot import plot_inks_at
 
 
-def plot_schedule(alpha_bar):
-    """The published noise schedule, alpha_bar (T + 1,): how much signal and noise a line holds at each t, and the beta_t that it comes of."""
+def plot_schedule(alpha_bar: torch.Tensor) -> Figure:
+    """A noise schedule: signal and noise of a line at each t, and beta_t.
+
+    alpha_bar: (T + 1,) from `process.alpha_bars`.
+    """
     figure = Figure(figsize=(9, 3), layout="constrained")
     left, right = figure.subplots(1, 2)
     t = np.arange(len(alpha_bar))
@@ -23,15 +28,18 @@ def plot_schedule(alpha_bar):
     return figure
 
 
-def plot_forward(ink, steps=(0, 5, 15, 30, 45, 60), seed=0):
-    """The forward process on one line, an `Ink`: the same line at several t, drawn from its noisy offsets with its own pen flag."""
+def plot_forward(ink: Ink, steps: Sequence[int] = (0, 5, 15, 30, 45, 60), seed: int = 0) -> Figure:
+    """The forward process on one line, drawn from its noisy offsets with its own pen flags.
+
+    steps: t of each panel.
+    seed: of the noise, which is the same for all t.
+    """
     alpha_bar = process.alpha_bars()
     clean = torch.from_numpy(ink.offsets)[None]
     eps = torch.randn(clean.shape, generator=torch.Generator().manual_seed(seed))
-    inks = [
-        Ink(process.add_noise(clean, alpha_bar[t].sqrt().float().view(1, 1, 1), eps)[0].numpy(), ink.pen_up)
-        for t in steps
-    ]
-    return plot_inks_at(
-        inks, [f"t = {t}: {100 * alpha_bar[t].item():.3g} % of the variance is signal" for t in steps]
-    )
+    inks, titles = [], []
+    for t in steps:
+        noisy = process.add_noise(clean, alpha_bar[t].sqrt().float().view(1, 1, 1), eps)
+        inks.append(Ink(noisy[0].numpy(), ink.pen_up))
+        titles.append(f"t = {t}: {100 * alpha_bar[t].item():.3g} % of the variance is signal")
+    return plot_inks_at(inks, titles)

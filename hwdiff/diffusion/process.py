@@ -1,27 +1,38 @@
-"""The diffusion process of Luhman & Luhman (2020), sections 2.1 and 2.2: noise schedule, forward process, Algorithm 1 and its loss.
+"""The diffusion process of Luhman & Luhman (2020): noise schedule (5.1), forward process and loss (2.1, 2.2).
 
-`alpha_bar` is indexed by the paper's t: alpha_bar[0] = 1 (clean ink), alpha_bar[T] (almost only noise). What the network sees of t is
-the noise level sqrt(alpha_bar).
+`alpha_bar` is indexed by the paper's t: alpha_bar[0] = 1 is clean ink, alpha_bar[T] almost only noise. The
+network sees t as the noise level, sqrt(alpha_bar).
 """
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 STEPS = 60
 
 
-def alpha_bars():
-    """The published schedule, beta_t = 0.02 + (60 values in geometric progression from 1e-5 to 0.4): (61,) float64, alpha_bar[0] = 1."""
-    beta = 0.02 + torch.logspace(
-        -5, torch.log10(torch.tensor(0.4, dtype=torch.float64)).item(), STEPS, dtype=torch.float64
-    )
+def alpha_bars() -> Tensor:
+    """The published schedule: (61,) float64, alpha_bar[0] = 1.
+
+    beta_t is 0.02 plus a geometric progression of 60 values from 1e-5 to 0.4.
+    """
+    last = torch.log10(torch.tensor(0.4, dtype=torch.float64)).item()
+    beta = 0.02 + torch.logspace(-5, last, STEPS, dtype=torch.float64)
     return torch.cat((torch.ones(1, dtype=torch.float64), torch.cumprod(1 - beta, dim=0)))
 
 
-def draw_noise_levels(count, alpha_bar, generator, variant="paper"):
-    """Noise levels for training, Algorithm 1: t uniform in 1..T, then sqrt(alpha_bar) uniform between l_(t-1) and l_t, l = sqrt(alpha_bar).
+def draw_noise_levels(
+    count: int,
+    alpha_bar: Tensor,
+    generator: torch.Generator,
+    *,
+    variant: str = "paper",
+) -> Tensor:
+    """Noise levels for Algorithm 1: t uniform in 1, ..., T, then a level uniform between l_(t-1) and l_t.
 
-    variant: "paper", or "released": there alpha_bar itself is uniform between two neighbours, and the interval up to 1 is never drawn.
+    alpha_bar: (T + 1,); l_t = sqrt(alpha_bar[t]).
+    variant: "paper"; or "released", in which alpha_bar itself is uniform between neighbours, and the interval
+        up to 1 is never drawn.
     Returns (count, 1, 1) float32 on the generator's device.
     """
     device = generator.device
@@ -32,23 +43,40 @@ def draw_noise_levels(count, alpha_bar, generator, variant="paper"):
     return (level.sqrt() if variant == "released" else level).view(-1, 1, 1)
 
 
-def add_noise(clean, noise_level, eps):
-    """The forward process: sqrt(alpha_bar) y0 + sqrt(1 - alpha_bar) eps. clean and eps (B, N, 2), noise_level (B, 1, 1)."""
+def add_noise(clean: Tensor, noise_level: Tensor, eps: Tensor) -> Tensor:
+    """The forward process, Eq. 6: sqrt(alpha_bar) y_0 + sqrt(1 - alpha_bar) eps.
+
+    clean, eps: (B, N, 2).
+    noise_level: (B, 1, 1), sqrt(alpha_bar).
+    """
     return noise_level * clean + (1 - noise_level**2).sqrt() * eps
 
 
-def pen_weights(noise_level, variant="paper"):
-    """What the pen's loss is weighted with, (B, 1, 1): "paper" each example's own alpha_bar, "released" the batch's mean of it."""
+def pen_weights(noise_level: Tensor, variant: str = "paper") -> Tensor:
+    """The weights of the pen's loss, (B, 1, 1).
+
+    noise_level: (B, 1, 1).
+    variant: "paper", each example's own alpha_bar; or "released", its mean over the batch.
+    """
     alpha_bar = noise_level**2
     return alpha_bar.mean().expand_as(alpha_bar) if variant == "released" else alpha_bar
 
 
-def loss_terms(eps, eps_predicted, pen_up, pen_logit, pen_weight):
-    """The two terms of the loss of Algorithm 1 (Eq. 6, 13 and 14), each a mean over all points, padding included.
+def loss_terms(
+    eps: Tensor,
+    eps_predicted: Tensor,
+    pen_up: Tensor,
+    pen_logit: Tensor,
+    pen_weight: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """The two terms of Algorithm 1's loss (Eq. 13 and 14), each a mean over all points, padding included.
 
-    eps, eps_predicted: (B, N, 2).   pen_up, pen_logit: (B, N, 1), the flag and the logit of its predicted probability.
+    eps, eps_predicted: (B, N, 2).
+    pen_up: (B, N, 1), the flag.
+    pen_logit: (B, N, 1), the logit of its predicted probability.
     pen_weight: (B, 1, 1), see `pen_weights`.
-    Returns (stroke, pen): |eps - eps_predicted|^2 summed over x and y, and the weighted cross-entropy. The loss is their sum.
+    Returns (stroke, pen), whose sum is the loss: |eps - eps_predicted|^2 summed over x and y, and the
+    weighted cross-entropy.
     """
     stroke = (eps - eps_predicted).square().sum(dim=-1).mean()
     cross_entropy = F.binary_cross_entropy_with_logits(pen_logit, pen_up, reduction="none")

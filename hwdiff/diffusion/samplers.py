@@ -1,7 +1,7 @@
-"""Samplers: from noise to pen offsets. Each is a plain function that is given the network, the noise and a callback.
+"""Samplers: from noise to pen offsets. Each is a function that gets the network, the noise and a callback.
 
-The network is conditioned on the noise level itself, so any decreasing `alpha_bar` with alpha_bar[0] = 1 will do, without
-retraining.
+The network is conditioned on the noise level itself. So any decreasing `alpha_bar` with alpha_bar[0] = 1 can
+be used, without retraining.
 """
 
 from collections.abc import Callable
@@ -19,7 +19,7 @@ from hwdiff.utils.errors import HwdiffError
 SPACINGS = ("log-snr", "time", "karras")
 
 NoiseSource = Callable[[int | None], Tensor]
-"""noise(t): (B, N, 2) standard normal draws for step t; None for those that sampling starts from."""
+"""noise(t): (B, N, 2) standard normal draws for step t; t = None for those that sampling starts from."""
 
 Callback = Callable[[int, Tensor, Tensor, list[Tensor]], None]
 """callback(t, y, pen_up, attention): what the network saw and said at t = T, ..., 1.
@@ -32,12 +32,17 @@ class Network(Protocol):
     """What a sampler calls; see `model.unet.UNet`."""
 
     def __call__(
-        self, strokes: Tensor, text: Tensor, noise_level: Tensor, style: Tensor, attention: bool | str = True
+        self,
+        strokes: Tensor,
+        text: Tensor,
+        noise_level: Tensor,
+        style: Tensor,
+        attention: bool | str = True,
     ) -> tuple[Tensor, Tensor, Tensor | list[Tensor] | None]: ...
 
 
 class Sampler(Protocol):
-    """A function like `sample_eq12`, which says what the arguments are."""
+    """A function like `sample_eq12`, where the arguments are described."""
 
     def __call__(
         self,
@@ -47,16 +52,20 @@ class Sampler(Protocol):
         style: Tensor,
         alpha_bar: Tensor,
         noise: NoiseSource,
+        *,
         callback: Callback | None = None,
     ) -> tuple[Tensor, Tensor]: ...
 
 
 def schedule(steps: int = STEPS, spacing: str = "log-snr") -> Tensor:
-    """Signal levels for so many steps: (steps + 1,) float64, [0] = 1. Of 60 steps they are the published ones.
+    """Signal levels for a number of steps; for 60 the published ones.
 
-    spacing: "log-snr" evenly in the logarithm of signal over noise; "time" evenly in t; "karras" evenly in the seventh root
-        of noise over signal (Karras et al. 2022, Eq. 5).
     Both ends of the published schedule are kept: the network sees no noise level that training did not cover.
+
+    spacing: "log-snr", evenly in the logarithm of signal over noise; "time", evenly in t; or "karras", evenly
+        in the seventh root of noise over signal (Karras et al. 2022, Eq. 5).
+    Returns alpha_bar (steps + 1,) float64, alpha_bar[0] = 1.
+    Raises HwdiffError for steps below 1 or an unknown spacing.
     """
     if steps < 1:
         raise HwdiffError(f"steps = {steps}: must be at least 1")
@@ -65,9 +74,9 @@ def schedule(steps: int = STEPS, spacing: str = "log-snr") -> Tensor:
     published = alpha_bars()
     if steps == STEPS:
         return published
-    place = (
-        torch.linspace(0, 1, steps, dtype=torch.float64) if steps > 1 else torch.ones(1, dtype=torch.float64)
-    )
+    place = torch.ones(1, dtype=torch.float64)
+    if steps > 1:
+        place = torch.linspace(0, 1, steps, dtype=torch.float64)
     noisy, clean = published[-1], published[1]
     if spacing == "log-snr":
         levels = torch.sigmoid(torch.lerp(torch.logit(clean), torch.logit(noisy), place))
@@ -83,17 +92,17 @@ def schedule(steps: int = STEPS, spacing: str = "log-snr") -> Tensor:
 
 
 def guided(network: Network, weight: float) -> Network:
-    """A network that predicts the noise with classifier-free guidance by the text (Ho & Salimans 2022, Eq. 6).
+    """A network with classifier-free guidance by the text (Ho & Salimans 2022, Eq. 6).
 
-    The noise predicted with the text is carried `weight` times as far from that predicted for the empty text: 1 changes
-    nothing, more follows the text more closely, in two network evaluations a step. It needs a network that was trained with
-    some texts left empty.
+    The noise predicted with the text is moved to `weight` times its distance from that predicted without.
+    More than 1 follows the text more closely; 1 changes nothing. A step takes two network evaluations. The
+    network must have been trained on some lines without text.
     """
     if weight == 1:
         return network
 
     def call(y, text, noise_level, style, attention=False):
-        # Both in one call: with few lines the time goes into calls, not into lines.
+        # Both evaluations in one batch: for few lines that takes hardly longer than one.
         texts = torch.cat((text, tokenizer.without_text(text)))
         twice = (y.repeat(2, 1, 1), texts, noise_level.repeat(2, 1, 1), style.repeat(2, 1, 1))
         both, pen_up, weights = network(*twice, attention=attention)
@@ -106,7 +115,7 @@ def guided(network: Network, weight: float) -> Network:
 
 
 def _call(network, y, text, style, alpha_bar, t, callback):
-    """The network's eps and pen_up at step t of `alpha_bar`. The attention is asked for only if there is a callback."""
+    """The network's eps and pen_up at step t. The attention is only computed for a callback."""
     noise_level = alpha_bar[t].sqrt().to(y).expand(len(y), 1, 1)
     eps, pen_up, attention = network(y, text, noise_level, style, attention="all" if callback else False)
     if callback:
@@ -126,22 +135,27 @@ def sample_eq12(
     style: Tensor,
     alpha_bar: Tensor,
     noise: NoiseSource,
+    *,
     callback: Callback | None = None,
     released: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """Denoise `y` by Eq. 12 of Luhman & Luhman (2020), Algorithm 2: predict the clean ink, then noise it to the next level.
+    """Denoise `y` by Eq. 12 of Luhman & Luhman (2020), Algorithm 2.
+
+    Each step predicts the clean ink, then noises it to the next level.
 
     y: (B, N, 2) standard normal, N divisible by 8.
-    text: (B, L) tokens.   style: (B, S, 1280).
+    text: (B, L) tokens.
+    style: (B, S, 1280).
     alpha_bar: (T + 1,) signal levels by the paper's t, alpha_bar[0] = 1.
-    noise: asked for at t = T, ..., 2.   callback: called at each step.
-    released: as in the authors' program, no noise is added at t = 2.
+    noise: asked for draws at t = T, ..., 2.
+    callback: called at each step.
+    released: add no noise at t = 2, as in the authors' program.
     Returns offsets (B, N, 2) and pen-up probabilities (B, N, 1), both of the last step.
     """
     for t in range(len(alpha_bar) - 1, 0, -1):
         eps, pen_up = _call(network, y, text, style, alpha_bar, t, callback)
         alpha = alpha_bar[t] / alpha_bar[t - 1]
-        # Eq. 10 and 11 in one: dividing by sqrt(alpha) leaves the clean ink with the next level's signal.
+        # Eq. 10 and 11 in one: dividing by sqrt(alpha) leaves the clean ink at the next level's signal.
         y = (y - (1 - alpha_bar[t]).sqrt() * eps) / alpha.sqrt()
         if t > (2 if released else 1):
             y = y + (1 - alpha_bar[t - 1]).sqrt() * noise(t)
@@ -155,6 +169,7 @@ def sample_eq9(
     style: Tensor,
     alpha_bar: Tensor,
     noise: NoiseSource,
+    *,
     callback: Callback | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Denoise `y` by Eq. 9, the paper's ablation: ancestral sampling as in DDPM, with variance beta_t.
@@ -178,6 +193,7 @@ def sample_ddim(
     style: Tensor,
     alpha_bar: Tensor,
     noise: NoiseSource | None = None,
+    *,
     callback: Callback | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Denoise `y` without further noise: DDIM (Song et al. 2021, Eq. 12 with sigma = 0).
@@ -197,6 +213,7 @@ def sample_dpm(
     style: Tensor,
     alpha_bar: Tensor,
     noise: NoiseSource | None = None,
+    *,
     callback: Callback | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Denoise `y` without further noise by second-order multistep DPM-Solver++ (Lu et al. 2022, Algorithm 2).
@@ -225,14 +242,17 @@ def sample_dpm(
 
 @dataclass(frozen=True)
 class NamedSampler:
-    """A sampler, and the signal levels that it goes through where no others are asked for."""
+    """A sampler and its default signal levels.
+
+    steps, spacing: of the levels, see `schedule`.
+    """
 
     sampler: Sampler
     steps: int = STEPS
     spacing: str = "log-snr"
 
     def alpha_bar(self, steps: int | None = None) -> Tensor:
-        """Its signal levels, or those of another number of steps."""
+        """Its signal levels (steps + 1,), by default for its own number of steps."""
         return schedule(self.steps if steps is None else steps, self.spacing)
 
 
@@ -242,19 +262,18 @@ SAMPLERS = {
     "eq9": NamedSampler(sample_eq9),
     "ddim": NamedSampler(sample_ddim),
     "dpm": NamedSampler(sample_dpm),
-    # The fewest steps that were not worse than 60 in any measure on validation lines, see docs/samplers.md.
+    # The fewest steps that were not worse than 60 in any measure on validation lines (docs/samplers.md).
     "fast": NamedSampler(sample_eq12, steps=40, spacing="time"),
 }
 
 
 def find_sampler(sampler: str | Sampler) -> NamedSampler:
-    """The sampler of a name, or a function like those here. Raises HwdiffError for an unknown name."""
+    """The sampler of that name in `SAMPLERS`, or a function with the default levels.
+
+    Raises HwdiffError for an unknown name.
+    """
     if callable(sampler):
         return NamedSampler(sampler)
     if sampler not in SAMPLERS:
         raise HwdiffError(f"sampler: no such sampler as {sampler!r}; choose one of {', '.join(SAMPLERS)}")
     return SAMPLERS[sampler]
-
-
-def levels(sampler, steps=None):  # TEMPORARY
-    return find_sampler(sampler).alpha_bar(steps)

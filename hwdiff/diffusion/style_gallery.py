@@ -1,4 +1,7 @@
-"""Styles by name: features of lines that the model drew itself, so that it can write in many styles without an image of any."""
+"""Styles by name, so that the model can write in many styles without images.
+
+They are features of lines that it drew itself.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +19,7 @@ _ABOUT = {"what": "file of styles", "advice": "install hwdiff again"}
 class Styles(dict):
     """Styles by name, {name: (14, 1280) float32}, in the order in which they were made.
 
-    metadata: what their file says of them.
+    metadata: of their file.
     """
 
     def __init__(self, styles: dict[str, Tensor], metadata: dict):
@@ -24,26 +27,30 @@ class Styles(dict):
         self.metadata = metadata
 
     def __missing__(self, name):
-        raise HwdiffError(
-            f"style: no such style as {name!r}; choose one of {', '.join(self)}, or give an image of a line of handwriting"
-        )
+        advice = f"choose one of {', '.join(self)}, or give an image of a line of handwriting"
+        raise HwdiffError(f"style: no such style as {name!r}; {advice}")
 
 
 def mixed(styles: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
-    """A style between several: the sum of `styles`, each (S, 1280), times its weight (Fig. 5 of Luhman & Luhman 2020 has two).
+    """A style between several: their weighted sum (Fig. 5 of Luhman & Luhman 2020 has two).
 
-    Raises HwdiffError when there is not one weight for each, or they do not add up to 1.
+    styles: each (S, 1280).
+    weights: one for each style, adding up to 1.
+    Raises HwdiffError when they are not that.
     """
     if len(styles) != len(weights) or abs(sum(weights) - 1) > 1e-6:
         given = [float(weight) for weight in weights]
-        raise HwdiffError(
-            f"styles: weights {given} for {len(styles)} styles; give one for each, adding up to 1"
-        )
+        found = f"weights {given} for {len(styles)} styles"
+        raise HwdiffError(f"styles: {found}; give one for each, adding up to 1")
     return sum(float(weight) * style for style, weight in zip(styles, weights, strict=True))
 
 
 def save_styles(path: str | Path, styles: dict[str, Tensor], **metadata) -> None:
-    """Write styles, {name: (14, 1280)}, to the safetensors file `path`. metadata: what else it says, in JSON types."""
+    """Write styles to the safetensors file `path`.
+
+    styles: {name: (14, 1280)}.
+    metadata: what else the file should say, in JSON types.
+    """
     save_tensors(path, styles, {"format": FORMAT, "names": list(styles), **metadata})
 
 

@@ -1,4 +1,4 @@
-"""Texts that are written again and again: those of the paper's figures, and trials of a style."""
+"""Texts that are often written: those of the paper's figures, trials of a style, and a page of all kinds."""
 
 PAPER_TEXTS = (  # Fig. 11 and Fig. 14
     "the quick brown fox jumps",

@@ -1,4 +1,4 @@
-"""A line as it was written, step by step: what the network attended to."""
+"""How a line was written, step by step: what the network attended to."""
 
 from dataclasses import dataclass, field
 
@@ -6,42 +6,50 @@ import numpy as np
 
 from hwdiff.diffusion.generate import sample
 from hwdiff.ink.ink import Ink
+from hwdiff.model.unet import UNet
 from hwdiff.utils.errors import HwdiffError
 
 
 @dataclass
 class Trace:
-    """ink: the line, trimmed.   length: the points that were written, those of the padding too.
+    """A line and the attention of every step in which it was written.
 
-    attention: {t: a list of each block's attention to the text, (heads, M, L) float32}: M cells of length / M points, L tokens, the last the end.
-    The last block is that of Fig. 4 of Luhman & Luhman (2020).
+    ink: the line, trimmed.
+    length: the points that were written, before trimming.
+    attention: {t: each block's attention to the text, (heads, M, L) float32}: M cells of length / M points
+        each, L tokens, of which the last is the end. The last block is that of Fig. 4 of Luhman & Luhman
+        (2020).
     """
 
     ink: Ink
     length: int = 0
-    attention: dict = field(default_factory=dict)
+    attention: dict[int, list[np.ndarray]] = field(default_factory=dict)
 
     @property
-    def steps(self):
+    def steps(self) -> list[int]:
         """The steps t, the noisiest first."""
         return sorted(self.attention, reverse=True)
 
-    def weights(self, t, block=-1):
-        """The attention (heads, M, L) of one block at step t. Raises HwdiffError when there is no such block or step."""
+    def weights(self, t: int, block: int = -1) -> np.ndarray:
+        """The attention (heads, M, L) of one block at step t.
+
+        Raises HwdiffError when there is no such block or step.
+        """
         if t not in self.attention:
-            raise HwdiffError(
-                f"t = {t}: the line was written in steps from {self.steps[0]} to {self.steps[-1]}"
-            )
+            first, last = self.steps[0], self.steps[-1]
+            raise HwdiffError(f"t = {t}: the line was written in steps from {first} to {last}")
         blocks = self.attention[t]
         if not -len(blocks) <= block < len(blocks):
-            raise HwdiffError(
-                f"block = {block}: the network has {len(blocks)} blocks, 0 is the first and -1 the last"
-            )
+            found = f"the network has {len(blocks)} blocks"
+            raise HwdiffError(f"block = {block}: {found}, 0 is the first and -1 the last")
         return blocks[block]
 
 
-def trace(network, text, **options):
-    """Write a text and keep all steps: a `Trace`. options: of `hwdiff.sample`, except its callback."""
+def trace(network: UNet, text: str, **options) -> Trace:
+    """Write a text and keep the attention of all steps.
+
+    options: of `hwdiff.sample`, except its callback.
+    """
     kept = Trace(Ink(np.zeros((0, 2)), []))
 
     def callback(t, y, pen_up, attention):

@@ -1,10 +1,11 @@
-"""An online recognizer of handwriting, strokes in and characters out, by which legibility is measured.
+"""An online recognizer of handwriting, from strokes to characters, by which legibility is measured.
 
 It is no part of the method: neither the network that writes nor its training ever sees it.
 """
 
 import re
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -20,39 +21,29 @@ from hwdiff.utils.tensors import load_metadata, load_tensors, save_tensors
 FORMAT, EARLIER_FORMAT = "hwdiff recognizer 1", "hwdiff reader 1"  # the same but for its name
 BUNDLED = Path(__file__).parents[1] / "weights" / "recognizer.safetensors"
 _ABOUT = {"what": "recognizer", "advice": "give a file that hwdiff train-recognizer wrote"}
-# What is read; `_` stands for any other character, on the paper as in a text.
+# The characters that are recognized. `_` stands for any other, in ink as in a text.
 ALPHABET = "_ abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.,?!'\"-:;()#+/"
-BLANK = 0  # CTC's; character i of the alphabet is class i + 1
+BLANK = 0  # CTC's blank; character i of the alphabet is class i + 1
 MAX_POINTS = 2000
 RESTING = 0.01  # fraction of the mean offset; a pen-down offset below it is no movement
-SMOOTHING = 32  # points on either side over which the height of the line is averaged
+SMOOTHING = 32  # points on either side over which the position of the line is averaged
 LENGTH_UNIT = 32
+FEATURES = 8
 _NUMBER = {character: number for number, character in enumerate(ALPHABET, start=1)}
-_SAME = str.maketrans(
-    {
-        "‘": "'",
-        "’": "'",
-        "`": "'",
-        "´": "'",
-        "“": '"',
-        "”": '"',
-        "„": '"',
-        "–": "-",
-        "—": "-",
-        "[": "(",
-        "]": ")",
-    }
-)
+_SAME = str.maketrans("‘’`´“”„–—[]", "''''" + '"""' + "--()")
 
 
-def normalise_text(text):
-    """`text` as texts are compared: Unicode NFC; curly quotes, long dashes and square brackets as ' " - ( ); every run of white space
-    one blank, none at either end; any other character outside the alphabet `_`. Capitals and punctuation count."""
+def normalise_text(text: str) -> str:
+    """`text`, normalised for comparison. Capitals and punctuation count.
+
+    It is in Unicode NFC. Curly quotes, long dashes and square brackets become ' " - ( ). A run of white space
+    becomes one space, and none is left at either end. Any other character outside the alphabet becomes `_`.
+    """
     return "".join(character if character in _NUMBER else "_" for character in _plain(text))
 
 
-def outside(text):
-    """The characters of `text`, one by one, that `normalise_text` makes `_` because the alphabet lacks them."""
+def outside(text: str) -> list[str]:
+    """The characters of `text`, one by one, which `normalise_text` replaces by `_`."""
     return [character for character in _plain(text) if character not in _NUMBER]
 
 
@@ -60,37 +51,37 @@ def _plain(text):
     return re.sub(r"\s+", " ", unicodedata.normalize("NFC", text).translate(_SAME)).strip()
 
 
-def encode(text):
+def encode(text: str) -> np.ndarray:
     """The classes of `normalise_text(text)`, (L,) int64, all above 0."""
     return np.array([_NUMBER[character] for character in normalise_text(text)], dtype=np.int64)
 
 
-FEATURES = 8
+def features(offsets: np.ndarray, pen_up: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What the network sees of a line, whatever the line's size and place.
 
+    For each point these are: the offset, and the position relative to the mean of the 65 points around, in
+    units of the letter height; the direction; the logarithm of the offset's length; and the pen. Points at
+    which the pen rests on the paper are left out.
 
-def features(offsets, pen_up):
-    """What the network sees of a line: (M, 8) float32, and (M,) the number of the point that each row is of.
-
-    offsets: (N, 2), y upwards, in any unit.   pen_up: (N,) bool.
-    They are the offset and the position against the mean of the 65 points around, all in units of the line's letter height, the direction,
-    the logarithm of the offset's length, and the pen: neither the line's size nor where it lies matters. Points at which the pen
-    rests on the paper are left out. No row at all when the line has no height.
+    offsets: (N, 2), y upwards, in any unit.
+    pen_up: (N,) bool.
+    Returns features (M, 8) float32, and the indices (M,) of their points. M = 0 when the line has no height.
     """
     offsets, pen_up = np.array(offsets, dtype=np.float64).reshape(-1, 2), np.array(pen_up, dtype=bool)
     offsets[:1], pen_up[:1] = 0, True  # the first only says where the line lies
-    length = np.hypot(*offsets.T)
-    moving = (
-        pen_up | (length > RESTING * np.mean(length[~pen_up & (length > 0)]))
-        if (length[~pen_up] > 0).any()
-        else pen_up
-    )
+
+    # Leave out points at which the pen rests.
+    length, moving = np.hypot(*offsets.T), pen_up
+    if (length[~pen_up] > 0).any():
+        moving = pen_up | (length > RESTING * np.mean(length[~pen_up & (length > 0)]))
     points = np.flatnonzero(moving)
     nothing = np.zeros((0, FEATURES), dtype=np.float32), points[:0]
     if not len(points):
         return nothing
-    offsets, pen_up = strokes.merge(
-        offsets[: points[-1] + 1], pen_up[: points[-1] + 1], moving[: points[-1] + 1]
-    )
+    until = points[-1] + 1
+    offsets, pen_up = strokes.merge(offsets[:until], pen_up[:until], moving[:until])
+
+    # Divide by the height of the letters; a few high points do not count for more.
     around = np.cumsum(offsets, axis=0)
     around = around - _running_mean(around)
     drawn = np.square(around[~pen_up, 1])
@@ -98,6 +89,7 @@ def features(offsets, pen_up):
     if not height > 1e-6 * np.abs(offsets).max(initial=0):
         return nothing
     offsets, around = offsets / height, around / height
+
     length = np.hypot(*offsets.T)
     direction = offsets / np.maximum(length, 1e-6)[:, None]
     columns = (
@@ -111,15 +103,18 @@ def features(offsets, pen_up):
 
 
 def _running_mean(values):
-    """The mean of (N, 2) `values` over the up to 65 points around each."""
+    """The mean of `values` (N, 2) over the up to 65 points around each."""
     sums = np.concatenate((np.zeros((1, values.shape[1])), np.cumsum(values, axis=0)))
     places = np.arange(len(values))
     low, high = np.maximum(places - SMOOTHING, 0), np.minimum(places + SMOOTHING + 1, len(values))
     return (sums[high] - sums[low]) / (high - low)[:, None]
 
 
-def pad(lines):
-    """Stack features, a list of (N, 8), into (B, M, 8) float32: zeros to the longest, rounded up to a multiple of 32."""
+def pad(lines: Sequence[np.ndarray]) -> torch.Tensor:
+    """Stack features, each (N, 8), into (B, M, 8) float32.
+
+    They are padded with zeros to the longest, rounded up to a multiple of 32.
+    """
     length = max(1, -(-max(map(len, lines)) // LENGTH_UNIT)) * LENGTH_UNIT
     padded = np.zeros((len(lines), length, FEATURES), dtype=np.float32)
     for row, line in zip(padded, lines, strict=True):
@@ -129,8 +124,14 @@ def pad(lines):
 
 @dataclass(frozen=True)
 class RecognizerConfig:
-    """Size of the network: channels at the points' rate, at half of it and at a quarter, convolutions at the quarter rate, and recurrent
-    layers with `hidden` channels each way."""
+    """Size of the network.
+
+    c1, c2, c3: channels at the points' rate, at half of it, and at a quarter.
+    convolutions: at a quarter of the rate.
+    hidden: channels of the recurrent layers in each direction.
+    layers: recurrent layers.
+    dropout: fraction of the channels dropped in training.
+    """
 
     c1: int = 64
     c2: int = 96
@@ -154,9 +155,13 @@ class _Convolution(nn.Module):
 
 
 class Recognizer(nn.Module):
-    """Convolutions from the points' rate down to a quarter of it, a BiLSTM there, and back to half, where characters are told (CTC)."""
+    """Predicts characters from the features of points, for CTC.
 
-    def __init__(self, config=None):
+    Convolutions lead from the points' rate down to a quarter of it, where BiLSTMs are. Characters are
+    predicted at half the rate.
+    """
+
+    def __init__(self, config: RecognizerConfig | None = None):
         super().__init__()
         self.config = config = config or RecognizerConfig()
         self.front = nn.Sequential(
@@ -174,49 +179,52 @@ class Recognizer(nn.Module):
         self.last = _Convolution(config.c2, config.c2)
         self.dropout = nn.Dropout1d(config.dropout)  # a channel is dropped all along the line
         self.classes = nn.Conv1d(config.c2, len(ALPHABET) + 1, 1)
-        self.metadata = {}
+        self.metadata: dict = {}  # of the file it came from
 
-    def forward(self, x):
-        """x: (B, N, 8) features, N divisible by 4. Returns (B, N / 2, 1 + number of characters) log-probabilities."""
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Log-probabilities (B, N / 2, 1 + number of characters), the first CTC's blank.
+
+        x: (B, N, 8) features, N divisible by 4.
+        """
         half = self.front(x.transpose(1, 2))
         y = self.down(half)
         for recurrent in self.recurrent:
             y, _ = recurrent(self.dropout(y).permute(2, 0, 1))
             y = y.permute(1, 2, 0)
-        y = (
-            self.up(self.dropout(y)).unflatten(1, (2, -1)).permute(0, 2, 3, 1).flatten(2)
-        )  # two places for each of the quarter rate
+        # Each place of the quarter rate gives two of the half rate.
+        y = self.up(self.dropout(y)).unflatten(1, (2, -1)).permute(0, 2, 3, 1).flatten(2)
         return self.classes(self.dropout(self.last(half + y))).transpose(1, 2).log_softmax(dim=-1)
 
 
 def save_recognizer(recognizer: Recognizer, path: str | Path, **metadata) -> None:
-    """Write a recognizer, in half precision, to the safetensors file `path`. metadata: what else it says, in JSON types."""
+    """Write a recognizer, in half precision, to the safetensors file `path`.
+
+    metadata: what else the file should say, in JSON types.
+    """
     state = {
         name: tensor.half() if tensor.is_floating_point() else tensor
         for name, tensor in recognizer.state_dict().items()
     }
-    save_tensors(
-        path,
-        state,
-        {"format": FORMAT, "alphabet": ALPHABET, "network": asdict(recognizer.config), **metadata},
-    )
+    about = {"format": FORMAT, "alphabet": ALPHABET, "network": asdict(recognizer.config)}
+    save_tensors(path, state, {**about, **metadata})
 
 
 def load_recognizer(path: str | Path = BUNDLED, device: str | torch.device | None = None) -> Recognizer:
-    """The recognizer of the file `path`, by default the bundled one, in eval mode; its `metadata` is the file's.
+    """Load a recognizer, in eval mode. Its `metadata` is the file's.
 
-    device: by default CUDA where there is one. Raises HwdiffError when the file is missing, damaged, or something else.
+    path: by default the bundled recognizer.
+    device: by default CUDA if available.
+    Raises HwdiffError when the file is missing, damaged, or something else.
     """
     metadata, state = load_metadata(path, FORMAT, EARLIER_FORMAT, **_ABOUT), load_tensors(path, **_ABOUT)
     if metadata.get("alphabet") != ALPHABET:
-        raise HwdiffError(f"{path}: reads another alphabet than this version; use the version that wrote it")
+        found = "recognizes another alphabet than this version"
+        raise HwdiffError(f"{path}: {found}; use the version that wrote it")
     try:
         recognizer = Recognizer(RecognizerConfig(**metadata["network"]))
         recognizer.load_state_dict({name: tensor.float() for name, tensor in state.items()})
     except (RuntimeError, KeyError, TypeError) as error:
-        reason = str(error).splitlines()[0]
-        raise HwdiffError(
-            f"{path}: its weights do not fit its metadata ({reason}); copy the file again"
-        ) from error
+        found = f"its weights do not fit its metadata ({str(error).splitlines()[0]})"
+        raise HwdiffError(f"{path}: {found}; copy the file again") from error
     recognizer.metadata = metadata
     return recognizer.to(find_device(device)).eval()

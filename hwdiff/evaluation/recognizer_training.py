@@ -42,19 +42,20 @@ CLIP_NORM = 5.0
 
 @dataclass(frozen=True)
 class RecognizerTraining:
-    """How a recognizer is trained: AdamW, whose learning rate rises over `warmup` steps, then falls to 0 along a cosine."""
+    """How a recognizer is trained.
+
+    The learning rate of AdamW rises over `warmup` steps, then falls to 0 along a cosine.
+    """
 
     steps: int = setting(10_000, "Training steps.", low=1)
-    batch_size: int = setting(32, "Lines a batch.", low=1)
-    learning_rate: float = setting(2e-3, "The highest learning rate.", above=0, below=1)
-    warmup: int = setting(300, "Steps until it is reached.", low=1)
-    weight_decay: float = setting(1e-2, "Of AdamW.", low=0)
-    ema: float = setting(0.998, "Decay of the EMA of the weights, which is what is saved.", low=0, below=1)
-    seed: int = setting(0, "Seed of weights, order and variations.", low=0, below=2**63)
-    save_every: int = setting(250, "Steps from one saved state to the next.", low=1)
-    validate_every: int = setting(
-        1000, "Steps from one error rate on validation lines to the next; 0 for none.", low=0
-    )
+    batch_size: int = setting(32, "Lines per batch.", low=1)
+    learning_rate: float = setting(2e-3, "Highest learning rate.", above=0, below=1)
+    warmup: int = setting(300, "Steps in which the learning rate rises to its highest.", low=1)
+    weight_decay: float = setting(1e-2, "Weight decay of AdamW.", low=0)
+    ema: float = setting(0.998, "Decay of the EMA of the weights, which is saved.", low=0, below=1)
+    seed: int = setting(0, "Seed of the weights, the order and the variations.", low=0, below=2**63)
+    save_every: int = setting(250, "Save the state every so many steps.", low=1)
+    validate_every: int = setting(1000, "Compute the CER every so many steps; 0 for never.", low=0)
     network: RecognizerConfig = field(default_factory=RecognizerConfig)
 
     def __post_init__(self):
@@ -84,17 +85,22 @@ def preset(name: str, **changes: Any) -> RecognizerTraining:
     Raises HwdiffError for an unknown preset.
     """
     if name not in PRESETS:
-        raise HwdiffError(
-            f"preset: no such preset of the recognizer as {name!r}; choose one of {', '.join(PRESETS)}"
-        )
+        advice = f"choose one of {', '.join(PRESETS)}"
+        raise HwdiffError(f"preset: no such preset of the recognizer as {name!r}; {advice}")
     return replace(PRESETS[name], **{key: value for key, value in changes.items() if value is not None})
 
 
-def vary(offsets, pen_up, generator):
-    """A line as another hand might have written it: (offsets, pen_up) of perhaps another number of points.
+def vary(
+    offsets: np.ndarray, pen_up: np.ndarray, generator: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """A line as another writer might have written it.
 
-    Rotation by a few degrees, slant, width, gaps between strokes, speed (points left out and put in), drifting size, and jitter.
-    offsets: (N, 2), y upwards.   pen_up: (N,) bool.
+    It varies in rotation by a few degrees, slant, width, gaps between strokes, speed (points are left out and
+    put in), drifting size, and jitter.
+
+    offsets: (N, 2), y upwards.
+    pen_up: (N,) bool.
+    Returns offsets and pen_up, perhaps of another number of points.
     """
     uniform, normal = generator.uniform, generator.normal
     offsets, pen_up = _change_speed(offsets.astype(np.float64), pen_up, generator)
@@ -105,9 +111,8 @@ def vary(offsets, pen_up, generator):
     forward = pen_up & (offsets[:, 0] > 0)
     offsets[forward, 0] *= np.exp(normal(0, 0.2))
     phase = np.linspace(0, 2 * np.pi * uniform(0.5, 3), len(offsets)) + uniform(0, 2 * np.pi)
-    offsets *= np.exp(
-        uniform(0, 0.2) * np.sin(phase)[:, None] + uniform(0, 0.1) * np.cos(phase)[:, None] * (1, -1)
-    )
+    larger, wider = uniform(0, 0.2) * np.sin(phase), uniform(0, 0.1) * np.cos(phase)
+    offsets *= np.exp(larger[:, None] + wider[:, None] * (1, -1))
     letter = np.sqrt(np.mean(np.square(offsets[~pen_up]))) if not pen_up.all() else 1.0
     shake = normal(0, uniform(0, 0.12) * letter, offsets.shape)
     return offsets + np.diff(shake, axis=0, prepend=shake[:1]), pen_up
@@ -132,16 +137,18 @@ def batch_of(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Lines of a dataset for CTC.
 
-    generator: what varies the lines; None for the lines as they are.
-    Returns features (B, N, 8), targets (sum of lengths,) int64, the targets' lengths (B,), and those of the ink at half
-    the points' rate (B,).
+    indices: (B,) of the lines.
+    generator: for `vary`; None for the lines as they are.
+    Returns features (B, N, 8); targets (sum of their lengths,) int64; the targets' lengths (B,); and the
+    lengths (B,) of the ink at half the points' rate.
     """
     lines = [dataset.strokes(index) for index in indices]
     if generator is not None:
         lines = [vary(*line, generator) for line in lines]
     seen = [features(*line)[0] for line in lines]
     targets = [encode(dataset.texts[index]) for index in indices]
-    target_lengths, lengths = [len(target) for target in targets], [-(-len(line) // 2) for line in seen]
+    target_lengths = [len(target) for target in targets]
+    lengths = [-(-len(line) // 2) for line in seen]
     targets = torch.from_numpy(np.concatenate(targets))
     return pad(seen), targets, torch.tensor(target_lengths), torch.tensor(lengths)
 
@@ -158,11 +165,15 @@ def train_recognizer(
 ) -> int:
     """Train a recognizer in the directory `out`, a `RunDirectory` with recognizer.safetensors.
 
-    After the last step it reads the test split, and recognizer.safetensors says its error rates there.
-    resume: from the state in `out` where there is one. On a CPU the weights come out the same, bit for bit, as those of a
-        run that was never stopped.
+    After the last step it is tested on the test split; the error rates go into the metadata of
+    recognizer.safetensors. On a CPU a run that was resumed gives the same weights, bit for bit, as one that
+    was never stopped.
+
+    resume: from the state in `out`, if there is one.
     stop: looked at between steps.
-    Returns the step reached. Raises HwdiffError when `out` holds another run, or the loss is no longer finite.
+    progress: told of each step.
+    Returns the step reached.
+    Raises HwdiffError when `out` holds another run, or the loss is no longer finite.
     """
     device = torch.device(device)
     about = {"dataset": dataset.fingerprint}
@@ -170,22 +181,18 @@ def train_recognizer(
     done = directory.find_step(resume)
     lines = {split: dataset.split(split) for split in ("train", "validation", "test")}
     forms = {split: sorted(set(dataset.forms[lines[split]].tolist())) for split in ("train", "validation")}
-    metadata, path = (
-        {"training": asdict(config), **about, "forms": forms},
-        directory.path / "recognizer.safetensors",
-    )
+    metadata = {"training": asdict(config), **about, "forms": forms}
+    path = directory.path / "recognizer.safetensors"
     excerpts = Excerpts(dataset, config.seed)
     order = training_order(excerpts, lines["train"], config.batch_size, seed=config.seed, done=done)
-    order = chain([next(order)], order)  # whatever is wrong with the data shows before anything is written
+    order = chain([next(order)], order)  # an error in the data shows before anything is written
     with lock_directory(directory.path), torch.random.fork_rng():
-        # The network, what trains it, and the state of both.
+        # Make the network and what trains it, or load the state of both.
         torch.manual_seed(config.seed)
         recognizer = Recognizer(config.network).to(device).train()
         ema = make_ema(recognizer, config.ema)
-        decay = config.weight_decay
-        optimizer = torch.optim.AdamW(
-            recognizer.parameters(), lr=0.0, betas=(0.9, 0.98), weight_decay=decay, fused=True
-        )
+        options = {"lr": 0.0, "betas": (0.9, 0.98), "weight_decay": config.weight_decay, "fused": True}
+        optimizer = torch.optim.AdamW(recognizer.parameters(), **options)
         generator = torch.Generator().manual_seed(config.seed)
         modules = {"recognizer": recognizer, "ema": ema}
         if done:
@@ -195,19 +202,16 @@ def train_recognizer(
         every, processes = (config.save_every, config.validate_every), Processes(device)
         steps = Steps(directory, config.steps, every=every, processes=processes, stop=stop, progress=progress)
         for step in steps:
-            # The batch. One number drawn decides how its lines are varied, and what is dropped out.
+            # Make the batch. One random number decides how its lines vary, and what is dropped out.
             drawn = int(torch.randint(2**62, (), generator=generator))
             torch.manual_seed(drawn)
             batch = batch_of(dataset, next(order)[0], np.random.default_rng(drawn))
             seen, targets, target_lengths, lengths = batch
 
-            # A gradient step on CTC's loss, a character.
+            # Take a gradient step on CTC's loss per character.
             found = recognizer(seen.to(device)).transpose(0, 1)
-            lengths = {"input_lengths": lengths, "target_lengths": target_lengths}
-            loss = F.ctc_loss(
-                found, targets.to(device), **lengths, blank=BLANK, reduction="sum", zero_infinity=True
-            )
-            loss = loss / len(targets)
+            ctc = {"blank": BLANK, "reduction": "sum", "zero_infinity": True}
+            loss = F.ctc_loss(found, targets.to(device), lengths, target_lengths, **ctc) / len(targets)
             optimizer.param_groups[0]["lr"] = config.learning_rate_at(step)
             optimizer.zero_grad()
             loss.backward()
@@ -225,8 +229,9 @@ def train_recognizer(
             if steps.due(config.save_every) or steps.stopping:
                 save_recognizer(ema.module, path, **metadata, step=step)
                 directory.save(step, modules, {"optimizer": optimizer}, generator)
+
+        # Test it as it will be used, in half precision.
         if steps.step == config.steps and len(lines["test"]):
-            # As it will be used: in half precision.
             tested = _error_rates(dataset, lines["test"], load_recognizer(path, device))
             save_recognizer(ema.module, path, **metadata, step=steps.step, test=tested)
     return steps.step

@@ -75,7 +75,7 @@ class Ink:
             raise HwdiffError(f"{path}: holds no ink ({error}); {advice}") from error
 
     @classmethod
-    def _of_line_file(cls, content):
+    def _of_line_file(cls, content) -> "Ink":
         offsets, pen_up = strokes.to_offsets(*parse_points(content))
         merged, pen_up = strokes.merge(offsets, pen_up, strokes.merge_collinear(offsets))
         scale = strokes.scale_of(merged)
@@ -84,7 +84,7 @@ class Ink:
         return cls(merged / scale, np.concatenate(([True], pen_up[1:])))
 
     @classmethod
-    def _of_svg(cls, content):
+    def _of_svg(cls, content) -> "Ink":
         root = etree.fromstring(content, etree.XMLParser(resolve_entities=False, no_network=True))
         [path] = root.iter("{*}path")
         subpaths = [

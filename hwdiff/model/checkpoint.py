@@ -1,4 +1,4 @@
-"""Checkpoints: the weights of a network in a safetensors file whose metadata says everything about them."""
+"""Checkpoints: the weights of a network in a safetensors file, with everything about them in its metadata."""
 
 import os
 from importlib.metadata import version
@@ -20,9 +20,10 @@ _ABOUT = {"what": "checkpoint", "advice": "give a .safetensors file that hwdiff 
 
 
 def find_device(name: str | torch.device | None = None) -> torch.device:
-    """The torch.device called `name`; by default CUDA where there is one, else the CPU.
+    """The torch.device called `name`; by default CUDA if available, else the CPU.
 
-    Of several processes that train together each gets a GPU of its own. Raises HwdiffError when it cannot be used.
+    For "cuda", each of several processes that train together gets a GPU of its own.
+    Raises HwdiffError when the device cannot be used.
     """
     try:
         device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -30,17 +31,17 @@ def find_device(name: str | torch.device | None = None) -> torch.device:
             device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise HwdiffError(
-            f"device {name!r}: cannot be used here ({str(error).splitlines()[0]}); try cpu"
-        ) from error
+        reason = str(error).splitlines()[0]
+        raise HwdiffError(f"device {name!r}: cannot be used here ({reason}); try cpu") from error
     return device
 
 
-def save_model(network: UNet, path: str | Path, half: bool = False, **metadata) -> None:
-    """Write the weights of `network` and its default style to the safetensors file `path`, whole or not at all.
+def save_model(network: UNet, path: str | Path, *, half: bool = False, **metadata) -> None:
+    """Write `network` with its default style to the safetensors file `path`, whole or not at all.
 
-    half: the weights in half precision instead of fp32. The default style always is.
-    metadata: what else is to be said, in JSON types: `step`, `style_weights` (a `StyleExtractor.identity`), `training`, `dataset`.
+    half: write the weights in half precision instead of fp32. The default style always is.
+    metadata: what else the file should say, in JSON types: `step`, `style_weights` (a
+        `StyleExtractor.identity`), `training`, `dataset`.
     """
     precision = torch.half if half else torch.float
     state = {name: tensor.detach().to(precision) for name, tensor in network.state_dict().items()}
@@ -51,7 +52,10 @@ def save_model(network: UNet, path: str | Path, half: bool = False, **metadata) 
 
 
 def read_metadata(path: str | Path) -> dict:
-    """The metadata of the checkpoint `path`, without its weights. Raises HwdiffError when it is not a checkpoint."""
+    """The metadata of the checkpoint `path`, without its weights.
+
+    Raises HwdiffError when it is not a checkpoint.
+    """
     return load_metadata(path, FORMAT, **_ABOUT)
 
 
@@ -63,9 +67,10 @@ def path_of_model(name: str | Path) -> Path:
 def load_model(path: str | Path = "pretrained", device: str | torch.device | None = None) -> UNet:
     """Load a model, in eval mode.
 
-    path: "pretrained", the one that comes with the package (`weights/README.md` says what it is); a checkpoint of
-        `hwdiff train`; or a weights file (`.h5`) of the authors' program. Files are told apart by what is in them.
-    device: "cpu", "cuda", ...; by default CUDA where there is one.
+    path: "pretrained", the model that comes with the package (described in `weights/README.md`); a checkpoint
+        of `hwdiff train`; or a weights file (`.h5`) of the authors' program. Files are told apart by their
+        content.
+    device: "cpu", "cuda", ...; by default CUDA if available.
     Returns the network; its `metadata` is the checkpoint's, {} for `.h5`.
     Raises HwdiffError when the file is missing, damaged, or something else. A pickle is refused, never run.
     """
@@ -77,9 +82,8 @@ def load_model(path: str | Path = "pretrained", device: str | torch.device | Non
         advice = "train one with hwdiff train, or give the path of another"
         raise HwdiffError(f"{path}: cannot be read ({error.strerror}); {advice}") from error
     if start == _HDF5:
-        from hwdiff.model.keras_import import (
-            load_reference,
-        )  # h5py takes a while to load, and no other model needs it
+        # h5py takes a while to load, and no other model needs it.
+        from hwdiff.model.keras_import import load_reference
 
         network = load_reference(path)
     elif start[:2] in _PICKLES:
@@ -96,17 +100,13 @@ def _load_network(path):
     metadata, state = read_metadata(path), load_tensors(path, **_ABOUT)
     try:
         # Earlier checkpoints have another name for one of the settings.
-        settings = {
-            key.replace("position_form", "position_variant"): value
-            for key, value in metadata["model"].items()
-        }
+        renamed = {"position_form": "position_variant"}
+        settings = {renamed.get(key, key): value for key, value in metadata["model"].items()}
         network = UNet(ModelConfig(**settings))
         network.default_style = state.pop(_DEFAULT_STYLE, None)
         network.load_state_dict(state)
     except (RuntimeError, KeyError, TypeError) as error:
-        reason = str(error).splitlines()[0]
-        raise HwdiffError(
-            f"{path}: its weights do not fit its metadata ({reason}); copy the file again"
-        ) from error
+        found = f"its weights do not fit its metadata ({str(error).splitlines()[0]})"
+        raise HwdiffError(f"{path}: {found}; copy the file again") from error
     network.metadata = metadata
     return network

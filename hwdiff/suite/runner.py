@@ -443,7 +443,7 @@ class _Engine(NBClientEngine):
     NAME = "hwdiff"
 
     @classmethod
-    def execute_managed_notebook(cls, nb_man, kernel_name, minutes, progress, **options):
+    def execute_managed_notebook(cls, nb_man, kernel_name, minutes, progress, **options) -> None:
         deadline = time.monotonic() + 60 * minutes
         cell_start, progress.total = nb_man.cell_start, len(nb_man.nb.cells)
         progress.bar.total = progress.total
@@ -456,7 +456,7 @@ class _Engine(NBClientEngine):
         options["timeout_func"] = lambda cell: max(1, int(deadline - time.monotonic()))
         # Below errors, a kernel's messages about itself concern nobody.
         options["extra_arguments"] = ["--IPKernelApp.log_level=ERROR"]
-        return super().execute_managed_notebook(nb_man, kernel_name, **options)
+        super().execute_managed_notebook(nb_man, kernel_name, **options)
 
 
 papermill_engines.register(_Engine.NAME, _Engine)

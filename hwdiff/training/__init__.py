@@ -1,4 +1,4 @@
-"""Training (Algorithm 1 of Luhman & Luhman 2020): the settings of a run, its loss, its loop and its directory.
+"""Training (Algorithm 1 of Luhman & Luhman 2020): settings, loss, loop and directory of a run.
 
 The distillation of the style encoder is here too.
 """

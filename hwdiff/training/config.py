@@ -77,7 +77,9 @@ class TrainingConfig:
         "", "Checkpoint whose weights to start from (a path, or pretrained), instead of random ones."
     )
     save_every: int = setting(1000, "Save the state every so many steps.", low=1)
-    validate_every: int = setting(1000, "Compute the validation loss every so many steps; 0 for never.", low=0)
+    validate_every: int = setting(
+        1000, "Compute the validation loss every so many steps; 0 for never.", low=0
+    )
     sample_every: int = setting(10_000, "Draw a page of samples every so many steps; 0 for never.", low=0)
     model: ModelConfig = field(default_factory=ModelConfig)
 

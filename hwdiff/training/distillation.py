@@ -1,4 +1,4 @@
-"""Distilling the bundled style encoder: a MobileNetV2 that learns the ImageNet network's features of handwriting.
+"""Distilling the bundled style encoder: a MobileNetV2 learns the ImageNet network's features of handwriting.
 
 The student has the teacher's shape and starts with random weights. It sees pieces of lines, half of them
 bent, thickened, blurred, faded or noisy. It learns the output of each of the teacher's 19 layers, not only of
@@ -39,9 +39,10 @@ FORCED = 0.4
 
 @dataclass(frozen=True)
 class DistillationConfig:
-    """A distillation in two parts. In the second, batch norms are folded and only the last layer's loss counts.
+    """A distillation in two parts.
 
-    In each part the learning rate rises over 100 steps, then falls to 0 along a cosine.
+    In the second part, batch norms are folded and only the last layer's loss counts. In each part the
+    learning rate rises over 100 steps, then falls to 0 along a cosine.
     """
 
     steps: int = setting(6500, "Steps of the first part, with hints.", low=1)
@@ -145,7 +146,7 @@ def vary(pixels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     weight = uniform(-1, 1)
     moved = torch.lerp(moved, torch.where(weight > 0, thick, thin), weight.abs())
 
-    # Blur, or sharpness; then contrast and noise.
+    # Blur, contrast and noise.
     blurred = F.avg_pool2d(F.pad(moved, (2, 2, 2, 2), mode="replicate"), 5, 1)
     moved = torch.lerp(moved, blurred, uniform(-0.5, 0.9).clamp(min=0))
     moved = moved * uniform(0.5, 1) + uniform(-0.1, 0.15).clamp(min=0)
@@ -184,8 +185,11 @@ def hint_loss(student: list[torch.Tensor], teacher: list[torch.Tensor]) -> torch
     return torch.stack(losses).mean()
 
 
-def feature_loss(student, teacher):
-    """1 - cosine between columns of style features (B, S, 1280), and their squared error in units of the teacher's mean square."""
+def feature_loss(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+    """1 - cosine of the columns of style features, plus their squared error over the teacher's mean square.
+
+    student, teacher: (B, S, 1280).
+    """
     cosine = F.cosine_similarity(student, teacher, dim=-1).mean()
     return 1 - cosine + (student - teacher).square().mean() / teacher.square().mean()
 
@@ -200,13 +204,17 @@ def distil(
     stop: Stop | None = None,
     progress: Progress | None = None,
 ) -> Path | None:
-    """Train the student in the directory `out`, a `RunDirectory`; after the last step the encoder is style.safetensors there.
+    """Train the student in the directory `out`, a `RunDirectory` with style.safetensors at the end.
 
-    sources: images of lines, and the indices of those to train on.
+    On a CPU the same arguments give the same bits, resumed or not.
+
+    sources: (images of lines, indices of those to train on).
     teacher: its device is used.
-    resume: from the state in `out` where there is one.   stop: looked at between steps.
-    Returns the path of the encoder, None when it was stopped before the end. On a CPU the same arguments give the same
-    bits, resumed or not.
+    resume: from the state in `out`, if there is one.
+    stop: looked at between steps.
+    progress: told of each step.
+    Returns the path of the encoder, or None when it was stopped before the end.
+    Raises HwdiffError when `out` holds another run, or the loss is no longer finite.
     """
     device = teacher.device
     data = [lines.fingerprint for lines, _ in sources]
@@ -220,7 +228,7 @@ def distil(
     directory = RunDirectory(out, settings)
     done = directory.find_step(resume)
 
-    # The student, what trains it, and the state of both.
+    # Make the student and what trains it, or load the state of both.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         student = mobilenet_v2(weights=None).features
@@ -245,14 +253,14 @@ def distil(
             if step == config.steps + 1:
                 optimizer = _begin_second_part(student)
 
-            # What both see.
+            # Show the same pieces to the student and the teacher.
             pieces = draw_pieces(sources, config.pieces, np.random.default_rng((config.seed, step)))
             x = grey_input(vary(torch.from_numpy(pieces).to(device), generator))
             with torch.no_grad():
                 theirs = layer_outputs(teacher.features, x)
             ours = layer_outputs(student, x, theirs if step <= FORCED * config.steps else None)
 
-            # A gradient step on what they differ in.
+            # Take a gradient step on their difference.
             target, features = pool(theirs[-1]), pool(ours[-1])
             loss = feature_loss(features, target)
             if step <= config.steps:
@@ -278,14 +286,19 @@ def _optimizer(student):
 
 
 def _begin_second_part(student):
-    """Fold the student's batch norms into its convolutions, as they will be used, and return a new optimizer for those."""
+    """Fold the student's batch norms, as they will be used. Returns an optimizer of what is left."""
     fold_batch_norms(student.eval())
     student.to(memory_format=torch.channels_last)
     return _optimizer(student)
 
 
 def save_encoder(student: nn.Module, teacher: StyleExtractor, path: Path) -> Path:
-    """Write `student`, its batch norms folded, in half precision and torchvision's names: about 4.5 MB. Returns `path`."""
+    """Write `student` in half precision under torchvision's names: about 4.5 MB.
+
+    student: its batch norms are folded.
+    teacher: its padding is the student's, and its name goes into the metadata.
+    Returns `path`.
+    """
     state = {}
     modules = dict(student.named_modules())
     for name in mobilenet_v2(weights=None).features.state_dict():
@@ -294,15 +307,10 @@ def save_encoder(student: nn.Module, teacher: StyleExtractor, path: Path) -> Pat
         if isinstance(module, nn.Conv2d):
             value, last = module.weight, module
         else:  # the batch norm after it, which only adds the bias now
-            bias = last.bias
-            ones, zeros, count = (
-                torch.ones_like(bias),
-                torch.zeros_like(bias),
-                torch.zeros((), dtype=torch.long),
-            )
-            value = {"bias": bias, "weight": ones, "running_mean": zeros, "running_var": ones}.get(
-                kind, count
-            )
+            bias, count = last.bias, torch.zeros((), dtype=torch.long)
+            ones, zeros = torch.ones_like(bias), torch.zeros_like(bias)
+            values = {"bias": bias, "weight": ones, "running_mean": zeros, "running_var": ones}
+            value = values.get(kind, count)
         state[f"features.{name}"] = value if value.dtype == torch.long else value.half()
     padding = "right, bottom" if teacher.padding == "right-bottom" else "both"
     save_tensors(path, state, {"padding": padding, "source": "hwdiff, distilled", "teacher": teacher.name})
@@ -310,16 +318,22 @@ def save_encoder(student: nn.Module, teacher: StyleExtractor, path: Path) -> Pat
 
 
 @torch.inference_mode()
-def agreement(encoder, teacher, lines, indices):
-    """Cosine similarity of the (14, 1280) features that two extractors give of line images, (n,) float64: what the distillation is judged by.
+def agreement(
+    encoder: StyleExtractor,
+    teacher: StyleExtractor,
+    lines: LineImages,
+    indices: Sequence[int] | np.ndarray,
+) -> np.ndarray:
+    """By what a distillation is judged: the cosine similarity of two extractors' features of lines.
 
-    lines[i]: (96, W) uint8, for i in `indices`.
+    lines: lines[i] is (96, W) uint8.
+    indices: (n,) of the lines.
+    Returns (n,) float64.
     """
     cosines = []
-    device = next(teacher.parameters()).device
+    device = teacher.device
     for index in indices:
         pixels = torch.from_numpy(images.pad_to_width(lines[index])[None]).to(device)
-        cosines.append(
-            F.cosine_similarity(encoder(pixels).flatten(), teacher(pixels).flatten(), dim=0).item()
-        )
+        features = encoder(pixels).flatten(), teacher(pixels).flatten()
+        cosines.append(F.cosine_similarity(*features, dim=0).item())
     return np.array(cosines)

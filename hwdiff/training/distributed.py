@@ -1,8 +1,9 @@
-"""Several processes that share each batch of a training run, one thread each on a CPU, one GPU each where there are GPUs."""
+"""Several processes that share each batch of a training run, with one thread or one GPU each."""
 
 import os
 import signal
 import tempfile
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
@@ -13,53 +14,52 @@ from torch import multiprocessing
 from hwdiff.utils.errors import HwdiffError
 from hwdiff.utils.interrupt import Stop
 
-PAUSE = timedelta(days=1)  # so long a process may stand still before the others give it up
-GRACE_SECONDS = 120  # so long the others may take to notice that one is gone
+PAUSE = timedelta(days=1)  # after which the others give up a process that stands still
+GRACE_SECONDS = 120  # in which the others must notice that a process has died
 
 
-def first_process():
-    """Whether this process is the one, among those that train together, that writes files and talks."""
+def first_process() -> bool:
+    """Whether this is the one of the processes that train together which writes files and prints."""
     return int(os.environ.get("RANK", 0)) == 0
 
 
-def room(device):
-    """How many processes this machine has room for: GPUs, or cores that this process may use."""
+def room(device: torch.device) -> int:
+    """How many processes this machine has room for: as many as GPUs, or as cores that may be used."""
     if device.type == "cuda":
         return torch.cuda.device_count()
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
-def default_count(batch_size, device):
-    """On a CPU the largest divisor of the batch size that is not above the number of cores, on a GPU one."""
-    return (
-        1
-        if device.type == "cuda"
-        else max(count for count in range(1, room(device) + 1) if batch_size % count == 0)
-    )
+def default_count(batch_size: int, device: torch.device) -> int:
+    """On a CPU the largest divisor of the batch size that is not above the number of cores; on a GPU 1."""
+    if device.type == "cuda":
+        return 1
+    return max(count for count in range(1, room(device) + 1) if batch_size % count == 0)
 
 
-def check_count(count, batch_size, device):
-    """Raises HwdiffError when `count` processes have no room here, or cannot share a batch."""
+def check_count(count: int, batch_size: int, device: torch.device) -> None:
+    """Raises HwdiffError when the machine has no room for `count` processes, or they cannot share a batch."""
     if count > room(device):
-        raise HwdiffError(
-            f"--processes {count}: this machine has {room(device)} {'GPUs' if device.type == 'cuda' else 'cores'}; give no more"
-        )
+        found = f"{room(device)} {'GPUs' if device.type == 'cuda' else 'cores'}"
+        raise HwdiffError(f"--processes {count}: this machine has {found}; give no more")
     if count < 1 or batch_size % count:
         raise HwdiffError(
             f"--processes {count}: a batch of {batch_size} cannot be divided among them; give a divisor"
         )
 
 
-def launch(function, arguments, count, device):
-    """Run `function(*arguments)` in `count` processes that train together, and wait for them. Returns what the first of them returns.
+def launch(function: Callable[..., int], arguments: tuple, count: int, device: torch.device) -> int:
+    """Run `function(*arguments)` in `count` processes that train together, and wait for them.
 
-    function: a module's own; it returns an exit code or raises HwdiffError.
-    Ctrl-C and SIGTERM are passed on and waited for: the processes save and end. A second one ends them at once.
-    Raises HwdiffError when a process does or when one dies; the others end then, too.
+    Ctrl-C and SIGTERM are passed on: the processes save and end. A second one ends them at once.
+
+    function: of a module, so that it can be pickled; returns an exit code or raises HwdiffError.
+    Returns what it returns in the first process.
+    Raises HwdiffError when a process raises it or dies; the others are ended then.
     """
     if device.type == "cpu":
-        # The maths libraries of the new processes read these as they are loaded. A batch of each length has some hundred kernels of its own,
-        # which are compiled again and again where the default number of them is kept.
+        # The maths libraries of the new processes read these when they are loaded. Each length of batches
+        # needs some hundred kernels; with the default cache they would be compiled over and over.
         os.environ |= {"OMP_NUM_THREADS": "1", "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "100000"}
     with tempfile.TemporaryDirectory(prefix="hwdiff-") as folder, Stop() as stop:
         arguments = (count, device.type, folder, function, arguments)
@@ -85,18 +85,13 @@ def launch(function, arguments, count, device):
                 raise HwdiffError(value)
         killed = [process.exitcode for process in workers.processes if process.exitcode < 0]
         if stop.signal and set(killed) <= {-signal.Signals[stop.signal]}:
-            return (
-                results[0][1] if results[0][0] else 130
-            )  # without a result where it was stopped before it began
+            return results[0][1] if results[0][0] else 130  # it has no result if stopped before it began
+        advice = "what was saved is kept, resume with --resume"
         if killed:
             name = signal.Signals(-killed[0]).name
-            raise HwdiffError(
-                f"one of {count} processes was ended by {name} (out of memory?); what was saved is kept, go on with --resume"
-            )
+            raise HwdiffError(f"one of {count} processes was ended by {name} (out of memory?); {advice}")
         if results[0][0] is None:
-            raise HwdiffError(
-                f"the {count} processes lost one another; what was saved is kept, go on with --resume"
-            )
+            raise HwdiffError(f"the {count} processes lost one another; {advice}")
         return results[0][1]
 
 
@@ -104,11 +99,11 @@ def _all_ended(workers):
     try:
         return workers.join(timeout=0.2, grace_period=GRACE_SECONDS)
     except multiprocessing.ProcessExitedException:
-        return True  # then all others have been ended
+        return True  # torch has ended all others then
 
 
 def _result(folder, rank):
-    """("code", exit code) or ("error", message) of a process; (None, None) of one that came to neither."""
+    """("code", exit code) or ("error", message) of a process; (None, None) if it left neither."""
     path = folder / str(rank)
     if not path.exists():
         return None, None
@@ -130,46 +125,48 @@ def _work(rank, count, device, folder, function, arguments):
     except HwdiffError as error:
         result = f"error {error}"
     except RuntimeError as error:
-        if "onnection" not in str(error):  # as gloo says it of a process that is gone
+        if "onnection" not in str(error):  # what gloo says when a process has died
             raise
         result = None
     if result:
         (Path(folder) / str(rank)).write_text(result)
     if not result or result.startswith("error"):
-        os._exit(1)  # past the destructors of a group that may not be whole any more
+        os._exit(1)  # without the destructors of a group that may have lost a process
     dist.destroy_process_group()
 
 
 class Processes:
-    """This process among those that `launch` started; alone where there are no others."""
+    """The processes that train together, seen from this one; one without `launch`.
 
-    def __init__(self, device):
-        self.count, self.rank, self.first = (
-            int(os.environ.get("WORLD_SIZE", 1)),
-            int(os.environ.get("RANK", 0)),
-            first_process(),
-        )
-        self.device = device
+    count: of the processes.
+    rank: of this one, 0, ..., count - 1.
+    first: whether this is the one that writes files and prints.
+    """
+
+    def __init__(self, device: torch.device):
+        self.count, self.rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
+        self.first, self.device = first_process(), device
         if self.count > 1 and device.type == "cuda":
             torch.cuda.set_device(device)
 
-    def part(self, count):
-        """The slice of a batch of `count` lines that is this process's."""
+    def part(self, count: int) -> slice:
+        """This process's slice of a batch of `count` lines."""
         return slice(self.rank * count // self.count, (self.rank + 1) * count // self.count)
 
-    def mean(self, tensor):
-        """The mean of a tensor over all processes, in place."""
+    def mean(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The mean of `tensor` over all processes, in place."""
         if self.count > 1:
             dist.all_reduce(tensor)
             tensor /= self.count
         return tensor
 
-    def wait(self):
+    def wait(self) -> None:
+        """Wait until all processes are here."""
         if self.count > 1:
             dist.barrier()
 
-    def any(self, flag):
+    def any(self, flag: bool) -> bool:
         """Whether `flag` is true in any process."""
-        return (
-            bool(self.mean(torch.tensor(float(flag), device=self.device)).item()) if self.count > 1 else flag
-        )
+        if self.count == 1:
+            return flag
+        return bool(self.mean(torch.tensor(float(flag), device=self.device)).item())

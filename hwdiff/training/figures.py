@@ -1,6 +1,7 @@
 """Figures of a training run: its loss by step and by noise level."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,8 @@ from matplotlib.figure import Figure
 
 from hwdiff.utils.errors import HwdiffError
 
-# Loss (stroke + pen) of a public PyTorch port on training batches: constant learning rate 3e-4, released noise levels, padding included.
+# Loss (stroke + pen) of a public PyTorch port on training batches, padding included, by step. Its learning
+# rate is 3e-4 throughout, its noise levels are the released ones.
 PORT_CURVE = {
     100: 2.02,
     200: 1.23,
@@ -23,24 +25,29 @@ PORT_CURVE = {
 }
 
 
-def read_metrics(run):
-    """The metrics of a training run: {name: (steps,) array}. run: its folder. Raises HwdiffError when it has none."""
+def read_metrics(run: str | Path) -> dict[str, np.ndarray]:
+    """The metrics of a training run: {name: (steps,) array}.
+
+    run: its directory.
+    Raises HwdiffError when it has none.
+    """
     path = Path(run) / "metrics.jsonl"
     try:
-        lines = [
-            json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")
-        ]  # the last may be half
-        return {name: np.array([line[name] for line in lines]) for name in lines[0]}
+        lines = path.read_text().splitlines(keepends=True)
+        rows = [json.loads(line) for line in lines if line.endswith("\n")]  # the last may be cut short
+        return {name: np.array([row[name] for row in rows]) for name in rows[0]}
     except (OSError, ValueError, LookupError) as error:
-        raise HwdiffError(
-            f"{path}: no training metrics ({error}); give the folder that hwdiff train wrote"
-        ) from error
+        advice = "give the directory that hwdiff train wrote"
+        raise HwdiffError(f"{path}: no training metrics ({error}); {advice}") from error
 
 
-def plot_loss(metrics):
+def plot_loss(metrics: dict[str, np.ndarray]) -> Figure:
     """The loss of a run by step, its running mean since step 1, and the curve of a public port.
 
-    The port's numbers behave like running means: read so, they follow ours; read as the loss of single steps they would lie far above.
+    The port's numbers behave like running means: as such they follow ours, while as losses of single steps
+    they would lie far above.
+
+    metrics: from `read_metrics`.
     """
     step, loss = metrics["step"], metrics["loss"]
     figure = Figure(figsize=(6, 3.5), layout="constrained")
@@ -54,21 +61,18 @@ def plot_loss(metrics):
     return figure
 
 
-def plot_validation(rows):
-    """The loss on held-out lines by noise level: of the strokes left, of the pen right, a line for each row of `validation.jsonl`."""
+def plot_validation(rows: Sequence[dict]) -> Figure:
+    """The validation loss by noise level: of the strokes on the left, of the pen on the right.
+
+    rows: of `validation.jsonl`; each is a curve.
+    """
     figure = Figure(figsize=(9, 3.2), layout="constrained")
     for axes, term in zip(figure.subplots(1, 2), ("stroke", "pen"), strict=True):
         for place, row in enumerate(rows):
             levels = sorted(map(int, row[term]))
+            losses = [row[term][str(t)] for t in levels]
             shade = str(0.75 - 0.75 * (place + 1) / len(rows))
-            axes.plot(
-                levels,
-                [row[term][str(t)] for t in levels],
-                "o-",
-                markersize=3,
-                color=shade,
-                label=f"step {row['step']}",
-            )
+            axes.plot(levels, losses, "o-", markersize=3, color=shade, label=f"step {row['step']}")
         axes.set(xlabel="t (more noise to the right)", ylabel=f"{term} loss", ylim=(0, None))
         axes.legend(frameon=False, fontsize=7)
     return figure

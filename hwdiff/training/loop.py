@@ -32,23 +32,23 @@ from hwdiff.utils.files import append_jsonl, lock_directory
 from hwdiff.utils.interrupt import Stop
 from hwdiff.utils.progress import Progress
 
-MAX_EXTRA_PADDING = (
-    0.5  # of a bucket's longest line: the network must know where a text ends in more room than it needs
-)
+# Fraction of a bucket's longest line. The network must learn to end a text in more room than it needs.
+MAX_EXTRA_PADDING = 0.5
 VALIDATION_LINES = 48
-# What may change when a run is resumed.
+# The settings that may change when a run is resumed.
 CHANGEABLE = (
-    *(
-        "learning_rate",
-        "warmup",
-        "cooldown",
-        "excerpts",
-        "excerpt_steps",
-        "guided_attention",
-        "drop_style",
-        "drop_text",
-    ),
-    *("precision", "save_every", "validate_every", "sample_every"),
+    "learning_rate",
+    "warmup",
+    "cooldown",
+    "excerpts",
+    "excerpt_steps",
+    "guided_attention",
+    "drop_style",
+    "drop_text",
+    "precision",
+    "save_every",
+    "validate_every",
+    "sample_every",
 )
 
 
@@ -62,12 +62,13 @@ def training_order(
     bucketed: bool = True,
     fraction: Callable[[int], float] = lambda step: 0.0,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Endless batches, epoch after epoch, from that of step `done` + 1 on: a function of the arguments alone.
+    """Endless batches, epoch after epoch, from that of step `done` + 1. They depend on the arguments alone.
 
-    lines: (n,) numbers of the lines.
+    lines: (n,) indices of the lines.
     bucketed: see `batch_order`.
-    fraction: of the lines of which only an excerpt is trained on, by step. An epoch keeps that of its beginning.
-    Yields (lines (B,), spans (B, 4)). Raises HwdiffError when there are fewer lines than make one batch.
+    fraction(step): of the lines of which only an excerpt is used. An epoch keeps that of its first step.
+    Yields (lines (B,), spans (B, 4)).
+    Raises HwdiffError when there are fewer lines than make one batch.
     """
     epoch_steps = max(1, len(lines) // batch_size)
     epoch, at = divmod(done, epoch_steps)
@@ -79,12 +80,14 @@ def training_order(
 
 
 def start_from(network: UNet, path: str | Path) -> None:
-    """Give `network` the weights of the checkpoint `path`. Raises HwdiffError when it is of another size."""
+    """Give `network` the weights of the checkpoint `path`.
+
+    Raises HwdiffError when that is of another size.
+    """
     weights = load_model(path, "cpu")
     if weights.config != network.config:
-        raise HwdiffError(
-            f"init = {path}: its network is {weights.settings}, not {network.settings}; give one of that size"
-        )
+        found = f"its network is {weights.settings}, not {network.settings}"
+        raise HwdiffError(f"init = {path}: {found}; give one of that size")
     network.load_state_dict(weights.state_dict())
 
 
@@ -100,15 +103,18 @@ def train(
     compiled: bool | None = None,
     progress: Progress | None = None,
 ) -> tuple[UNet, int]:
-    """Train a network in the directory `out`, a `RunDirectory` with model.safetensors, to write with, and samples/.
+    """Train a network in the directory `out`, a `RunDirectory` with model.safetensors and samples/.
 
-    resume: from the state in `out` where there is one. On a CPU the weights come out the same, bit for bit, as those of a
-        run that was never stopped (a GPU adds in any order).
+    On a CPU a run that was resumed gives the same weights, bit for bit, as one that was never stopped. (A GPU
+    adds in any order.) Several processes (`distributed.launch`) share each batch.
+
+    style_features: of the dataset.
+    resume: from the state in `out`, if there is one.
     stop: looked at between steps.
-    compiled: compile the step; by default on a GPU.
-    Several processes (`distributed.launch`) share each batch.
-    Returns the network to write with, and the step reached. Raises HwdiffError when `out` holds a run that cannot be
-    resumed, or the loss is no longer finite.
+    compiled: compile the step; by default on a GPU only.
+    progress: told of each step.
+    Returns the network to write with, that is its EMA if there is one, and the step reached.
+    Raises HwdiffError when `out` holds a run that cannot be resumed, or the loss is no longer finite.
     """
     device, processes = torch.device(device), Processes(torch.device(device))
     style_weights = style_features.extractor.identity
@@ -116,7 +122,7 @@ def train(
     settings = {"kind": "network", **asdict(config), **about, "device": device.type}
     directory = RunDirectory(out, settings, changeable=CHANGEABLE)
 
-    # Where the run stands. Whatever is wrong with settings or data shows before anything is written.
+    # Find where the run stands. An error in settings or data shows before anything is written.
     done = directory.find_step(resume)
     if processes.mean(torch.tensor(float(done), device=device)).item() != done:
         raise HwdiffError(f"{directory.path}: the processes do not see the same state; let them share a disk")
@@ -134,12 +140,12 @@ def train(
     order = chain([next(order)], order)
     processes.wait()
     with lock_directory(directory.path) if processes.first else nullcontext():
-        # The data.
+        # Prepare the data.
         guides = excerpts if config.guided_attention else None
         lines = Lines(dataset, style_features, style_lines(dataset.forms, config.own_style), device, guides)
         alpha_bar = process.alpha_bars().to(device)
 
-        # The network, what trains it, and the state of both.
+        # Make the network and what trains it, or load the state of both.
         torch.manual_seed(config.seed)  # initial weights
         generator = torch.Generator(device).manual_seed(config.seed)
         network = UNet(config.model).to(device).train()
@@ -163,7 +169,7 @@ def train(
         every = (config.save_every, config.validate_every, config.sample_every)
         steps = Steps(directory, config.steps, every=every, processes=processes, stop=stop, progress=progress)
         for step in steps:
-            # This process's part of the batch. What is random is drawn for the whole of it.
+            # Take this process's part of the batch. What is random is drawn for all of it.
             indices, spans = next(order)
             length = FULL_LENGTH
             if config.padding == "bucket":
@@ -173,7 +179,7 @@ def train(
             shapes = (len(indices), length, 2), (len(indices), *batch.style.shape[1:])
             draws = draw(*shapes, config, alpha_bar, generator)
 
-            # Algorithm 1: a gradient step on its loss.
+            # Algorithm 1: take a gradient step on the loss.
             network.zero_grad()
             draws = Draws(*(drawn[part] for drawn in draws))
             terms = accumulate_gradients(objective, batch, draws, config.precision)
@@ -190,13 +196,12 @@ def train(
             # Log, validate, draw and save.
             stroke, pen, *attention = terms
             values = {"loss": stroke + pen, "stroke": stroke, "pen": pen, "gradient_norm": norm}
-            steps.log(
-                values | dict(zip(("attention",), attention, strict=False)), learning_rate=learning_rate
-            )
+            values |= dict(zip(("attention",), attention, strict=False))
+            steps.log(values, learning_rate=learning_rate)
             if not processes.first:
                 continue
             if steps.due(config.validate_every) and len(validation_lines):
-                row = validation_loss(to_write_with, lines, validation_lines, config.precision)
+                row = validation_loss(to_write_with, lines, validation_lines, precision=config.precision)
                 append_jsonl(directory.path / "validation.jsonl", [{"step": step, **row}])
             if steps.due(config.sample_every):
                 _write_samples(to_write_with, directory.path / "samples" / f"step-{step:06d}", step)

@@ -1,30 +1,39 @@
 """The optimizers of a run, clipping, and the EMA of the weights."""
 
 import torch
+from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
+from hwdiff.training.config import TrainingConfig
+from hwdiff.training.distributed import Processes
 from hwdiff.training.muon import Muon, matrices_and_rest
 
 CLIP_NORM = 100.0
 BETAS = (0.9, 0.98)
 
 
-def clip_gradients(network, clipping):
-    """Clip gradients to norm 100, of all together or of each weight on its own. Returns the norm of all before clipping."""
+def clip_gradients(network: nn.Module, clipping: str) -> torch.Tensor:
+    """Clip the gradients of `network` to norm 100.
+
+    clipping: "all" of them together, or "each" weight's on its own.
+    Returns the norm of all before clipping, 0-dimensional.
+    """
     gradients = {name: weight.grad for name, weight in network.named_parameters()}
     norm = torch.nn.utils.get_total_norm(gradients.values())
     if clipping == "all":
         torch.nn.utils.clip_grads_with_norm_(network.parameters(), CLIP_NORM, norm)
         return norm
     for name, gradient in gradients.items():
-        # The authors keep scale and shift as two weights.
+        # In the authors' program scale and shift are two weights.
         for piece in gradient.chunk(2) if "scale_shift" in name else (gradient,):
             piece.mul_((CLIP_NORM / (piece.norm() + 1e-6)).clamp(max=1))
     return norm
 
 
-def make_optimizers(network, config, processes):
-    """The optimizers of a run by the name that its state keeps them under; their learning rate is set at each step."""
+def make_optimizers(
+    network: nn.Module, config: TrainingConfig, processes: Processes
+) -> dict[str, torch.optim.Optimizer]:
+    """The optimizers of a run, by their names in its state. Their learning rate is to be set at each step."""
     if config.optimizer == "adam":
         return {"optimizer": torch.optim.Adam(network.parameters(), lr=0.0, betas=BETAS, fused=True)}
     matrices, rest = matrices_and_rest(network)
@@ -33,15 +42,17 @@ def make_optimizers(network, config, processes):
     return {"muon": muon, "optimizer": torch.optim.Adam(rest, lr=0.0, betas=BETAS, fused=True)}
 
 
-def make_ema(network, decay):
-    """The exponential moving average (EMA) of the weights of `network`.
+def make_ema(network: nn.Module, decay: float) -> AveragedModel:
+    """The EMA of the weights of `network`; `update_parameters` updates it.
 
-    In the first steps, in which they change fast, its decay is lower: (1 + n) / (10 + n).
+    In the first steps, in which the weights change fast, its decay is lower: (1 + n) / (10 + n) after n
+    updates.
     """
 
     @torch.no_grad()
     def update(averages, weights, _):
-        count = int(ema.n_averaged)  # on the CPU, unlike the copy that is handed in, for which one would wait
+        # This count is on the CPU. The copy that is handed in would make a GPU wait.
+        count = int(ema.n_averaged)
         torch._foreach_lerp_(averages, weights, 1 - min(decay, (1 + count) / (10 + count)))
 
     ema = AveragedModel(network, multi_avg_fn=update)

@@ -1,8 +1,9 @@
-"""The whole way from a dataset to samples in one call, step after step. All but the drawing of images, which takes a minute, stop when asked."""
+"""The whole way from a dataset to samples in one call, step after step."""
 
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from hwdiff.data.dataset import Dataset
 from hwdiff.data.line_images import LineImages
@@ -12,25 +13,44 @@ from hwdiff.diffusion.texts import PAPER_TEXTS
 from hwdiff.ink.plot import plot_inks, save_figure
 from hwdiff.model.checkpoint import load_model
 from hwdiff.model.style_encoder import load_style_extractor
+from hwdiff.model.unet import UNet
 from hwdiff.training import distillation, loop
+from hwdiff.training.config import TrainingConfig
 from hwdiff.training.figures import plot_loss, read_metrics
+from hwdiff.utils.interrupt import Stop
 from hwdiff.utils.progress import Progress
 
 REPORTED = {"Eq. 12": ("eq12", 60), "Eq. 9": ("eq9", 60), "DPM-Solver++, 20 steps": ("dpm", 20)}
 
 
-def run_chain(data, out, config, preset, teacher, distillation_steps, device, stop):
-    """Draw the line images, distil the style encoder, compute style features, train, draw samples: what is done already is not done again.
+def run_chain(
+    data: str | Path,
+    out: str | Path,
+    config: TrainingConfig,
+    preset: str,
+    teacher: str | Path | None,
+    distillation_steps: int | None,
+    device: str | torch.device,
+    stop: Stop,
+) -> str | None:
+    """Draw line images, distil the style encoder, compute style features, train, and draw samples.
 
-    data: a dataset file.   out: the folder of the encoder, the training run and the figures.   config: a `TrainingConfig`.
-    preset: names the distillation's preset too.   teacher: of the distillation; None for the bundled encoder.   stop: a `Stop`.
-    Returns None, or the name of the step in which it was stopped.
+    What is done already is not done again.
+
+    data: a dataset file.
+    out: the directory of the encoder, the training run and the figures.
+    preset: the name of that of `config`, by which the distillation's is chosen.
+    teacher: of the distillation; None to use the bundled encoder instead.
+    distillation_steps: of its first part, instead of the preset's.
+    stop: looked at in and between steps, except while line images are drawn, which takes a minute.
+    Returns the name of the step in which it was stopped, or None at the end.
     """
     out, dataset = Path(out), Dataset(data)
     with Progress("drawing line images", len(dataset), unit="lines") as progress:
         lines = LineImages(dataset, progress=progress.update)
     if stop.reason:
         return "line images"
+
     encoder = "bundled"
     if teacher:
         settings = distillation.preset("smoke" if preset == "smoke" else "paper", distillation_steps)
@@ -47,29 +67,38 @@ def run_chain(data, out, config, preset, teacher, distillation_steps, device, st
             )
         if encoder is None:
             return "encoder"
+
     features = StyleFeatures(dataset, load_style_extractor(encoder, device), line_images=lines)
     compute_features(features, stop)
     if stop.reason:
         return "style features"
+
     with Progress("training", config.steps) as progress:
         _, reached = loop.train(
             config, dataset, features, out / "training", device, resume=True, stop=stop, progress=progress
         )
     if reached < config.steps:
         return "training"
+
     report_run(out / "training", load_model(out / "training" / "model.safetensors", device), out / "figures")
     return None
 
 
-def compute_features(features, stop):
-    """Compute all style features that are missing, with progress; `stop` is looked at on the way."""
+def compute_features(features: StyleFeatures, stop: Stop) -> None:
+    """Compute the style features that are missing, with progress, until `stop` says to stop."""
     everything = np.arange(len(features.dataset))
     with Progress("computing style features", len(features.missing(everything)), unit="lines") as progress:
         features.compute(everything, progress.update, stop)
 
 
-def report_run(run, network, out, seed=0):
-    """Draw a run's loss, `loss.png`, and samples of the paper's texts by three samplers, `samples.png`, into the folder `out`."""
+def report_run(run: str | Path, network: UNet, out: str | Path, seed: int = 0) -> None:
+    """Draw the loss of a run and what its network writes.
+
+    run: its directory.
+    network: from its checkpoint.
+    out: the directory for loss.png and for samples.png, the paper's texts by three samplers.
+    seed: of the samples.
+    """
     save_figure(plot_loss(read_metrics(run)), Path(out) / "loss.png")
     columns = [
         sample(network, PAPER_TEXTS, sampler=sampler, steps=steps, seed=seed)

@@ -1,6 +1,6 @@
-"""The directory of a training run: what is in it, its state on disk, and when it may be resumed.
+"""The directory of a training run: what is in it, the state on disk, and when it may be resumed.
 
-The network, the style encoder and the recognizer are trained in such directories alike.
+The network, the style encoder and the recognizer are all trained in such directories.
 """
 
 import json
@@ -20,33 +20,33 @@ from hwdiff.utils.tensors import load_metadata, load_tensors, save_tensors
 FORMAT = "hwdiff run 1"
 _ABOUT = {
     "what": "state of a run",
-    "advice": "nothing can be resumed from it: use the version that wrote it, or start again in another directory",
+    "advice": "nothing can be resumed from it: "
+    "use the version that wrote it, or start again in another directory",
 }
 
 
 class RunDirectory:
     """The directory of a training run.
 
-    config.json: its settings.   state.safetensors: what resumes it.   metrics.jsonl: a line for each step.
-    validation.jsonl: a line for each validation.   Whatever else it makes is written there by the loop.
+    It holds config.json, the settings; state.safetensors, from which the run is resumed; metrics.jsonl, a
+    line for each step; and validation.jsonl, a line for each validation. The loop may write more there.
 
     settings: what the run depends on, in JSON types; "kind" says what is trained.
-    changeable: settings that may change when the run is resumed. Each change is kept, with the step after which it holds.
+    changeable: names of settings that may change when the run is resumed. Each change is recorded in the
+        settings, with the step after which it holds.
     """
 
     def __init__(self, path: str | Path, settings: dict, *, changeable: Collection[str] = ()):
-        self.path, self.settings, self.changeable = (
-            Path(path),
-            json.loads(json.dumps(settings)),
-            set(changeable),
-        )
+        self.path, self.changeable = Path(path), set(changeable)
+        self.settings = json.loads(json.dumps(settings))  # tuples become lists, as in what is read back
         self.state = self.path / "state.safetensors"
         self.done, self.seconds, self.cpu_seconds = 0, 0.0, 0.0
 
     def find_step(self, resume: bool) -> int:
-        """The step to resume from, 0 to begin; it is `done` from here on. Nothing is written.
+        """The last step that is done, 0 for a new run. From here on it is `done` too. Nothing is written.
 
-        Raises HwdiffError when the directory holds a run and `resume` is false, or one that can't be resumed so.
+        Raises HwdiffError when the directory holds a run and `resume` is false, or when the run cannot be
+        resumed with these settings.
         """
         if not (self.path / "config.json").exists():
             if self.state.exists():
@@ -68,23 +68,19 @@ class RunDirectory:
         return self.done
 
     def _changed(self, found):
-        """{setting: [in `found`, now]}. Raises HwdiffError for what may not change."""
+        """What differs from the settings `found`: {setting: [in `found`, now]}.
+
+        Raises HwdiffError when it is something that may not change.
+        """
         if found.get("dataset") != self.settings.get("dataset"):
             of, given = (str(settings.get("dataset"))[:8] for settings in (found, self.settings))
             raise HwdiffError(f"{self.path}: trained on another dataset ({of}, not {given}); give that one")
-        free = self.changeable | {"changes"}
-        if self.changeable and all(
-            self.done <= settings.get("steps", 0) - settings.get("cooldown", 0)
-            for settings in (found, self.settings)
-        ):
-            free |= {"steps"}  # nothing that was done depends on it
-        check_same(
-            self.path,
-            *(
-                {key: value for key, value in some.items() if key not in free}
-                for some in (found, self.settings)
-            ),
-        )
+        free, both = self.changeable | {"changes"}, (found, self.settings)
+        cooldowns = [settings.get("steps", 0) - settings.get("cooldown", 0) for settings in both]
+        if self.changeable and self.done <= min(cooldowns):
+            free |= {"steps"}  # nothing done so far depends on their number
+        fixed = [{key: value for key, value in some.items() if key not in free} for some in both]
+        check_same(self.path, *fixed)
         return {
             key: [found.get(key), value]
             for key, value in self.settings.items()
@@ -92,7 +88,7 @@ class RunDirectory:
         }
 
     def begin(self) -> None:
-        """Write the settings, and cut the logs back to the step that is done."""
+        """Write the settings, and cut the logs back to the last step that is done."""
         with atomic_write(self.path / "config.json") as path:
             path.write_text(json.dumps(self.settings, indent=1))
         truncate_jsonl(self.path / "validation.jsonl", self.done)
@@ -106,15 +102,16 @@ class RunDirectory:
         optimizers: dict[str, Optimizer],
         generator: torch.Generator,
     ) -> None:
-        """Write the state after `step`, whole or not at all: weights, moments and step counts, and the generator's.
+        """Write the state after `step`, whole or not at all.
 
-        It is to be saved last: whatever is interrupted before is done again.
+        Save it after everything else of the step: what is interrupted before that is done again.
+
+        modules, optimizers: by the names under which their weights, moments and step counts are kept.
+        generator: whose state is kept too.
         """
-        state = {
-            f"{name}.{key}": value
-            for name, module in modules.items()
-            for key, value in module.state_dict().items()
-        }
+        state = {}
+        for name, module in modules.items():
+            state |= {f"{name}.{key}": value for key, value in module.state_dict().items()}
         for name, optimizer in optimizers.items():
             for number, moments in optimizer.state_dict()["state"].items():
                 state |= {f"{name}.{number}.{key}": value for key, value in moments.items()}
@@ -123,25 +120,25 @@ class RunDirectory:
         save_tensors(self.state, state, {"format": FORMAT, "step": step, "settings": self.settings})
 
     def load(
-        self, modules: dict[str, nn.Module], optimizers: dict[str, Optimizer], generator: torch.Generator
+        self,
+        modules: dict[str, nn.Module],
+        optimizers: dict[str, Optimizer],
+        generator: torch.Generator,
     ) -> None:
-        """Put the saved state back. Raises HwdiffError when it does not fit."""
+        """Put the saved state back into what `save` took it from. Raises HwdiffError when it does not fit."""
         state = load_tensors(self.state, **_ABOUT)
         try:
             for name, module in modules.items():
                 module.load_state_dict({key: state[f"{name}.{key}"] for key in module.state_dict()})
             for name, optimizer in optimizers.items():
-                _load_optimizer(
-                    optimizer, {key: value for key, value in state.items() if key.startswith(f"{name}.")}
-                )
+                own = {key: value for key, value in state.items() if key.startswith(f"{name}.")}
+                _load_optimizer(optimizer, own)
             generator.set_state(state["generator"])
         except torch.OutOfMemoryError:
             raise
         except (RuntimeError, KeyError, IndexError, ValueError) as error:
-            reason = str(error).splitlines()[0]
-            raise HwdiffError(
-                f"{self.state}: its tensors do not fit its metadata ({reason}); start again in another directory"
-            ) from error
+            found = f"its tensors do not fit its metadata ({str(error).splitlines()[0]})"
+            raise HwdiffError(f"{self.state}: {found}; start again in another directory") from error
 
 
 def _load_optimizer(optimizer, state):
@@ -150,42 +147,43 @@ def _load_optimizer(optimizer, state):
         _, number, key = name.split(".")
         weight = weights[int(number)]
         if value.shape == weight.shape:
-            # The fused Adam goes through memory in order: moments must lie there as their weights do (channels_last).
+            # The fused Adam goes through memory in order: moments must lie as their weights (channels_last).
             value = torch.empty_like(weight).copy_(value)
         moments.setdefault(int(number), {})[key] = value
     optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
 def check_same(path: str | Path, found: dict, wanted: dict) -> None:
-    """Raises HwdiffError naming what differs between the settings `found`, of the run at `path`, and those wanted now."""
+    """Raises HwdiffError, naming the differences, when a run has other settings than are wanted now.
+
+    path: of the run.
+    found: its settings.
+    """
     keys = [key for key in dict.fromkeys(chain(found, wanted)) if found.get(key) != wanted.get(key)]
     if keys:
         differences = ", ".join(f"{key} = {found.get(key)!r}, not {wanted.get(key)!r}" for key in keys)
-        raise HwdiffError(
-            f"{path}: cannot be resumed with other settings: it has {differences}; give the same, or another directory"
-        )
+        advice = "give the same, or another directory"
+        raise HwdiffError(f"{path}: cannot be resumed with other settings: it has {differences}; {advice}")
 
 
 def branch(run: str | Path, out: str | Path) -> None:
-    """Copy the run in `run` to the new directory `out`, to be resumed there. Raises HwdiffError without a saved state."""
+    """Copy the run in the directory `run` to the directory `out`, to be resumed there.
+
+    Raises HwdiffError when `run` has no saved state, or `out` cannot be written.
+    """
     run, out = Path(run), Path(out)
     read_config(run)
     load_metadata(run / "state.safetensors", FORMAT, **_ABOUT)
     try:
         out.mkdir(parents=True, exist_ok=True)
-        for name in (
-            "metrics.jsonl",
-            "validation.jsonl",
-            "state.safetensors",
-            "config.json",
-        ):  # the last makes it a run
+        # The last makes it a run.
+        for name in ("metrics.jsonl", "validation.jsonl", "state.safetensors", "config.json"):
             if (run / name).exists():
                 with atomic_write(out / name) as path:
                     shutil.copyfile(run / name, path)
     except OSError as error:
-        raise HwdiffError(
-            f"{out}: cannot be the directory of a run ({error.strerror}); choose another"
-        ) from error
+        found = f"cannot be the directory of a run ({error.strerror})"
+        raise HwdiffError(f"{out}: {found}; choose another") from error
 
 
 def read_config(run: str | Path) -> dict:
@@ -194,6 +192,5 @@ def read_config(run: str | Path) -> dict:
     try:
         return json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise HwdiffError(
-            f"{path}: no configuration of a training run ({error}); give a directory of one"
-        ) from error
+        found = f"no configuration of a training run ({error})"
+        raise HwdiffError(f"{path}: {found}; give the directory of one") from error

@@ -1,4 +1,4 @@
-"""The steps of a training run: what is logged of each, when something is due, and when the run stops."""
+"""The steps of a training run: what is logged of each, what is due when, and when the run stops."""
 
 import math
 import time
@@ -15,11 +15,11 @@ from hwdiff.utils.interrupt import Stop
 from hwdiff.utils.progress import Progress
 
 MAX_STEP_SECONDS = 60.0
-GPU_LOG_STEPS = 50  # a GPU is asked for its losses this seldom: asking makes it wait
+GPU_LOG_STEPS = 50  # steps between reading losses from a GPU, which makes it wait
 
 
 class Steps:
-    """The steps of a run, from the first that is not done to the last, or until it is stopped.
+    """The steps of a run, from the first that is not done to the last, or until the run is stopped.
 
         for step in steps:
             ...
@@ -27,9 +27,13 @@ class Steps:
             if steps.due(validate_every): ...
             if steps.due(save_every) or steps.stopping: ...
 
-    directory: begun, where processes that train together have one.
-    every: how often something is due, in steps, for all that may be; 0 for never. All is due after the last step.
-    stop: looked at between steps.   progress: told of each step.
+    directory: of the run, after `begin` in the first process.
+    last: the last step.
+    every: all the intervals, in steps, at which something is due; 0 for never. Everything is due after the
+        last step.
+    processes: those that train together.
+    stop: looked at between steps.
+    progress: told of each step.
     """
 
     def __init__(
@@ -46,7 +50,7 @@ class Steps:
         self.stop, self.progress = stop or Stop(), progress
         self.step, self.stopping, self._note = directory.done, False, None
         self._clock, self._cpu_seconds = Clock(directory.seconds), directory.cpu_seconds
-        self._waiting = []  # what was logged and lies where it was computed
+        self._waiting = []  # what is logged but still on the device
         self._log_every = GPU_LOG_STEPS if processes.device.type == "cuda" else 1
 
     def __iter__(self) -> Iterator[int]:
@@ -57,21 +61,22 @@ class Steps:
                 self.progress.reach(self.step, self._note)
 
     def due(self, every: int) -> bool:
-        """Whether this step is one of those after which something is due that is due every so many."""
+        """Whether something that is due every so many steps is due after this one."""
         return bool(every) and (self.step % every == 0 or self.step == self.last)
 
     def log(self, values: dict[str, Tensor], **settings: float) -> None:
-        """The step is computed. values: of this process, 0-dimensional, its "loss" among them.   settings: logged as they are.
+        """Log the step, which is computed now. From here on `stopping` says whether to stop after it.
 
-        Whether to stop is known from here on. Raises HwdiffError at the first step of which a value is not finite, after
-        writing those before it.
+        values: 0-dimensional, of this process, "loss" among them; their means over all processes are logged.
+        settings: logged as they are.
+        Raises HwdiffError when a value is not finite, after writing the steps before it. On a GPU that may be
+        some steps later.
         """
         cpu = torch.tensor(self._clock.tick(), device=self.processes.device)
-        means = self.processes.mean(
-            torch.stack([*(value.detach().float() for value in values.values()), cpu])
-        )
+        own = [value.detach().float() for value in values.values()]
+        means = self.processes.mean(torch.stack([*own, cpu]))
         self._waiting.append((self.step, list(values), means, settings, self._clock.seconds))
-        # One process looks at every step whether to stop; several must meet to agree on it.
+        # One process can stop after any step. Several must agree on it, which they do when they meet.
         self.stopping = self.processes.count == 1 and self.stop.reason is not None
         if self.stopping or any(map(self.due, self.every)) or self.step % self._log_every == 0:
             self._write()
@@ -98,13 +103,16 @@ class Steps:
 
 
 class Clock:
-    """Seconds of training over all the stretches of a run. A pause does not count: a step takes a minute at most."""
+    """Seconds of training over all sessions of a run.
+
+    A step counts for a minute at most, so that a pause does not.
+    """
 
     def __init__(self, seconds: float):
         self.seconds, self._last, self._cpu = seconds, time.perf_counter(), time.process_time()
 
     def tick(self) -> float:
-        """A step is done. Returns the CPU seconds of this process since the last one."""
+        """A step is done. Returns the CPU seconds of this process since the one before."""
         last, self._last = self._last, time.perf_counter()
         cpu, self._cpu = self._cpu, time.process_time()
         self.seconds += min(self._last - last, MAX_STEP_SECONDS)

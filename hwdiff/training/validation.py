@@ -1,23 +1,33 @@
-"""The loss on lines that are not trained on."""
+"""The validation loss: that of lines which are not trained on."""
 
 import numpy as np
 import torch
-from torch import nn
+import torch.nn.functional as F
 
-from hwdiff.data.batches import FULL_LENGTH
+from hwdiff.data.batches import FULL_LENGTH, Lines
 from hwdiff.diffusion import process
+from hwdiff.model.unet import UNet
 from hwdiff.training.config import TrainingConfig
 from hwdiff.training.objective import Objective, draw
 
 BATCH_SIZE = 24
-NOISE_STEPS = (1, 5, 15, 30, 45, 60)  # t of the noise levels at which the held-out loss is taken
+NOISE_STEPS = (1, 5, 15, 30, 45, 60)  # t of the noise levels of the validation loss
 
 
 @torch.inference_mode()
-def validation_loss(network, lines, indices, precision="fp32"):
-    """The loss on lines that are not trained on, real points only, at fixed noise levels with fixed noise.
+def validation_loss(
+    network: UNet,
+    lines: Lines,
+    indices: np.ndarray,
+    *,
+    precision: str = "fp32",
+) -> dict:
+    """The loss of real points, without padding, at fixed noise levels.
 
-    lines: `Lines`.   indices: (n,) of the lines. The noise depends on the line and the noise level alone.
+    The noise depends on the line and the noise level alone.
+
+    indices: (n,) of the validation lines.
+    precision: of the network's arithmetic, "fp32" or "bf16".
     Returns {"loss": mean over the levels, "stroke": {t: loss}, "pen": {t: loss, not weighted}}.
     """
     alpha_bar = process.alpha_bars()
@@ -28,52 +38,50 @@ def validation_loss(network, lines, indices, precision="fp32"):
         device, length = batch.strokes.device, batch.strokes.shape[1]
         real = (torch.arange(length) < batch.lengths[:, None]).to(device)
         for t in NOISE_STEPS:
+            # The noise, drawn at full length so that it does not depend on the batch.
             generators = [torch.Generator().manual_seed(1000 * int(index) + t) for index in some]
-            eps = torch.stack(
-                [torch.randn(FULL_LENGTH, 2, generator=generator)[:length] for generator in generators]
-            ).to(device)
+            noise = [torch.randn(FULL_LENGTH, 2, generator=generator)[:length] for generator in generators]
+            eps = torch.stack(noise).to(device)
             level = alpha_bar[t].sqrt().float().to(device).expand(len(some), 1, 1)
+            noisy = process.add_noise(batch.strokes, level, eps)
+
+            # The loss, summed over real points.
             with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-                eps_predicted, logit, _ = network.predict(
-                    process.add_noise(batch.strokes, level, eps), batch.text, level, batch.style
-                )
-            stroke = (eps - eps_predicted.float()).square().sum(dim=-1)[real].sum().item()
-            pen = (
-                nn.functional.binary_cross_entropy_with_logits(logit.float(), batch.pen_up, reduction="none")[
-                    ..., 0
-                ][real]
-                .sum()
-                .item()
-            )
-            sums[t] += (stroke, pen, real.sum().item())
+                eps_predicted, logit, _ = network.predict(noisy, batch.text, level, batch.style)
+            stroke = (eps - eps_predicted.float()).square().sum(dim=-1)
+            pen = F.binary_cross_entropy_with_logits(logit.float(), batch.pen_up, reduction="none")[..., 0]
+            sums[t] += (stroke[real].sum().item(), pen[real].sum().item(), real.sum().item())
     stroke, pen = ({t: total[term] / total[2] for t, total in sums.items()} for term in (0, 1))
-    return {
-        "loss": float(np.mean([stroke[t] + alpha_bar[t].item() * pen[t] for t in NOISE_STEPS])),
-        "stroke": stroke,
-        "pen": pen,
-    }
+    losses = [stroke[t] + alpha_bar[t].item() * pen[t] for t in NOISE_STEPS]
+    return {"loss": float(np.mean(losses)), "stroke": stroke, "pen": pen}
 
 
 @torch.inference_mode()
-def padded_loss(network, lines, indices, repeats=4, seed=0):
-    """The loss as it is usually logged: lines padded to 488 points, which count, and noise levels of the released program.
+def padded_loss(
+    network: UNet,
+    lines: Lines,
+    indices: np.ndarray,
+    *,
+    repeats: int = 4,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """The loss as it is usually logged: padding to 488 points counts, and noise levels are the released ones.
 
-    lines: `Lines`.   indices: (n,) of the lines, each of which is noised `repeats` times.
-    Returns (stroke, pen weighted with abar of each line).
+    indices: (n,) of the lines.
+    repeats: how many times each line is noised.
+    seed: of noise levels and noise.
+    Returns (stroke, pen), the pen's weighted with each line's alpha_bar.
     """
     config, alpha_bar = TrainingConfig(noise_levels="released"), process.alpha_bars().to(lines.device)
-    objective, generator = (
-        Objective(network, config.precision),
-        torch.Generator(lines.device).manual_seed(seed),
-    )
+    objective = Objective(network, config.precision)
+    generator = torch.Generator(lines.device).manual_seed(seed)
     total = torch.zeros(2, device=lines.device)
     for _ in range(repeats):
         for start in range(0, len(indices), BATCH_SIZE):
             batch = lines.batch(indices[start : start + BATCH_SIZE], FULL_LENGTH)
             draws = draw(batch.strokes.shape, batch.style.shape, config, alpha_bar, generator)
             noisy = process.add_noise(batch.strokes, draws.noise_level, draws.eps)
-            terms = objective(
-                noisy, batch.text, draws.noise_level, batch.style, draws.eps, batch.pen_up, draws.pen_weight
-            )
+            wanted = (draws.eps, batch.pen_up, draws.pen_weight)
+            terms = objective(noisy, batch.text, draws.noise_level, batch.style, *wanted)
             total += terms * len(noisy) / (repeats * len(indices))
     return tuple(total.tolist())

@@ -108,7 +108,7 @@ def test_each_point_knows_its_character(written):
         centres = [x[characters == number].mean() for number in np.unique(characters)]
         assert (np.diff(centres) > 0).mean() > 0.95
         back = np.flatnonzero(np.diff(characters) < 0)
-        assert set(text[number] for number in characters[back + 1]) <= set("ijtxIT.,'!?-\"")
+        assert {text[number] for number in characters[back + 1]} <= set("ijtxIT.,'!?-\"")
 
 
 def test_a_ligature_belongs_half_to_either_letter():

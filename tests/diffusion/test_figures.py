@@ -27,8 +27,11 @@ def test_the_forward_process_starts_with_the_line():
     assert "100 % of the variance is signal" in figure.axes[0].get_title(loc="left")
 
 
-def test_held_out_losses_are_drawn_by_noise_level():
-    rows = [{"step": step, "stroke": {"5": 1.0 / step, "60": 0.1}, "pen": {"60": 0.01, "5": 0.05}} for step in (1, 2)]
+def test_validation_losses_are_drawn_by_noise_level():
+    rows = [
+        {"step": step, "stroke": {"5": 1.0 / step, "60": 0.1}, "pen": {"60": 0.01, "5": 0.05}}
+        for step in (1, 2)
+    ]
     stroke, pen = plot_validation(rows).axes
     assert [line.get_ydata()[0] for line in stroke.lines] == [1.0, 0.5]
     assert pen.lines[0].get_xdata().tolist() == [5, 60]

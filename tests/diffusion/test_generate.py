@@ -1,3 +1,5 @@
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -11,83 +13,88 @@ from hwdiff.model.checkpoint import load_model, save_model
 
 
 @pytest.fixture(scope="module")
-def writer(network):
+def tame(network):
     """The test network with a small output, so that sixty steps of it stay tame."""
-    import copy
-
-    tame = copy.deepcopy(network)
+    copied = copy.deepcopy(network)
     with torch.no_grad():
-        tame.eps_out.weight.mul_(0.02)
-        tame.pen_out.bias.fill_(-5)
-    tame.default_style = network.default_style
-    return tame
+        copied.eps_out.weight.mul_(0.02)
+        copied.pen_out.bias.fill_(-5)
+    copied.default_style = network.default_style
+    return copied
 
 
-def test_a_sample_is_ink(writer):
-    [ink] = hwdiff.sample(writer, ["the quick brown"])
+def test_a_sample_is_ink(tame):
+    [ink] = hwdiff.sample(tame, ["the quick brown"])
     assert isinstance(ink, hwdiff.Ink)
     assert ink.offsets.shape == (16 * 15, 2)
     assert ink.text == "the quick brown"
-    [short] = sample(writer, "a", length=80, steps=5, sampler="ddim")
+    [short] = sample(tame, "a", length=80, steps=5, sampler="ddim")
     assert len(short) == 80
 
 
-@pytest.mark.parametrize(("characters", "points"), [(3, 48), (30, 480), (31, 488), (48, 488), (49, 496), (60, 600)])
+@pytest.mark.parametrize(
+    ("characters", "points"), [(3, 48), (30, 480), (31, 488), (48, 488), (49, 496), (60, 600)]
+)
 def test_long_texts_get_no_more_points_than_were_trained_on_unless_they_need_them(characters, points):
     assert default_length("x" * characters, 16.0) == points
 
 
-def test_the_same_seed_writes_the_same_bits(writer):
-    first, second = (sample(writer, ["abc", "def"], steps=10, seed=3) for _ in range(2))
+def test_the_same_seed_writes_the_same_bits(tame):
+    first, second = (sample(tame, ["abc", "def"], steps=10, seed=3) for _ in range(2))
     assert all(np.array_equal(a.offsets, b.offsets) for a, b in zip(first, second, strict=True))
-    other = sample(writer, ["abc", "def"], steps=10, seed=4)
+    other = sample(tame, ["abc", "def"], steps=10, seed=4)
     assert not np.allclose(first[0].offsets, other[0].offsets)
 
 
 @pytest.mark.parametrize("sampler", samplers.SAMPLERS)
-def test_a_sample_does_not_depend_on_its_batch(writer, sampler):
+def test_a_sample_does_not_depend_on_its_batch(tame, sampler):
     texts = ["abcd", "a longer text", "efgh", "i, j", "k"]
-    together = sample(writer, texts, sampler=sampler, steps=12, seed=7)
+    together = sample(tame, texts, sampler=sampler, steps=12, seed=7)
     for i, text in enumerate(texts):
-        [alone] = sample(writer, [text], sampler=sampler, steps=12, seed=7 + i)
+        [alone] = sample(tame, [text], sampler=sampler, steps=12, seed=7 + i)
         np.testing.assert_allclose(together[i].offsets, alone.offsets, atol=1e-4)
         np.testing.assert_array_equal(together[i].pen_up, alone.pen_up)
 
 
-def test_the_released_switches_change_the_ink(writer):
-    [paper] = sample(writer, ["abc"], steps=8)
-    [two_ends] = sample(writer, ["abc"], steps=8, end_tokens=2)
+def test_the_released_switches_change_the_ink(tame):
+    [paper] = sample(tame, ["abc"], steps=8)
+    [two_ends] = sample(tame, ["abc"], steps=8, end_tokens=2)
     assert not np.allclose(paper.offsets, two_ends.offsets)
 
 
-def test_guidance_changes_the_ink_and_1_does_not(writer):
-    [plain], [same], [guided] = (sample(writer, ["abc"], sampler="dpm", steps=5, **options) for options in ({}, {"guidance": 1}, {"guidance": 3}))
+def test_guidance_changes_the_ink_and_1_does_not(tame):
+    every = ({}, {"guidance": 1}, {"guidance": 3})
+    [plain], [same], [guided] = (sample(tame, ["abc"], sampler="dpm", steps=5, **each) for each in every)
     np.testing.assert_array_equal(plain.offsets, same.offsets)
     assert plain.offsets.shape != guided.offsets.shape or np.abs(plain.offsets - guided.offsets).max() > 1e-3
 
 
-def test_a_sampler_may_be_a_function(writer):
+def test_a_sampler_may_be_a_function(tame):
     seen = []
 
     def mine(network, y, text, style, alpha_bar, noise, callback=None):
         seen.append((y.shape, text.shape, style.shape, len(alpha_bar)))
         return y, torch.zeros(*y.shape[:2], 1)
 
-    [ink] = sample(writer, ["abc"], sampler=mine, steps=4)
+    [ink] = sample(tame, ["abc"], sampler=mine, steps=4)
     assert seen == [((1, 48, 2), (1, 4), (1, 14, 1280), 5)]
     assert not ink.pen_up.any()
 
 
-def test_the_callback_gets_the_attention(writer):
+def test_the_callback_gets_the_attention(tame):
     steps = []
-    sample(writer, ["abc"], steps=3, callback=lambda t, y, pen_up, attention: steps.append((t, attention[-1].shape)))
+
+    def callback(t, y, pen_up, attention):
+        steps.append((t, attention[-1].shape))
+
+    sample(tame, ["abc"], steps=3, callback=callback)
     assert steps == [(t, (1, 6, 6, 4)) for t in (3, 2, 1)]
 
 
-def test_texts_that_cannot_be_written_are_refused_and_characters_named(writer):
+def test_texts_that_cannot_be_written_are_refused_and_characters_named(tame):
     for text in ("", "   ", "€ §", "_"):
         with pytest.raises(HwdiffError, match="nothing in it can be written"):
-            sample(writer, [text])
+            sample(tame, [text])
     with pytest.warns(UserWarning, match="cannot write 'é' ';'"):
         check_text("café; crème")
     with pytest.warns(UserWarning, match="break it into lines"):
@@ -105,46 +112,54 @@ def test_texts_that_cannot_be_written_are_refused_and_characters_named(writer):
         ({"guidance": float("nan")}, "guidance = nan"),
     ],
 )
-def test_bad_options_are_named(writer, options, message):
+def test_bad_options_are_named(tame, options, message):
     with pytest.raises(HwdiffError, match=message):
-        sample(writer, ["abc"], **options)
+        sample(tame, ["abc"], **options)
 
 
-def test_styles_are_images_or_features(writer, extractor, tmp_path):
+def test_styles_are_images_or_features(tame, extractor, tmp_path):
     picture = np.full((100, 500), 255, dtype=np.uint8)
     picture[20:80, 10:480:9] = 0
-    Image.fromarray(picture).save(tmp_path / "hand.png")
-    ways = [tmp_path / "hand.png", str(tmp_path / "hand.png"), picture, Image.fromarray(picture), extractor.of_image(picture)]
-    features = [style_features(writer, way, 2, extractor) for way in ways]
+    path, image = tmp_path / "line.png", Image.fromarray(picture)
+    image.save(path)
+    ways = [path, str(path), picture, image, extractor.of_image(picture)]
+    features = [style_features(tame, way, 2, style_extractor=extractor) for way in ways]
     assert all(torch.equal(features[0], other) for other in features)
     assert features[0].shape == (2, 14, 1280)
     own = torch.rand(2, 14, 1280)
-    assert torch.equal(style_features(writer, own, 2), own)
-    assert style_features(writer, picture, 1, extractor, padded=False).shape == (1, 8, 1280)
-    for wrong in (torch.rand(3, 14, 1280), torch.rand(14, 100), torch.full((14, 1280), torch.nan), torch.tensor(1.0), torch.rand(1, 1, 14, 1280)):
+    assert torch.equal(style_features(tame, own, 2), own)
+    narrow = style_features(tame, picture, 1, style_extractor=extractor, padded=False)
+    assert narrow.shape == (1, 8, 1280)
+    for wrong in (
+        torch.rand(3, 14, 1280),
+        torch.rand(14, 100),
+        torch.full((14, 1280), torch.nan),
+        torch.tensor(1.0),
+        torch.rand(1, 1, 14, 1280),
+    ):
         with pytest.raises(HwdiffError, match="style: features of shape"):
-            style_features(writer, wrong, 2)
+            style_features(tame, wrong, 2)
     with pytest.raises(HwdiffError, match="no such file"):
-        sample(writer, ["abc"], style="missing.png", style_extractor=extractor)
+        sample(tame, ["abc"], style="missing.png", style_extractor=extractor)
 
 
-def test_a_model_refuses_other_style_weights(writer, extractor, tmp_path):
+def test_a_model_refuses_other_style_weights(tame, extractor, tmp_path):
     picture = np.full((100, 500), 255, dtype=np.uint8)
     picture[20:80, 10:480:9] = 0
     for fingerprint in (extractor.fingerprint, "0" * 64):
-        save_model(writer, tmp_path / "model.safetensors", style_weights={"name": "some", "padding": "both", "fingerprint": fingerprint})
+        style_weights = {"name": "some", "padding": "both", "fingerprint": fingerprint}
+        save_model(tame, tmp_path / "model.safetensors", style_weights=style_weights)
         opened = load_model(tmp_path / "model.safetensors", device="cpu")
         if fingerprint == extractor.fingerprint:
-            assert style_features(opened, picture, 1, extractor).shape == (1, 14, 1280)
+            features = style_features(opened, picture, 1, style_extractor=extractor)
+            assert features.shape == (1, 14, 1280)
         else:
             with pytest.raises(HwdiffError, match="but the model was trained with some"):
-                style_features(opened, picture, 1, extractor)
+                style_features(opened, picture, 1, style_extractor=extractor)
 
 
-def test_a_model_without_a_default_style_asks_for_one(writer):
-    import copy
-
-    bare = copy.deepcopy(writer)
+def test_a_model_without_a_default_style_asks_for_one(tame):
+    bare = copy.deepcopy(tame)
     bare.default_style = None
     with pytest.raises(HwdiffError, match="no default style"):
         sample(bare, ["abc"])

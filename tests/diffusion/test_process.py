@@ -24,14 +24,15 @@ def test_the_schedule_equals_the_authors(reference):
     torch.testing.assert_close(process.alpha_bars()[1:].float(), expected, atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("form", ["paper", "released"])
-def test_noise_levels_are_uniform_within_equally_likely_intervals(form):
+@pytest.mark.parametrize("variant", ["paper", "released"])
+def test_noise_levels_are_uniform_within_equally_likely_intervals(variant):
     alpha_bar = process.alpha_bars()
-    levels = process.draw_noise_levels(200_000, alpha_bar, torch.Generator().manual_seed(0), form)
+    generator = torch.Generator().manual_seed(0)
+    levels = process.draw_noise_levels(200_000, alpha_bar, generator, variant=variant)
     assert levels.shape == (200_000, 1, 1)
     values = levels.flatten().double()
-    ladder = alpha_bar.sqrt() if form == "paper" else alpha_bar[1:]
-    if form == "released":
+    ladder = alpha_bar.sqrt() if variant == "paper" else alpha_bar[1:]
+    if variant == "released":
         values = values**2
     counts = torch.histogram(values, ladder.flip(0)).hist
     expected = len(values) / (len(ladder) - 1)
@@ -40,7 +41,7 @@ def test_noise_levels_are_uniform_within_equally_likely_intervals(form):
     top = values[values > ladder[1]]
     fraction = (top - ladder[1]) / (ladder[0] - ladder[1])
     assert fraction.mean().item() == pytest.approx(0.5, abs=0.02)
-    assert (values.max() <= alpha_bar[1]) == (form == "released")
+    assert (values.max() <= alpha_bar[1]) == (variant == "released")
 
 
 def test_noising_keeps_variance():
@@ -58,15 +59,19 @@ def test_the_loss_sums_over_x_and_y_and_weighs_each_example():
     stroke, pen = process.loss_terms(eps, predicted, pen_up, logit, process.pen_weights(noise_level))
     assert stroke.item() == 8
     assert pen.item() == pytest.approx((math.log(2) + 0.25 * math.log(4 / 3)) / 2)
-    _, released = process.loss_terms(eps, predicted, pen_up, logit, process.pen_weights(noise_level, "released"))
+    weights = process.pen_weights(noise_level, "released")
+    _, released = process.loss_terms(eps, predicted, pen_up, logit, weights)
     assert released.item() == pytest.approx(0.625 * (math.log(2) + math.log(4 / 3)) / 2)
 
 
 def test_the_loss_equals_the_authors(reference):
-    arrays = {name: torch.from_numpy(array) for name, array in reference.arrays.items() if name.startswith("loss.")}
-    weights = process.pen_weights(arrays["loss.alpha_bar"].sqrt(), "released")
-    terms = process.loss_terms(arrays["loss.eps"], arrays["loss.score"], arrays["loss.pen_true"], arrays["loss.pen_pred"].logit(), weights)
-    assert sum(terms).item() == pytest.approx(arrays["loss.value"].item(), rel=1e-5)
+    def array(name):
+        return torch.from_numpy(reference.arrays[f"loss.{name}"])
+
+    weights = process.pen_weights(array("alpha_bar").sqrt(), "released")
+    logit = array("pen_pred").logit()
+    terms = process.loss_terms(array("eps"), array("score"), array("pen_true"), logit, weights)
+    assert sum(terms).item() == pytest.approx(array("value").item(), rel=1e-5)
 
 
 def test_the_learning_rate_is_the_published_one():
@@ -77,4 +82,5 @@ def test_the_learning_rate_is_the_published_one():
 
 def test_the_learning_rate_equals_the_authors(reference):
     arrays = reference.arrays
-    assert [presets.learning_rate(float(step)) for step in arrays["lr.step"]] == pytest.approx(arrays["lr.value"].tolist(), rel=1e-6)
+    rates = [presets.learning_rate(float(step)) for step in arrays["lr.step"]]
+    assert rates == pytest.approx(arrays["lr.value"].tolist(), rel=1e-6)

@@ -12,7 +12,7 @@ from hwdiff.model.keras_import import load_reference
 
 
 def gaussian_network(mean, deviation):
-    """The best possible network for ink that is normal with this mean and deviation: its eps has a closed form."""
+    """The best possible network for normal ink of this mean and deviation: its eps has a closed form."""
 
     def network(y, text, noise_level, style, attention=True):
         variance = noise_level**2 * deviation**2 + 1 - noise_level**2
@@ -24,35 +24,51 @@ def gaussian_network(mean, deviation):
 
 def run(sampler, network, steps, points=4000, **options):
     noise = seeded_noise([0, 1], points, "cpu")
-    return sampler(network, noise(None).double(), None, None, samplers.schedule(steps), lambda t: noise(t).double(), **options)
+    start, alpha_bar = noise(None).double(), samplers.schedule(steps)
+    return sampler(network, start, None, None, alpha_bar, lambda t: noise(t).double(), **options)
 
 
-@pytest.mark.parametrize("case", [("new", samplers.sample_eq12, {"released": True}), ("standard", samplers.sample_eq9, {})])
+@pytest.mark.parametrize(
+    ("name", "sampler", "options"),
+    [("new", samplers.sample_eq12, {"released": True}), ("standard", samplers.sample_eq9, {})],
+)
 @torch.inference_mode()
-def test_the_recorded_loops_come_out(reference, case):
-    name, sampler, options = case
-    arrays = {key: torch.from_numpy(array) for key, array in reference.arrays.items() if key.startswith("sample.")}
+def test_the_recorded_loops_come_out(reference, name, sampler, options):
+    def array(key):
+        return torch.from_numpy(reference.arrays[f"sample.{key}"])
+
     network = load_reference(reference.weights)
-    draws = iter(arrays[f"sample.{name}.noise"])
-    text, style = arrays["sample.text"].long(), arrays["sample.style"]
-    offsets, pen_up = sampler(network, next(draws), text, style, process.alpha_bars().float(), lambda t: next(draws), **options)
-    expected = arrays[f"sample.{name}.output"]
+    draws = iter(array(f"{name}.noise"))
+    given = (next(draws), array("text").long(), array("style"), process.alpha_bars().float())
+    offsets, pen_up = sampler(network, *given, lambda t: next(draws), **options)
+    expected = array(f"{name}.output")
     assert (offsets - expected[..., :2]).abs().max() / expected[..., :2].abs().max() < reference.tolerance
     assert (pen_up[..., 0] - expected[..., 2]).abs().max() < reference.tolerance
 
 
 def test_the_released_program_adds_no_noise_at_t_2():
     network = gaussian_network(0.7, 0.4)
-    paper, released = (run(samplers.sample_eq12, network, 60, points=8, released=released)[0] for released in (False, True))
+    paper, released = (
+        run(samplers.sample_eq12, network, 60, points=8, released=released)[0] for released in (False, True)
+    )
     assert (paper - released).abs().max() > 1e-3
     asked = []
     noise = seeded_noise([0], 8, "cpu")
-    samplers.sample_eq12(network, noise(None), None, None, samplers.schedule(60), lambda t: asked.append(t) or noise(t), released=True)
+
+    def watched(t):
+        asked.append(t)
+        return noise(t)
+
+    given = (noise(None), None, None, samplers.schedule(60), watched)
+    samplers.sample_eq12(network, *given, released=True)
     assert asked == list(range(60, 2, -1))
 
 
 def eq12_deviation(deviation, steps):
-    """What Eq. 12 does to normal ink: noising the *expected* clean ink at each step loses some variance. Exact, by recursion."""
+    """The deviation of normal ink written by Eq. 12, by recursion.
+
+    Noising the *expected* clean ink at each step loses some variance.
+    """
     alpha_bar, variance = samplers.schedule(steps), 1.0
     for t in range(steps, 0, -1):
         gain = alpha_bar[t].sqrt() * deviation**2 / (alpha_bar[t] * deviation**2 + 1 - alpha_bar[t])
@@ -70,14 +86,19 @@ def test_the_samplers_reach_a_known_distribution(name, steps):
 
 
 def test_deterministic_samplers_follow_the_ode_with_few_steps():
-    """For normal ink the flow is known: y_0 = mean + deviation (y_T - l_T mean) / s_T. Halving the steps shows the order."""
+    """For normal ink the flow is known: y_0 = mean + deviation (y_T - l_T mean) / s_T.
+
+    Halving the steps shows the order.
+    """
     alpha = process.alpha_bars()[-1]
     start = seeded_noise([0, 1], 4000, "cpu")(None).double()
     exact = 0.7 + 0.4 * (start - alpha.sqrt() * 0.7) / (alpha * 0.16 + 1 - alpha).sqrt()
-    errors = {
-        name: [(run(samplers.SAMPLERS[name].sampler, gaussian_network(0.7, 0.4), steps)[0] - exact).square().mean().sqrt().item() for steps in (10, 20, 40)]
-        for name in ("ddim", "dpm")
-    }
+
+    def error(name, steps):
+        offsets, _ = run(samplers.SAMPLERS[name].sampler, gaussian_network(0.7, 0.4), steps)
+        return (offsets - exact).square().mean().sqrt().item()
+
+    errors = {name: [error(name, steps) for steps in (10, 20, 40)] for name in ("ddim", "dpm")}
     assert errors["ddim"][2] < errors["ddim"][1] < errors["ddim"][0] < 0.15
     assert all(second < first for first, second in zip(errors["ddim"], errors["dpm"], strict=True))
 
@@ -97,7 +118,8 @@ def test_schedules_keep_the_published_ends():
 
 
 def test_schedules_are_even_in_what_they_say():
-    published, levels = process.alpha_bars(), {spacing: samplers.schedule(30, spacing)[1:] for spacing in samplers.SPACINGS}
+    published = process.alpha_bars()
+    levels = {spacing: samplers.schedule(30, spacing)[1:] for spacing in samplers.SPACINGS}
     for even in (torch.logit(levels["log-snr"]), ((1 - levels["karras"]) / levels["karras"]) ** (1 / 14)):
         torch.testing.assert_close(even.diff(), even.diff().mean().expand(29))
     # Evenly in t: 30 of 60 levels lie 59 / 29 apart.
@@ -110,10 +132,12 @@ def test_the_callback_sees_each_step(network):
     seen = []
     noise = seeded_noise([0], 16, "cpu")
     text = torch.tensor([[3, 4, 1]])
-    arguments = (text, network.default_style[None], samplers.schedule(5).float(), noise)
-    offsets, _ = samplers.sample_ddim(network, noise(None), *arguments, callback=lambda *step: seen.append(step))
+    given = (noise(None), text, network.default_style[None], samplers.schedule(5).float(), noise)
+    offsets, _ = samplers.sample_ddim(network, *given, callback=lambda *step: seen.append(step))
     assert [step[0] for step in seen] == [5, 4, 3, 2, 1]
-    assert all(y.shape == (1, 16, 2) and pen_up.shape == (1, 16, 1) and attention[-1].shape == (1, 6, 2, 3) for _, y, pen_up, attention in seen)
+    for _, y, pen_up, attention in seen:
+        assert (y.shape, pen_up.shape) == ((1, 16, 2), (1, 16, 1))
+        assert attention[-1].shape == (1, 6, 2, 3)
     assert [weights.shape for weights in seen[0][3]] == [(1, 3, 8, 3), (1, 4, 4, 3), (1, 6, 2, 3)]
     assert not np.array_equal(seen[-1][1], offsets)
 
@@ -125,7 +149,8 @@ def test_guidance_goes_beyond_the_text():
         asked.append((text.tolist(), attention))
         words = (text > tokenizer.END).sum(dim=1).view(-1, 1, 1)
         assert len(y) == len(noise_level) == len(style) == 4
-        return y * 0 + words, torch.full_like(y[..., :1], 0.1) * words, [words, words + 1] if attention else None
+        pen_up = torch.full_like(y[..., :1], 0.1) * words
+        return y * 0 + words, pen_up, [words, words + 1] if attention else None
 
     y, text = torch.zeros(2, 8, 2), torch.tensor([[3, 4, 1, 0], [5, 6, 7, 1]])
     noise_level, style = torch.ones(2, 1, 1), torch.ones(2, 14, 1280)

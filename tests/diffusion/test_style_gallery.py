@@ -7,7 +7,11 @@ from hwdiff import HwdiffError
 from hwdiff.diffusion import generate, style_gallery
 from hwdiff.diffusion.generate import sample
 
-FOUND = {name: torch.rand(14, 1280, generator=torch.Generator().manual_seed(seed)) for seed, name in enumerate(("cleo", "ben", "ada"))}
+NAMES = ("cleo", "ben", "ada")
+FOUND = {
+    name: torch.rand(14, 1280, generator=torch.Generator().manual_seed(seed))
+    for seed, name in enumerate(NAMES)
+}
 
 
 def identity(fingerprint):
@@ -16,8 +20,9 @@ def identity(fingerprint):
 
 @pytest.fixture
 def gallery(tmp_path):
-    style_gallery.save_styles(tmp_path / "new" / "small-styles.safetensors", FOUND, style_weights=identity("1" * 64))
-    return style_gallery.load_styles(tmp_path / "new" / "small-styles.safetensors")
+    path = tmp_path / "new" / "small-styles.safetensors"
+    style_gallery.save_styles(path, FOUND, style_weights=identity("1" * 64))
+    return style_gallery.load_styles(path)
 
 
 def test_styles_come_back_in_their_order(gallery):
@@ -25,7 +30,8 @@ def test_styles_come_back_in_their_order(gallery):
     assert gallery.metadata["style_weights"] == identity("1" * 64)
     for name, style in FOUND.items():
         assert torch.equal(gallery[name], style)
-    with pytest.raises(HwdiffError, match="no such style as 'dan'; choose one of cleo, ben, ada, or give an image of a line"):
+    message = "no such style as 'dan'; choose one of cleo, ben, ada, or give an image of a line"
+    with pytest.raises(HwdiffError, match=message):
         gallery["dan"]
 
 
@@ -39,7 +45,8 @@ def test_a_text_is_written_in_a_named_style(gallery, network, monkeypatch):
     with pytest.raises(HwdiffError, match="no such style as 'dan'; choose one of cleo, ben, ada"):
         sample(network, ["abc"], style="dan", **few)
     monkeypatch.setattr(network, "metadata", {"style_weights": identity("2" * 64)})
-    with pytest.raises(HwdiffError, match=r"style weights: some \(11111111\), but the model was trained with some \(22222222\)"):
+    message = r"style weights: some \(11111111\), but the model was trained with some \(22222222\)"
+    with pytest.raises(HwdiffError, match=message):
         sample(network, ["abc"], style="ben", **few)
 
 

@@ -30,7 +30,8 @@ def test_the_heat_maps_show_the_attention(written):
     figure = plot_attention(written, steps=(5, 1))
     assert [axes.get_title() for axes in figure.axes] == ["t = 5", "t = 1"]
     np.testing.assert_allclose(figure.axes[1].images[0].get_array(), written.weights(1).mean(axis=0).T)
-    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["a", "␣", "t", "e", "x", "t", "end"]
+    labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert labels == ["a", "␣", "t", "e", "x", "t", "end"]
     one = plot_attention(written, steps=(5,), block=0, head=2)
     np.testing.assert_array_equal(one.axes[0].images[0].get_array(), written.weights(5, 0)[2].T)
     assert sum(bool(axes.images) for axes in plot_every_head(written, 3).axes) == 3 + 4 + 6

@@ -22,7 +22,7 @@ def run(dataset, tmp_path_factory):
     return out
 
 
-def test_a_run_leaves_a_reader_and_its_log(run, dataset):
+def test_a_run_leaves_a_recognizer_and_its_log(run, dataset):
     recognizer = load_recognizer(run / "recognizer.safetensors", "cpu")
     assert recognizer.metadata["step"] == 6
     assert recognizer.metadata["dataset"] == dataset.fingerprint
@@ -34,7 +34,7 @@ def test_a_run_leaves_a_reader_and_its_log(run, dataset):
 
 
 @pytest.mark.parametrize("at", [2, 3])
-def test_a_stopped_training_goes_on_bit_for_bit(run, dataset, tmp_path, at):
+def test_a_stopped_training_resumes_bit_for_bit(run, dataset, tmp_path, at):
     stop = Stop()
 
     def interrupt(step, note):
@@ -42,18 +42,22 @@ def test_a_stopped_training_goes_on_bit_for_bit(run, dataset, tmp_path, at):
             stop.signal = "SIGTERM"
 
     out = tmp_path / "run"
-    assert recognizer_training.train_recognizer(CONFIG, dataset, out, CPU, stop=stop, progress=SimpleNamespace(reach=interrupt)) == at
+    seen = SimpleNamespace(reach=interrupt)
+    reached = recognizer_training.train_recognizer(CONFIG, dataset, out, CPU, stop=stop, progress=seen)
+    assert reached == at
     with pytest.raises(HwdiffError, match="holds a training run already; resume it with --resume"):
         recognizer_training.train_recognizer(CONFIG, dataset, out, CPU)
+    other = replace(CONFIG, learning_rate=3e-3)
     with pytest.raises(HwdiffError, match=r"it has learning_rate = 0.002, not 0.003"):
-        recognizer_training.train_recognizer(replace(CONFIG, learning_rate=3e-3), dataset, out, CPU, resume=True)
+        recognizer_training.train_recognizer(other, dataset, out, CPU, resume=True)
     assert recognizer_training.train_recognizer(CONFIG, dataset, out, CPU, resume=True) == 6
     for name in ("recognizer.safetensors", "state.safetensors"):
         assert (out / name).read_bytes() == (run / name).read_bytes()
 
 
 def test_what_is_no_configuration_is_refused():
-    with pytest.raises(HwdiffError, match="no such preset of the recognizer as 'huge'; choose one of smoke, full"):
+    message = "no such preset of the recognizer as 'huge'; choose one of smoke, full"
+    with pytest.raises(HwdiffError, match=message):
         recognizer_training.preset("huge")
     for change in ({"steps": 0}, {"learning_rate": 1.0}, {"batch_size": 0}, {"seed": -1}, {"warmup": 0}):
         with pytest.raises(HwdiffError, match=next(iter(change))):
@@ -66,16 +70,17 @@ def test_too_few_lines_are_refused_before_anything_is_written(dataset, tmp_path)
     assert not (tmp_path / "run").exists()
 
 
-def test_a_reader_can_learn(dataset):
-    """A few lines by heart: the loss of a network that sees anything of them falls far below that of one that guesses by frequency."""
+def test_a_recognizer_can_learn(dataset):
+    """It learns a few lines by heart: its loss falls far below that of guessing characters by frequency."""
     torch.manual_seed(0)
     network = recognizer.Recognizer(CONFIG.network)
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-2)
     seen, targets, target_lengths, lengths = recognizer_training.batch_of(dataset, np.arange(4))
     losses = []
     for _ in range(150):
-        read = network(seen).transpose(0, 1)
-        loss = torch.nn.functional.ctc_loss(read, targets, lengths, target_lengths, reduction="sum") / len(targets)
+        found = network(seen).transpose(0, 1)
+        loss = torch.nn.functional.ctc_loss(found, targets, lengths, target_lengths, reduction="sum")
+        loss = loss / len(targets)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -13,8 +13,9 @@ from tests.model.test_unet import inputs
 
 @pytest.fixture
 def path(network, tmp_path):
-    save_model(network, tmp_path / "new" / "model.safetensors", step=7, style_weights={"name": "made up", "fingerprint": "0" * 64})
-    return tmp_path / "new" / "model.safetensors"
+    path = tmp_path / "new" / "model.safetensors"
+    save_model(network, path, step=7, style_weights={"name": "made up", "fingerprint": "0" * 64})
+    return path
 
 
 @torch.inference_mode()
@@ -58,11 +59,15 @@ def test_foreign_safetensors_are_refused(path, network, tmp_path):
     save_file({"a": torch.zeros(2)}, tmp_path / "other.safetensors")
     with pytest.raises(HwdiffError, match="not a checkpoint of this version: its format is None"):
         load_model(tmp_path / "other.safetensors")
-    metadata = read_metadata(path)
-    save_file({"a": torch.zeros(2)}, tmp_path / "newer.safetensors", metadata={"hwdiff": json.dumps({**metadata, "format": "hwdiff checkpoint 9"})})
+
+    def with_metadata(name, tensors, **changes):
+        metadata = {"hwdiff": json.dumps({**read_metadata(path), **changes})}
+        save_file(tensors, tmp_path / name, metadata=metadata)
+
+    with_metadata("newer.safetensors", {"a": torch.zeros(2)}, format="hwdiff checkpoint 9")
     with pytest.raises(HwdiffError, match="its format is 'hwdiff checkpoint 9', not 'hwdiff checkpoint 1'"):
         load_model(tmp_path / "newer.safetensors")
-    save_file(dict(network.state_dict()), tmp_path / "wide.safetensors", metadata={"hwdiff": json.dumps({**metadata, "model": {"c1": 64}})})
+    with_metadata("wide.safetensors", dict(network.state_dict()), model={"c1": 64})
     with pytest.raises(HwdiffError, match="do not fit its metadata"):
         load_model(tmp_path / "wide.safetensors")
     with pytest.raises(HwdiffError, match="cannot be read"):
@@ -71,7 +76,13 @@ def test_foreign_safetensors_are_refused(path, network, tmp_path):
         load_model(tmp_path)
 
 
-@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), SafetensorError("Error while serializing: No space left on device")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(28, "No space left on device"),
+        SafetensorError("Error while serializing: No space left on device"),
+    ],
+)
 def test_a_failed_save_keeps_what_was_there(network, path, monkeypatch, error):
     before = path.read_bytes()
 

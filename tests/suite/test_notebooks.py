@@ -33,8 +33,8 @@ EXPECTED = {
         02-schedule 02-forward 02-loss 02-validation 02-validation-by-noise
         02-samples-step-000002 02-samples-step-000004
         03-attention 03-every-head 03-characters
-        04-interpolation 04-similarity 04-four-hands 04-several-images
-        05-corrupted 05-table1 06-hands 06-writers 06-eq12-eq9 06-samplers 06-quiz
+        04-interpolation 04-similarity 04-four-styles 04-several-images
+        05-corrupted 05-table1 06-styles 06-writers 06-eq12-eq9 06-samplers 06-quiz
         """,
     "tables": """
         01-splits 01-dropped 01-points 02-loss 03-characters 03-alignment 03-relations

@@ -34,7 +34,8 @@ def run(sources, extractor, tmp_path_factory):
 def test_the_encoder_is_small_and_gives_features(run, extractor, lines, dataset):
     _, path = run
     assert path.stat().st_size < 4.7e6
-    assert {tensor.dtype for name, tensor in load_file(path).items() if "num_batches" not in name} == {torch.half}
+    dtypes = {tensor.dtype for name, tensor in load_file(path).items() if "num_batches" not in name}
+    assert dtypes == {torch.half}
     encoder = load_style_extractor(path)
     assert (encoder.padding, encoder.name) == (extractor.padding, "hwdiff, distilled")
     cosines = distillation.agreement(encoder, extractor, lines, distillation.lines_to_judge(dataset))
@@ -44,7 +45,7 @@ def test_the_encoder_is_small_and_gives_features(run, extractor, lines, dataset)
 
 
 @pytest.mark.parametrize("at", [6, 8, 10])  # in the first part, between the parts, in the second
-def test_a_stopped_distillation_goes_on_bit_for_bit(run, sources, extractor, tmp_path, at):
+def test_a_stopped_distillation_resumes_bit_for_bit(run, sources, extractor, tmp_path, at):
     _, path = run
     stop = Stop()
 
@@ -52,7 +53,8 @@ def test_a_stopped_distillation_goes_on_bit_for_bit(run, sources, extractor, tmp
         if step == at:
             stop.signal = "SIGTERM"
 
-    assert distillation.distil(CONFIG, sources, extractor, tmp_path / "run", stop=stop, progress=SimpleNamespace(reach=interrupt)) is None
+    seen = SimpleNamespace(reach=interrupt)
+    assert distillation.distil(CONFIG, sources, extractor, tmp_path / "run", stop=stop, progress=seen) is None
     with pytest.raises(HwdiffError, match="holds a training run already; resume it with --resume"):
         distillation.distil(CONFIG, sources, extractor, tmp_path / "run")
     with pytest.raises(HwdiffError, match="it has steps = 8, not 13"):
@@ -69,8 +71,11 @@ def test_a_student_comes_nearer_to_its_teacher(sources, extractor, lines, datase
     monkeypatch.setattr(distillation, "WARMUP", 5)
     cosines = []
     for steps in (2, 50):
-        path = distillation.distil(replace(CONFIG, steps=steps, fine_steps=1, pieces=4, save_every=1000), sources, extractor, tmp_path / str(steps))
-        cosines.append(distillation.agreement(load_style_extractor(path), extractor, lines, distillation.lines_to_judge(dataset)).mean())
+        config = replace(CONFIG, steps=steps, fine_steps=1, pieces=4, save_every=1000)
+        path = distillation.distil(config, sources, extractor, tmp_path / str(steps))
+        indices = distillation.lines_to_judge(dataset)
+        found = distillation.agreement(load_style_extractor(path), extractor, lines, indices)
+        cosines.append(found.mean())
     assert cosines[1] > cosines[0] + 0.1, cosines
 
 
@@ -83,7 +88,10 @@ def test_pieces_come_from_training_lines_and_half_are_varied(lines, sources):
     varied = distillation.vary(torch.from_numpy(pieces), torch.Generator().manual_seed(0))
     assert varied.shape == (32, 96, 480)
     assert 0 <= varied.min() < varied.max() <= 255
-    same = sum(torch.allclose(after, torch.from_numpy(before).float(), atol=1e-3) for before, after in zip(pieces, varied, strict=True))
+    same = sum(
+        torch.allclose(after, torch.from_numpy(before).float(), atol=1e-3)
+        for before, after in zip(pieces, varied, strict=True)
+    )
     assert 8 <= same <= 24
 
 
@@ -93,7 +101,8 @@ def test_losses_are_zero_for_the_teacher_itself():
     features = torch.randn(2, 3, 1280)
     assert distillation.feature_loss(features, features).item() == pytest.approx(0, abs=1e-6)
     assert distillation.feature_loss(-features, features).item() == pytest.approx(2 + 4, abs=1e-5)
-    assert distillation.hint_loss([maps[0] + maps[0].std(dim=(0, 2, 3), keepdim=True)], maps[:1]).item() == pytest.approx(0.91, abs=0.05)
+    moved = maps[0] + maps[0].std(dim=(0, 2, 3), keepdim=True)
+    assert distillation.hint_loss([moved], maps[:1]).item() == pytest.approx(0.91, abs=0.05)
 
 
 def test_the_learning_rate_rises_and_falls_twice():

@@ -22,22 +22,10 @@ def command(dataset, style_weights):
     """(launcher, out, options) -> the command of a small training run."""
 
     def build(out, *options, launcher=(sys.executable, "-m", "hwdiff")):
-        common = (
-            "--data",
-            dataset.path,
-            "--style-encoder",
-            style_weights,
-            "--preset",
-            "smoke",
-            "--batch-size",
-            4,
-            "--steps",
-            STEPS,
-            "--processes",
-            1,
-        )
+        given = ("--data", dataset.path, "--style-encoder", style_weights, "--preset", "smoke")
+        size = ("--batch-size", 4, "--steps", STEPS, "--processes", 1)
         every = ("--save-every", 5, "--validate-every", 10)
-        return [str(part) for part in (*launcher, "train", "--out", out, *common, *every, *options)]
+        return [str(part) for part in (*launcher, "train", "--out", out, *given, *size, *every, *options)]
 
     return build
 
@@ -46,12 +34,18 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 
 
 def execute(arguments, **options):
-    return subprocess.run(arguments, capture_output=True, text=True, timeout=300, env=ENVIRONMENT, cwd=ROOT, check=False, **options)
+    options |= {"capture_output": True, "text": True, "timeout": 300, "check": False}
+    return subprocess.run(arguments, env=ENVIRONMENT, cwd=ROOT, **options)
+
+
+def start(arguments, **options):
+    options |= {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(arguments, env=ENVIRONMENT, cwd=ROOT, **options)
 
 
 @pytest.fixture(scope="module")
 def whole(command, tmp_path_factory):
-    """The folder of the run that nothing ever stopped."""
+    """The directory of the run that nothing ever stopped."""
     out = tmp_path_factory.mktemp("whole") / "run"
     result = execute(command(out))
     assert result.returncode == 0, result.stderr
@@ -76,10 +70,10 @@ def wait_for_step(out, step, process):
     raise AssertionError(f"step {step} never came")
 
 
-def test_a_killed_run_goes_on_bit_for_bit(whole, command, tmp_path):
+def test_a_killed_run_resumes_bit_for_bit(whole, command, tmp_path):
     out = tmp_path / "run"
     for step in (3, 14):  # before the first saved state, and after two
-        process = subprocess.Popen(command(out, "--resume"), env=ENVIRONMENT, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        process = start(command(out, "--resume"))
         wait_for_step(out, step, process)
         process.kill()
         process.communicate()
@@ -95,13 +89,14 @@ def test_a_killed_run_goes_on_bit_for_bit(whole, command, tmp_path):
 
 def test_ctrl_c_saves(whole, command, tmp_path):
     out = tmp_path / "run"
-    process = subprocess.Popen(command(out), env=ENVIRONMENT, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = start(command(out), text=True)
     wait_for_step(out, 7, process)
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130
     reached = len(losses(out))
-    assert f"interrupted: saved at step {reached} of {STEPS}; go on with the same command and --resume" in output
+    assert f"interrupted: saved at step {reached} of {STEPS}; " in output
+    assert "the same command and --resume" in output
     assert execute(command(out, "--resume")).returncode == 0
     assert losses(out) == losses(whole)
 
@@ -110,9 +105,10 @@ def test_a_full_disk_loses_nothing_that_was_saved(whole, command, tmp_path):
     out = tmp_path / "run"
     assert execute(command(out, "--minutes", 0)).returncode == 3
     before = (out / "state.safetensors").read_bytes()
-    # A limit on the size of a file is what a full disk is to the one who writes: the state no longer fits, the log still does.
-    limited = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({len(before) // 2},) * 2)\nfrom hwdiff.cli import app\napp()"
-    result = execute(command(out, "--resume", launcher=(sys.executable, "-c", limited)))
+    # A limit on the size of files acts like a full disk: the state no longer fits, the log still does.
+    limit = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({len(before) // 2},) * 2)"
+    program = f"{limit}\nfrom hwdiff.cli import app\napp()"
+    result = execute(command(out, "--resume", launcher=(sys.executable, "-c", program)))
     assert result.returncode == 1
     [line] = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
     assert "state.safetensors: cannot be written" in line
@@ -123,7 +119,7 @@ def test_a_full_disk_loses_nothing_that_was_saved(whole, command, tmp_path):
 
 @pytest.fixture(scope="module")
 def two(command, tmp_path_factory):
-    """The folder of the run of two processes that nothing ever stopped."""
+    """The directory of the run of two processes that nothing ever stopped."""
     out = tmp_path_factory.mktemp("two") / "run"
     result = execute(command(out, "--processes", 2, "--optimizer", "muon"))
     assert result.returncode == 0, result.stderr
@@ -138,22 +134,20 @@ def test_two_processes_train_as_one(two, command, tmp_path):
 
 
 def children(process):
-    found = subprocess.run(["pgrep", "-P", str(process.pid), "-f", "spawn_main"], capture_output=True, text=True, check=False).stdout
-    return [int(pid) for pid in found.split()]
+    found = execute(["pgrep", "-P", str(process.pid), "-f", "spawn_main"])
+    return [int(pid) for pid in found.stdout.split()]
 
 
 def start_two(command, out, step=3):
     arguments = command(out, "--processes", 2, "--optimizer", "muon", "--resume")
-    process = subprocess.Popen(
-        arguments, env=ENVIRONMENT, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
+    process = start(arguments, text=True, start_new_session=True)
     wait_for_step(out, step, process)
     return process
 
 
 @pytest.mark.parametrize(("number", "whom"), [(signal.SIGTERM, "one"), (signal.SIGINT, "all")])
 def test_a_signal_to_several_processes_saves(two, command, tmp_path, number, whom):
-    """SIGTERM as a service manager sends it, to the first process alone; Ctrl-C as a terminal does, to all."""
+    """SIGTERM goes to the first process, as from a service manager; Ctrl-C to all, as from a terminal."""
     out = tmp_path / "run"
     process = start_two(command, out)
     (os.kill if whom == "one" else os.killpg)(process.pid, number)
@@ -161,7 +155,8 @@ def test_a_signal_to_several_processes_saves(two, command, tmp_path, number, who
     assert process.returncode == 130, errors
     reached = len(losses(out))
     assert 0 < reached < STEPS
-    assert f"saved at step {reached} of {STEPS}; go on with the same command and --resume" in output
+    assert f"saved at step {reached} of {STEPS}; " in output
+    assert "the same command and --resume" in output
     assert execute(command(out, "--processes", 2, "--optimizer", "muon", "--resume")).returncode == 0
     assert losses(out) == losses(two)
     ours, theirs = load_file(out / "model.safetensors"), load_file(two / "model.safetensors")
@@ -177,7 +172,7 @@ def test_a_process_that_dies_ends_the_others_with_one_line(two, command, tmp_pat
         assert process.returncode == 1
         [line] = [line for line in errors.splitlines() if line.startswith("error: ")]
         assert "one of 2 processes was ended by SIGKILL" in line
-        assert "go on with --resume" in line
+        assert "resume with --resume" in line
         assert "Traceback" not in errors
     assert execute(command(out, "--processes", 2, "--optimizer", "muon", "--resume")).returncode == 0
     assert losses(out) == losses(two)
@@ -208,7 +203,10 @@ def test_a_pause_breaks_nothing(two, command, tmp_path):
     assert losses(out) == losses(two)
 
 
-@pytest.mark.parametrize(("count", "message"), [(3, "cannot be divided among|give no more"), (0, "give a divisor"), (1000, "give no more")])
+@pytest.mark.parametrize(
+    ("count", "message"),
+    [(3, "cannot be divided among|give no more"), (0, "give a divisor"), (1000, "give no more")],
+)
 def test_processes_that_make_no_sense_are_refused(command, tmp_path, count, message):
     result = execute(command(tmp_path / "run", "--processes", count))
     assert result.returncode == 1

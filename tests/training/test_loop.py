@@ -27,12 +27,21 @@ from hwdiff.utils.tensors import load_metadata
 from tests.conftest import TINY, fill
 
 CONFIG = presets.TrainingConfig(
-    steps=6, batch_size=4, learning_rate=1e-3, padding="bucket", ema=0.9, save_every=4, validate_every=2, sample_every=0, model=TINY
+    steps=6,
+    batch_size=4,
+    learning_rate=1e-3,
+    padding="bucket",
+    ema=0.9,
+    save_every=4,
+    validate_every=2,
+    sample_every=0,
+    model=TINY,
 )
 
 
 def same_weights(a, b):
-    return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
+    pairs = zip(a.state_dict().values(), b.state_dict().values(), strict=True)
+    return all(torch.equal(x, y) for x, y in pairs)
 
 
 class Seen:
@@ -52,7 +61,7 @@ def rows(path):
 
 @pytest.fixture(scope="module")
 def run(dataset, features, tmp_path_factory):
-    """A short run: its folder, the network, and what the callback saw."""
+    """A short run: its directory, the network, and what its progress was told."""
     out, seen = tmp_path_factory.mktemp("run") / "new", Seen()
     network, reached = loop.train(CONFIG, dataset, features, out, "cpu", progress=seen)
     assert reached == 6
@@ -68,7 +77,8 @@ def test_a_run_leaves_configuration_metrics_and_weights(run, dataset, features):
     assert all(line["loss"] == pytest.approx(line["stroke"] + line["pen"]) for line in lines)
     assert [row["step"] for row in rows(out / "validation.jsonl")] == [2, 4, 6]
     metadata = read_metadata(out / "model.safetensors")
-    assert (metadata["step"], metadata["training"]["batch_size"], metadata["style_weights"]) == (6, 4, features.extractor.identity)
+    assert (metadata["step"], metadata["training"]["batch_size"]) == (6, 4)
+    assert metadata["style_weights"] == features.extractor.identity
     opened = load_model(out / "model.safetensors", device="cpu")
     assert same_weights(opened, network)
     assert opened.default_style.shape == (14, 1280)
@@ -92,34 +102,36 @@ def test_training_learns(dataset, features, tmp_path):
 
 
 @pytest.mark.parametrize("at", [1, 4, 5])
-def test_a_stopped_run_goes_on_bit_for_bit(run, dataset, features, tmp_path, at):
-    out, network, _ = run
-    stop = Stop()
+def test_a_stopped_run_resumes_bit_for_bit(run, dataset, features, tmp_path, at):
+    whole, network, _ = run
+    out, stop = tmp_path / "run", Stop()
 
     def interrupt(step):
         if step == at - 1:
             stop.signal = "SIGINT"
 
     interrupt(0)
-    _, reached = loop.train(CONFIG, dataset, features, tmp_path / "run", "cpu", stop=stop, progress=Seen(interrupt))
+    _, reached = loop.train(CONFIG, dataset, features, out, "cpu", stop=stop, progress=Seen(interrupt))
     assert reached == at
-    resumed, reached = loop.train(CONFIG, dataset, features, tmp_path / "run", "cpu", resume=True)
+    resumed, reached = loop.train(CONFIG, dataset, features, out, "cpu", resume=True)
     assert reached == 6
     assert same_weights(resumed, network)
     for name in ("state.safetensors", "model.safetensors"):
-        ours, theirs = load_file(tmp_path / "run" / name), load_file(out / name)
+        ours, theirs = load_file(out / name), load_file(whole / name)
         assert ours.keys() == theirs.keys()
         assert all(torch.equal(ours[key], theirs[key]) for key in ours), name
-    assert [row["loss"] for row in rows(tmp_path / "run" / "metrics.jsonl")] == [row["loss"] for row in rows(out / "metrics.jsonl")]
-    assert (tmp_path / "run" / "validation.jsonl").read_text() == (out / "validation.jsonl").read_text()
+    ours, theirs = ([row["loss"] for row in rows(some / "metrics.jsonl")] for some in (out, whole))
+    assert ours == theirs
+    assert (out / "validation.jsonl").read_text() == (whole / "validation.jsonl").read_text()
 
 
 def test_resuming_what_is_finished_changes_nothing(run, dataset, features, tmp_path):
-    shutil.copytree(run[0], tmp_path / "run")
-    again, reached = loop.train(CONFIG, dataset, features, tmp_path / "run", "cpu", resume=True)
+    out = tmp_path / "run"
+    shutil.copytree(run[0], out)
+    again, reached = loop.train(CONFIG, dataset, features, out, "cpu", resume=True)
     assert reached == 6
     assert same_weights(again, run[1])
-    longer, reached = loop.train(replace(CONFIG, steps=7), dataset, features, tmp_path / "run", "cpu", resume=True)
+    longer, reached = loop.train(replace(CONFIG, steps=7), dataset, features, out, "cpu", resume=True)
     assert reached == 7
     assert not same_weights(longer, run[1])
 
@@ -149,7 +161,11 @@ def test_what_cannot_be_resumed_is_refused_in_one_line(run, dataset, features, t
     refused(f"trained on another dataset \\({dataset.fingerprint[:8]}, not 00000000\\)", data=other)
     for name, corrupt, message in (
         ("cut", lambda content: content[: len(content) // 2], "not a whole state of a run"),
-        ("newer", lambda content: content.replace(b"hwdiff run 1", b"hwdiff run 9"), "its format is 'hwdiff run 9', not 'hwdiff run 1'"),
+        (
+            "newer",
+            lambda content: content.replace(b"hwdiff run 1", b"hwdiff run 9"),
+            "its format is 'hwdiff run 9', not 'hwdiff run 1'",
+        ),
     ):
         shutil.copytree(out, tmp_path / name)
         state = tmp_path / name / "state.safetensors"
@@ -165,7 +181,8 @@ def test_what_cannot_be_resumed_is_refused_in_one_line(run, dataset, features, t
 
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_state(dataset, features, tmp_path):
     config = replace(CONFIG, save_every=1, learning_rate=0.99, steps=400, ema=0.0, validate_every=0)
-    with pytest.raises(HwdiffError, match=r"loss = .*, gradient_norm = (nan|inf) at step \d+; the last saved state is kept"):
+    message = r"loss = .*, gradient_norm = (nan|inf) at step \d+; the last saved state is kept"
+    with pytest.raises(HwdiffError, match=message):
         loop.train(config, dataset, features, tmp_path / "run", "cpu")
     kept = load_model(tmp_path / "run" / "model.safetensors", device="cpu")
     assert kept.metadata["step"] == rows(tmp_path / "run" / "metrics.jsonl")[-1]["step"] >= 1
@@ -173,7 +190,8 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_state(dataset, featu
 
 
 def test_samples_are_drawn_at_chosen_steps(dataset, features, tmp_path):
-    with_samples, _ = loop.train(replace(CONFIG, steps=2, sample_every=2), dataset, features, tmp_path / "run", "cpu")
+    config = replace(CONFIG, steps=2, sample_every=2)
+    with_samples, _ = loop.train(config, dataset, features, tmp_path / "run", "cpu")
     assert Image.open(tmp_path / "run" / "samples" / "step-000002.png").width > 500
     without, _ = loop.train(replace(CONFIG, steps=2), dataset, features, tmp_path / "other", "cpu")
     assert same_weights(with_samples, without)
@@ -183,19 +201,24 @@ def lines_of(dataset, features, own_style=False):
     return Lines(dataset, features, style_lines(dataset.forms, own_style), "cpu")
 
 
+def draws_of(batch, config=CONFIG):
+    generator = torch.Generator().manual_seed(0)
+    return objective.draw(batch.strokes.shape, batch.style.shape, config, process.alpha_bars(), generator)
+
+
 def gradients_of(network, dataset, features, config=CONFIG, slices=(slice(None),)):
     """Terms and gradients of the first batch, computed slice by slice as several processes would."""
     excerpts = Excerpts(dataset, config.seed)
-    indices, _ = next(loop.training_order(excerpts, dataset.split("train"), config.batch_size, seed=config.seed))
+    order = loop.training_order(excerpts, dataset.split("train"), config.batch_size, seed=config.seed)
+    indices, _ = next(order)
     lines, length = lines_of(dataset, features), bucket_length(dataset.lengths[indices])
-    draws = objective.draw((len(indices), length, 2), (len(indices), 14, 1280), config, process.alpha_bars(), torch.Generator().manual_seed(0))
+    draws = draws_of(lines.batch(indices, length), config)
     network.zero_grad()
-    terms = 0
+    terms, judge = 0, objective.Objective(network, config.precision)
     for some in slices:
-        batch = lines.batch(indices[some], length)
-        terms = terms + objective.accumulate_gradients(
-            objective.Objective(network, config.precision), batch, objective.Draws(*(drawn[some] for drawn in draws))
-        ) / len(slices)
+        own = objective.Draws(*(drawn[some] for drawn in draws))
+        found = objective.accumulate_gradients(judge, lines.batch(indices[some], length), own)
+        terms = terms + found / len(slices)
     return terms.tolist(), [weight.grad / len(slices) for weight in network.parameters()]
 
 
@@ -216,7 +239,7 @@ def test_a_compiled_step_is_the_same_step(dataset, features):
     network = fill(UNet(TINY))
     plain = objective.Objective(network, "fp32")
     batch = lines_of(dataset, features).batch(np.array([0, 1, 2]))
-    draws = objective.draw(batch.strokes.shape, batch.style.shape, CONFIG, process.alpha_bars(), torch.Generator().manual_seed(0))
+    draws = draws_of(batch)
     # The eager backend traces the step as the compiler would, and needs no C++ compiler.
     compiled = torch.compile(plain, dynamic=False, backend="aot_eager", fullgraph=True)
     expected = objective.accumulate_gradients(plain, batch, draws)
@@ -231,8 +254,9 @@ def test_dropped_lines_are_trained_without_text_or_style(dataset, features):
     seen = []
     batch = lines_of(dataset, features).batch(np.array([0, 1, 2]))
     config = replace(CONFIG, drop_style=0.5, drop_text=0.5)
-    draws = objective.draw(batch.strokes.shape, batch.style.shape, config, process.alpha_bars(), torch.Generator().manual_seed(0))
-    draws = draws._replace(kept_style=torch.tensor([1, 0, 1]).view(3, 1, 1), kept_text=torch.tensor([[True], [True], [False]]))
+    kept_style = torch.tensor([1, 0, 1]).view(3, 1, 1)
+    kept_text = torch.tensor([[True], [True], [False]])
+    draws = draws_of(batch, config)._replace(kept_style=kept_style, kept_text=kept_text)
 
     def watched(noisy, text, noise_level, style, *_):
         seen.append((text, style))
@@ -245,7 +269,8 @@ def test_dropped_lines_are_trained_without_text_or_style(dataset, features):
     assert (style[1] == 0).all()
     torch.testing.assert_close(style[0], batch.style[0] * draws.kept_features[0])
     assert (draws.kept_features == 0).float().mean().item() == pytest.approx(0.3, abs=0.01)
-    many = objective.draw((4000, 8, 2), (4000, 1, 1), replace(CONFIG, drop_style=0.2, drop_text=0.1), process.alpha_bars(), torch.Generator())
+    config = replace(CONFIG, drop_style=0.2, drop_text=0.1)
+    many = objective.draw((4000, 8, 2), (4000, 1, 1), config, process.alpha_bars(), torch.Generator())
     assert many.kept_style.float().mean().item() == pytest.approx(0.8, abs=0.03)
     assert many.kept_text.float().mean().item() == pytest.approx(0.9, abs=0.03)
 
@@ -258,19 +283,19 @@ def test_bf16_is_close_to_fp32(dataset, features):
     assert bf16 == pytest.approx(fp32, rel=0.05)
 
 
-def test_the_moving_average_follows_the_weights():
+def test_the_ema_follows_the_weights():
     network = torch.nn.Linear(1, 1, bias=False)
-    average = optimizers.make_ema(network, 0.5)
+    ema = optimizers.make_ema(network, 0.5)
     expected = None
     for count, value in enumerate((1.0, 2.0, 4.0, 8.0)):
         torch.nn.init.constant_(network.weight, value)
-        average.update_parameters(network)
+        ema.update_parameters(network)
         decay = min(0.5, (1 + count) / (10 + count))
         expected = value if expected is None else decay * expected + (1 - decay) * value
-        assert average.module.weight.item() == pytest.approx(expected)
+        assert ema.module.weight.item() == pytest.approx(expected)
 
 
-def test_the_held_out_loss_is_the_loss_at_fixed_noise(dataset, features, monkeypatch):
+def test_the_validation_loss_is_the_loss_at_fixed_noise(dataset, features, monkeypatch):
     network, lines, indices = fill(UNet(TINY)), lines_of(dataset, features), dataset.split("validation")
     first = validation.validation_loss(network, lines, indices)
     assert first == validation.validation_loss(network, lines, indices)
@@ -278,18 +303,22 @@ def test_the_held_out_loss_is_the_loss_at_fixed_noise(dataset, features, monkeyp
     alone = [validation.validation_loss(network, lines, indices[i : i + 1]) for i in range(len(indices))]
     points = dataset.lengths[indices]
     for t in validation.NOISE_STEPS:
-        # Real points alone count, so that a line's fraction is its length; padding reaches it through self-attention only.
-        assert first["stroke"][t] == pytest.approx(np.average([one["stroke"][t] for one in alone], weights=points), rel=0.05)
+        # Only real points count, so that a line counts by its length. Padding has a little influence, too,
+        # through self-attention.
+        expected = np.average([one["stroke"][t] for one in alone], weights=points)
+        assert first["stroke"][t] == pytest.approx(expected, rel=0.05)
     with torch.no_grad():
         for weight in (network.eps_out.weight, network.eps_out.bias):
             weight.zero_()
     silent = validation.validation_loss(network, lines, indices)
-    assert silent["stroke"][60] == pytest.approx(2, rel=0.1)  # of noise alone: the squared length of a standard normal pair
+    # The squared length of a standard normal pair.
+    assert silent["stroke"][60] == pytest.approx(2, rel=0.1)
 
 
 def test_clipping_all_keeps_the_direction_and_clipping_each_does_not():
     def network():
-        pair = torch.nn.ModuleDict({"dense": torch.nn.Linear(1, 2, bias=False), "scale_shift": torch.nn.Linear(1, 4, bias=False)})
+        sizes = {"dense": 2, "scale_shift": 4}
+        pair = torch.nn.ModuleDict({name: torch.nn.Linear(1, n, bias=False) for name, n in sizes.items()})
         pair["dense"].weight.grad = torch.tensor([[300.0], [400.0]])
         pair["scale_shift"].weight.grad = torch.tensor([[0.0], [50.0], [600.0], [0.0]])
         return pair
@@ -302,27 +331,32 @@ def test_clipping_all_keeps_the_direction_and_clipping_each_does_not():
     each = network()
     optimizers.clip_gradients(each, "each")
     assert each["dense"].weight.grad.flatten().tolist() == pytest.approx([60, 80], rel=1e-4)
-    assert each["scale_shift"].weight.grad.flatten().tolist() == pytest.approx([0, 50, 100, 0], rel=1e-4)  # two weights of the authors
+    # Two weights in the authors' program.
+    assert each["scale_shift"].weight.grad.flatten().tolist() == pytest.approx([0, 50, 100, 0], rel=1e-4)
 
 
-def test_the_order_goes_on_from_any_step():
+def test_the_order_is_resumed_from_any_step():
     lengths = np.random.default_rng(0).integers(50, 488, 40)
     spans = np.array([(0, length, 0, 5) for length in lengths])
-    excerpts = Namespace(of_epoch=lambda epoch, fraction: np.maximum(spans - [0, epoch + int(10 * fraction), 0, 0], 1))
     some = np.arange(10, 40)
+
+    def of_epoch(epoch, fraction):
+        return np.maximum(spans - [0, epoch + int(10 * fraction), 0, 0], 1)
 
     def fraction(step):
         return 1 - step / 20
 
     def batches(done, count):
-        order = loop.training_order(excerpts, some, CONFIG.batch_size, seed=CONFIG.seed, done=done, fraction=fraction)
+        options = {"seed": CONFIG.seed, "done": done, "fraction": fraction}
+        excerpts = Namespace(of_epoch=of_epoch)
+        order = loop.training_order(excerpts, some, CONFIG.batch_size, **options)
         return [(lines.tolist(), found.tolist()) for lines, found in islice(order, count)]
 
     whole = batches(0, 20)
     assert len({line for lines, _ in whole[:7] for line in lines}) == 28  # an epoch repeats none
     assert {line for lines, _ in whole for line in lines} <= set(some.tolist())
     for number, (lines, found) in enumerate(whole):
-        assert found == excerpts.of_epoch(number // 7, fraction(number // 7 * 7))[lines].tolist()
+        assert found == of_epoch(number // 7, fraction(number // 7 * 7))[lines].tolist()
     for done in (1, 7, 13):
         assert batches(done, 20 - done) == whole[done:]
 
@@ -330,33 +364,43 @@ def test_the_order_goes_on_from_any_step():
 def test_steps_may_be_changed_until_the_cooldown_begins(dataset, features, tmp_path):
     config = replace(CONFIG, cooldown=3)
 
-    def go_on(name, steps, until=None):
+    def resume(name, steps, until=None):
         stop = Stop()
         seen = Seen(lambda step: setattr(stop, "signal", "SIGINT" if step == until else None))
-        return loop.train(replace(config, steps=steps), dataset, features, tmp_path / name, "cpu", resume=True, stop=stop, progress=seen)
+        options = {"resume": True, "stop": stop, "progress": seen}
+        return loop.train(replace(config, steps=steps), dataset, features, tmp_path / name, "cpu", **options)
 
-    assert go_on("changed", 6, until=2)[1] == 3
-    changed, reached = go_on("changed", 8)
+    assert resume("changed", 6, until=2)[1] == 3
+    changed, reached = resume("changed", 8)
     assert reached == 8
-    whole, _ = go_on("whole", 8)
+    whole, _ = resume("whole", 8)
     assert same_weights(changed, whole)
-    assert go_on("late", 6, until=3)[1] == 4
+    assert resume("late", 6, until=3)[1] == 4
     with pytest.raises(HwdiffError, match="it has steps = 6, not 8"):
-        go_on("late", 8)
+        resume("late", 8)
 
 
 def test_excerpts_are_trained_on(dataset, features, tmp_path, monkeypatch):
-    lengths = []
-    batch = Lines.batch
-    monkeypatch.setattr(Lines, "batch", lambda self, *arguments: lengths.append(batch(self, *arguments).lengths) or batch(self, *arguments))
-    monkeypatch.setattr("hwdiff.data.excerpts.word_starts", lambda offsets, pen_up, text: np.arange(len(text.split())) * 5)
-    loop.train(replace(CONFIG, excerpts=1.0, steps=4, validate_every=0), dataset, features, tmp_path / "run", "cpu")
+    lengths, make_batch = [], Lines.batch
+
+    def batch(self, *arguments):
+        made = make_batch(self, *arguments)
+        lengths.append(made.lengths)
+        return made
+
+    def word_starts(offsets, pen_up, text):
+        return np.arange(len(text.split())) * 5
+
+    monkeypatch.setattr(Lines, "batch", batch)
+    monkeypatch.setattr("hwdiff.data.excerpts.word_starts", word_starts)
+    config = replace(CONFIG, excerpts=1.0, steps=4, validate_every=0)
+    loop.train(config, dataset, features, tmp_path / "run", "cpu")
     found = torch.cat(lengths)
     assert len(found) == 16
     assert found.min() < 20 < dataset.lengths.min()
 
 
-def test_a_start_that_fails_leaves_the_folder_free(dataset, features, tmp_path):
+def test_a_start_that_fails_leaves_no_directory(dataset, features, tmp_path):
     with pytest.raises(HwdiffError, match="only 16 lines"):
         loop.train(replace(CONFIG, batch_size=17), dataset, features, tmp_path / "run", "cpu")
     assert not (tmp_path / "run").exists()
@@ -370,7 +414,8 @@ def test_presets_and_their_settings():
     assert [paper.learning_rate_at(step) for step in (1, 10_000)] == pytest.approx([6.25e-8, 6.25e-4])
     small = presets.preset("small", steps=1000, warmup=10, cooldown=100)
     expected = [1e-4, 1e-3, 1e-3, 5e-4, 1 / 101 * 1e-3]
-    assert [small.learning_rate_at(step) for step in (1, 10, 900, 951, 1000)] == pytest.approx(expected, rel=0.02)
+    rates = [small.learning_rate_at(step) for step in (1, 10, 900, 951, 1000)]
+    assert rates == pytest.approx(expected, rel=0.02)
     with pytest.raises(HwdiffError, match="no such preset as 'huge'"):
         presets.preset("huge")
     with pytest.raises(HwdiffError, match="no such setting as colour"):
@@ -401,19 +446,23 @@ def test_guided_attention_asks_for_the_place_of_the_word():
     off = torch.zeros(1, 2, 3, 6)
     off[0, :, :, 5] = 1
     window = [np.exp(-(distance**2) / 4.5) + 1e-3 for distance in (5, 2)]
-    assert objective.guided_attention_loss(off, places).item() == pytest.approx(-np.log(window).mean(), rel=1e-4)
+    expected = -np.log(window).mean()
+    assert objective.guided_attention_loss(off, places).item() == pytest.approx(expected, rel=1e-4)
     assert objective.guided_attention_loss(off, torch.full((1, 12), torch.nan)).item() == 0
 
 
 def test_guided_attention_learns_places(dataset, features, tmp_path, monkeypatch):
-    """Where the words of a line are is given; the attention goes there, and what is logged as the loss is stroke and pen alone."""
-    monkeypatch.setattr(
-        "hwdiff.data.excerpts.word_starts", lambda offsets, pen_up, text: np.linspace(0, len(pen_up), len(text.split()) + 1).astype(int)[:-1]
-    )
+    """The attention goes where the words are. What is logged as the loss is stroke and pen alone."""
+
+    def word_starts(offsets, pen_up, text):
+        return np.linspace(0, len(pen_up), len(text.split()) + 1).astype(int)[:-1]
+
+    monkeypatch.setattr("hwdiff.data.excerpts.word_starts", word_starts)
     config = replace(CONFIG, steps=30, guided_attention=1.0, learning_rate=3e-3, validate_every=0)
     loop.train(config, dataset, features, tmp_path / "run", "cpu")
     seen = rows(tmp_path / "run" / "metrics.jsonl")
-    assert np.mean([row["attention"] for row in seen[-5:]]) < 0.7 * np.mean([row["attention"] for row in seen[:3]])
+    attention = [row["attention"] for row in seen]
+    assert np.mean(attention[-5:]) < 0.7 * np.mean(attention[:3])
     assert all(row["loss"] == pytest.approx(row["stroke"] + row["pen"]) for row in seen)
     loop.train(replace(config, guided_attention=0.0, steps=1), dataset, features, tmp_path / "free", "cpu")
     assert "attention" not in rows(tmp_path / "free" / "metrics.jsonl")[0]
@@ -427,7 +476,8 @@ def test_the_padded_loss_counts_padding(dataset, features):
     with torch.no_grad():
         for weight in (network.eps_out.weight, network.eps_out.bias):
             weight.zero_()
-    assert validation.padded_loss(network, lines, indices)[0] == pytest.approx(2, rel=0.1)  # of noise alone, padding included
+    # Of noise alone, padding included.
+    assert validation.padded_loss(network, lines, indices)[0] == pytest.approx(2, rel=0.1)
 
 
 def test_excerpts_become_fewer():
@@ -438,27 +488,28 @@ def test_excerpts_become_fewer():
 
 @pytest.fixture
 def until(dataset, features, tmp_path):
-    """until(name, config, step): train in the folder `name` until `step`. Returns the network."""
+    """until(name, config, step): train in the directory `name` until `step`. Returns the network."""
 
-    def go_on(name, config, step):
-        stop, log = Stop(), tmp_path / name / "metrics.jsonl"
+    def train(name, config, step):
+        out, stop = tmp_path / name, Stop()
+        log = out / "metrics.jsonl"
 
         def reached_one_less(done):
             stop.signal = "SIGINT" if done == step - 1 else None
 
         reached_one_less(len(rows(log)) if log.exists() else 0)
-        seen = Seen(reached_one_less)
-        network, reached = loop.train(config, dataset, features, tmp_path / name, "cpu", resume=True, stop=stop, progress=seen)
+        options = {"resume": True, "stop": stop, "progress": Seen(reached_one_less)}
+        network, reached = loop.train(config, dataset, features, out, "cpu", **options)
         assert reached == step
         return network
 
-    return go_on
+    return train
 
 
 MUON = replace(CONFIG, optimizer="muon", ema=0.0)
 
 
-def test_a_run_with_muon_goes_on_bit_for_bit(until, tmp_path):
+def test_a_run_with_muon_resumes_bit_for_bit(until, tmp_path):
     whole = until("whole", MUON, 6)
     until("run", MUON, 3)
     assert same_weights(until("run", MUON, 6), whole)
@@ -468,7 +519,7 @@ def test_a_run_with_muon_goes_on_bit_for_bit(until, tmp_path):
 
 
 def test_settings_may_be_changed_and_that_is_kept(until, tmp_path):
-    """Guided attention is switched on for two steps; the run says so, and is the same when it is stopped again in between."""
+    """Guided attention is on for two steps. The run says so, and is the same if it is stopped in between."""
     until("run", CONFIG, 2)
     shutil.copytree(tmp_path / "run", tmp_path / "whole")
     guided = replace(CONFIG, guided_attention=1.0, excerpts=0.5)
@@ -481,9 +532,11 @@ def test_settings_may_be_changed_and_that_is_kept(until, tmp_path):
         {"after": 4, "guided_attention": [1.0, 0.0], "excerpts": [0.5, 0.0]},
     ]
     assert run_dir.read_config(tmp_path / "run")["changes"] == changes
-    assert load_metadata(tmp_path / "run" / "state.safetensors", what="", advice="")["settings"]["changes"] == changes
+    state = load_metadata(tmp_path / "run" / "state.safetensors", what="", advice="")
+    assert state["settings"]["changes"] == changes
     assert presets.config_of(run_dir.read_config(tmp_path / "run"), "run") == CONFIG
-    assert ["attention" in row for row in rows(tmp_path / "run" / "metrics.jsonl")] == [False] * 2 + [True] * 2 + [False] * 2
+    guided_steps = [row["step"] for row in rows(tmp_path / "run" / "metrics.jsonl") if "attention" in row]
+    assert guided_steps == [3, 4]
 
 
 def test_a_branch_cools_down_and_leaves_the_run_alone(until, tmp_path):
@@ -505,8 +558,10 @@ def test_training_starts_from_given_weights(run, dataset, features, tmp_path):
     started, _ = loop.train(config, dataset, features, tmp_path / "run", "cpu")
     for ours, theirs in zip(started.parameters(), network.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=0)
-    with pytest.raises(HwdiffError, match=r"init = .*model\.safetensors: its network is .*; give one of that size"):
-        loop.train(replace(config, model=replace(TINY, num_layers=2)), dataset, features, tmp_path / "other", "cpu")
+    larger = replace(config, model=replace(TINY, num_layers=2))
+    message = r"init = .*model\.safetensors: its network is .*; give one of that size"
+    with pytest.raises(HwdiffError, match=message):
+        loop.train(larger, dataset, features, tmp_path / "other", "cpu")
 
 
 def test_a_pause_is_no_training(monkeypatch):

@@ -4,7 +4,9 @@ from hwdiff.training.pipeline import run_chain
 from hwdiff.utils.interrupt import Stop
 from tests.conftest import TINY
 
-CONFIG = presets.TrainingConfig(steps=6, batch_size=4, learning_rate=1e-3, padding="bucket", sample_every=0, model=TINY)
+CONFIG = presets.TrainingConfig(
+    steps=6, batch_size=4, learning_rate=1e-3, padding="bucket", sample_every=0, model=TINY
+)
 
 
 class StopAfter(Stop):
@@ -20,10 +22,11 @@ class StopAfter(Stop):
         return "time is up" if self.left < 0 else None
 
 
-def test_the_chain_goes_on_from_every_step(dataset, style_weights, tmp_path):
+def test_the_chain_resumes_from_every_step(dataset, style_weights, tmp_path):
+    arguments = (dataset.path, tmp_path, CONFIG, "smoke", style_weights, 4, "cpu")
     steps, asked = [], 0
     while True:
-        step = run_chain(dataset.path, tmp_path, CONFIG, "smoke", style_weights, 4, "cpu", StopAfter(asked))
+        step = run_chain(*arguments, StopAfter(asked))
         if step is None:
             break
         steps.append(step)
@@ -35,10 +38,12 @@ def test_the_chain_goes_on_from_every_step(dataset, style_weights, tmp_path):
     assert network.metadata["style_weights"]["name"] == "hwdiff, distilled"
     assert (tmp_path / "figures" / "samples.png").exists()
     figure = (tmp_path / "figures" / "loss.png").read_bytes()
-    assert run_chain(dataset.path, tmp_path, CONFIG, "smoke", style_weights, 4, "cpu", Stop()) is None  # all done: nothing is trained again
+    # All is done: nothing is trained again.
+    assert run_chain(*arguments, Stop()) is None
     assert (tmp_path / "figures" / "loss.png").read_bytes() == figure
 
 
 def test_a_budget_of_nothing_stops_at_once(dataset, style_weights, tmp_path):
-    assert run_chain(dataset.path, tmp_path, CONFIG, "smoke", style_weights, 4, "cpu", Stop(minutes=0)) == "line images"
+    arguments = (dataset.path, tmp_path, CONFIG, "smoke", style_weights, 4, "cpu")
+    assert run_chain(*arguments, Stop(minutes=0)) == "line images"
     assert not (tmp_path / "training").exists()

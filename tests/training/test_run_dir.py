@@ -59,7 +59,8 @@ def test_a_state_that_does_not_fit_is_refused(tmp_path):
 
 def test_settings_that_differ_are_named(tmp_path):
     run_dir.check_same("run", {"a": 1, "b": 2}, {"a": 1, "b": 2})
-    with pytest.raises(HwdiffError, match="run: cannot be resumed with other settings: it has b = 2, not 3, c = None, not 4"):
+    message = "run: cannot be resumed with other settings: it has b = 2, not 3, c = None, not 4"
+    with pytest.raises(HwdiffError, match=message):
         run_dir.check_same("run", {"a": 1, "b": 2}, {"a": 1, "b": 3, "c": 4})
 
 
@@ -75,12 +76,13 @@ def test_logs_are_cut_back_to_a_step(tmp_path):
         files.append_jsonl(tmp_path, [{"step": 1}])
 
 
-def test_a_folder_is_held_by_one_and_cleared_of_what_a_killed_one_left(tmp_path):
+def test_a_directory_is_locked_and_cleared_of_what_a_killed_process_left(tmp_path):
     (tmp_path / ".state-abcd_123.safetensors").write_text("half")
     (tmp_path / ".my-own").write_text("whole")
     with files.lock_directory(tmp_path):
         assert [path.name for path in tmp_path.iterdir()] == [".my-own"]
-        with pytest.raises(HwdiffError, match="another process is at work in it"), files.lock_directory(tmp_path):
+        held = pytest.raises(HwdiffError, match="another process is at work in it")
+        with held, files.lock_directory(tmp_path):
             pass
     with files.lock_directory(tmp_path / "new"):
         assert (tmp_path / "new").is_dir()
@@ -103,7 +105,7 @@ def test_progress_without_a_terminal_is_a_line_a_minute(capsys, monkeypatch):
     now = [0.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
     with progress.Progress("training", 100) as shown:
-        for step in range(11, 71):  # a run that goes on after step 10
+        for step in range(11, 71):  # a run that is resumed after step 10
             now[0] += 3
             shown.reach(step, "loss 0.5" if step % 50 == 0 or step == 11 else None)
     lines = capsys.readouterr().err.splitlines()
