@@ -228,9 +228,8 @@ def iam_dataset(iam, once):
 def write_dataset(path, writers, forms=1):
     """The dataset of some of the built-in writers."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(synthetic, "WRITERS", writers)
         patch.setattr(synthetic, "FORMS_PER_WRITER", forms)
-        prepare(None, path, workers=1)
+        prepare(None, path, writers=writers, workers=1)
     return Dataset(path)
 
 

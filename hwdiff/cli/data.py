@@ -31,6 +31,7 @@ def prepare(
         ),
     ] = Variant.paper,
     seed: Annotated[int, typer.Option(help="Seed of the built-in writers.")] = 0,
+    writers: Annotated[int, typer.Option(help="How many built-in writers write, 40 lines each.")] = 64,
 ):
     """Make a dataset file.
 
@@ -47,6 +48,7 @@ def prepare(
             split_scheme.value,
             Limits(long_offsets=long_offsets.value),
             seed,
+            writers,
             progress=bar.update,
         )
     if prepared.existed:

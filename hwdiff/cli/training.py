@@ -71,10 +71,10 @@ def train(
     Ctrl-C saves and stops; the same command with --resume resumes the run. Settings that are not given come
     from the preset, or from the run that is resumed.
     """
-    from hwdiff.evaluation.speed import bf16_is_emulated
     from hwdiff.model.checkpoint import find_device
     from hwdiff.training import run_dir
     from hwdiff.training.distributed import check_count, default_count, launch
+    from hwdiff.utils.machine import bf16_is_emulated
 
     if branch and not dry_run and not (out / "config.json").exists():
         run_dir.branch(branch, out)

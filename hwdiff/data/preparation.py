@@ -72,6 +72,7 @@ def prepare(
     split_scheme: str = "authors",
     limits: Limits | None = None,
     seed: int = 0,
+    writers: int = synthetic.WRITERS,
     workers: int = -1,
     progress: Callable[[int], None] | None = None,
 ) -> Prepared:
@@ -82,6 +83,7 @@ def prepare(
         says; the built-in writers are split by "writer".
     limits: which lines are dropped.
     seed: of the built-in writers' styles and lines.
+    writers: how many built-in writers write, five forms of eight lines each.
     workers: processes, -1 for one a core. The result is the same for any number.
     progress(n): called with the number of lines done since the last call.
     Raises HwdiffError when the source cannot be used, or `out` holds anything but a dataset of the same
@@ -96,7 +98,10 @@ def prepare(
     if not 0 <= seed < 2**32:
         raise HwdiffError(f"seed = {seed}: must be between 0 and 2^32 - 1")
     if source is None:
-        split_scheme, fingerprints = "writer", {BUILT_IN: f"version {synthetic.VERSION}, seed {seed}"}
+        if not 1 <= writers <= synthetic.MAX_WRITERS:
+            raise HwdiffError(f"writers = {writers}: must be between 1 and {synthetic.MAX_WRITERS}")
+        split_scheme = "writer"
+        fingerprints = {BUILT_IN: f"{writers} writers, version {synthetic.VERSION}, seed {seed}"}
     else:
         source = iam.Source(source)
         lists = source.split_lists()
@@ -111,7 +116,9 @@ def prepare(
         return Prepared(manifest, existed=True)
     report = Report()
     if source is None:
-        lines = synthetic.write_lines(seed, limits=limits, workers=workers, progress=progress)
+        lines = synthetic.write_lines(
+            seed, writers=writers, limits=limits, workers=workers, progress=progress
+        )
         split_of = {line.form: synthetic.split_of_form(line.form) for line in lines}
     else:
         lines = iam.read_lines(source, report, limits=limits, workers=workers, progress=progress)

@@ -19,7 +19,7 @@ from scipy.ndimage import gaussian_filter1d
 from hwdiff.data.lines import Limits, Line, within_limits
 from hwdiff.utils.errors import HwdiffError
 
-WRITERS = 64
+WRITERS, MAX_WRITERS = 64, 100_000
 FORMS_PER_WRITER = 5
 LINES_PER_FORM = 8
 VERSION = 1  # of the writing: datasets remember it
@@ -390,17 +390,19 @@ def split_of_form(form: str) -> str:
 def write_lines(
     seed: int = 0,
     *,
+    writers: int = WRITERS,
     limits: Limits | None = None,
     workers: int = -1,
     progress: Callable[[int], None] | None = None,
 ) -> list[Line]:
     """All lines of the built-in writers, sorted by id.
 
+    writers: how many. The first ones write the same, however many there are.
     limits: which lines are dropped.
     workers: processes, -1 for one a core. The result is the same for any number.
     progress(n): called with the number of lines done since the last call.
     """
-    forms = [(writer, form) for writer in range(WRITERS) for form in range(FORMS_PER_WRITER)]
+    forms = [(writer, form) for writer in range(writers) for form in range(FORMS_PER_WRITER)]
     lines = []
     tasks = (delayed(write_form)(seed, *form, limits=limits) for form in forms)
     for written in Parallel(n_jobs=workers, return_as="generator")(tasks):

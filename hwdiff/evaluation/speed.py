@@ -3,7 +3,7 @@
 import json
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -29,51 +29,10 @@ from hwdiff.training import loop, optimizers
 from hwdiff.training.config import TrainingConfig
 from hwdiff.training.distributed import Processes, default_count, first_process, launch
 from hwdiff.training.objective import Draws, Objective, accumulate_gradients, compiled_objective, draw
+from hwdiff.utils.machine import matrix_product_rate, rate_of
 
 FORWARD_FLOP = 2.11e9  # of one line of 488 points
 LINE_POINTS = 488
-
-
-def rate_of(
-    function: Callable[[], object], flop: float, device: str | torch.device, *, seconds: float = 3.0
-) -> float:
-    """Floating-point operations a second of a function.
-
-    flop: how many it does.
-    seconds: for so long it is repeated, after a call to warm up.
-    """
-    on_gpu = torch.device(device).type == "cuda"
-    burst = 10 if on_gpu else 1  # a GPU works while it is given more to do
-    function()
-    calls, start = 0, time.perf_counter()
-    while time.perf_counter() - start < seconds:
-        for _ in range(burst):
-            function()
-        if on_gpu:
-            torch.cuda.synchronize()
-        calls += burst
-    return flop * calls / (time.perf_counter() - start)
-
-
-def matrix_product_rate(
-    dtype: torch.dtype, device: str | torch.device, *, size: int | None = None, seconds: float = 3.0
-) -> float:
-    """Floating-point operations a second of a product of two square matrices.
-
-    size: by default 1024 on a CPU, 8192 on a GPU.
-    """
-    size = size or (8192 if torch.device(device).type == "cuda" else 1024)
-    left, right = torch.randn(2, size, size, device=device).to(dtype)
-    return rate_of(lambda: left @ right, 2 * size**3, device, seconds=seconds)
-
-
-def bf16_is_emulated(device: str | torch.device) -> bool:
-    """Whether bf16 is so slow here that nobody would want it, as where PyTorch has to emulate it."""
-    fp32, bf16 = (
-        matrix_product_rate(dtype, device, size=128, seconds=0.05)
-        for dtype in (torch.float32, torch.bfloat16)
-    )
-    return bf16 < fp32 / 4
 
 
 def sampling_rate(device: str | torch.device) -> float:

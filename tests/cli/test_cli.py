@@ -258,10 +258,12 @@ def test_help_reads_well_and_does_not_wait_for_torch():
 def test_benchmark_reports_fractions(trained, monkeypatch):
     from hwdiff.data.dataset import Dataset
     from hwdiff.evaluation import speed
+    from hwdiff.utils import machine
 
-    monkeypatch.setattr(
-        speed, "rate_of", lambda function, flop, device, seconds=3.0: function() is None or 1e9
-    )
+    for module in (machine, speed):
+        monkeypatch.setattr(
+            module, "rate_of", lambda function, flop, device, seconds=3.0: function() is None or 1e9
+        )
     flop = 3 * speed.FORWARD_FLOP / speed.LINE_POINTS
     monkeypatch.setattr(speed, "default_count", lambda batch_size, device: 2)
     monkeypatch.setattr(speed, "training_rate", lambda dataset, config, device: (2.0, 5e8 / flop))

@@ -22,10 +22,9 @@ def test_lines_are_of_the_same_kind_as_iams(written):
 
 
 def test_a_seed_writes_the_same_lines_with_any_number_of_workers(monkeypatch):
-    monkeypatch.setattr(synthetic, "WRITERS", 2)
     monkeypatch.setattr(synthetic, "FORMS_PER_WRITER", 2)
-    one, two = (synthetic.write_lines(0, workers=workers) for workers in (1, 2))
-    other = synthetic.write_lines(1, workers=1)
+    one, two = (synthetic.write_lines(0, writers=2, workers=workers) for workers in (1, 2))
+    other = synthetic.write_lines(1, writers=2, workers=1)
     assert [line.id for line in one] == sorted(line.id for line in one)
     for a, b in zip(one, two, strict=True):
         assert (a.id, a.form, a.text) == (b.id, b.form, b.text)

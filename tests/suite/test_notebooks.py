@@ -14,6 +14,7 @@ from hwdiff.suite.runner import find_notebooks
 from hwdiff.utils.files import sha256_of
 
 SMALL = [
+    "writers=16",
     "steps=4",
     "sample_every=2",
     "seeds=2",
