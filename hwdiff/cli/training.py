@@ -150,7 +150,7 @@ def _train(config, data, style_encoder, out, device, resume, minutes, compiled):
     if reached < config.steps and distributed.first_process():
         print(
             f"{stop.reason or 'another process was stopped'}: saved at step {reached} of {config.steps}; "
-            "go on with the same command and --resume"
+            "resume with the same command and --resume"
         )
     if reached < config.steps:
         return 130 if stop.signal else UNFINISHED
@@ -198,7 +198,7 @@ def distil(
             config, sources, extractor, out, resume=resume, stop=stop, progress=progress
         )
     if encoder is None:
-        print(f"{stop.reason}: saved in {out}; go on with the same command and --resume")
+        print(f"{stop.reason}: saved in {out}; resume with the same command and --resume")
         raise typer.Exit(130 if stop.signal else UNFINISHED)
     for dataset, images in zip(datasets, lines, strict=True):
         _print_agreement(dataset, images, load_style_extractor(encoder, find_device(device)), extractor)
@@ -274,7 +274,7 @@ def train_recognizer(
     if reached < config.steps:
         print(
             f"{stop.reason}: saved at step {reached} of {config.steps}; "
-            "go on with the same command and --resume"
+            "resume with the same command and --resume"
         )
         raise typer.Exit(130 if stop.signal else UNFINISHED)
     file = out / "recognizer.safetensors"

@@ -121,7 +121,7 @@ def test_training_a_recognizer_and_measuring_legibility(trained):
     options += ("--preset", "smoke", "--batch-size", 4, "--steps", 3)
     result = hwdiff(*options, "--minutes", 0)
     assert result.exit_code == 3
-    assert "time is up: saved at step 1 of 3; go on with the same command and --resume" in result.output
+    assert "time is up: saved at step 1 of 3; resume with the same command and --resume" in result.output
     assert hwdiff(*options, "--resume").exit_code == 0
     marks = {
         "test": "split test: 4 lines, 67 characters",
@@ -212,7 +212,7 @@ def test_a_run_out_of_time_says_how_to_resume(trained, style_weights, tmp_path):
     options += ("--style-encoder", style_weights, "--batch-size", 3)
     stopped = hwdiff("train", *options, "--minutes", 0)
     assert stopped.exit_code == 3
-    assert "time is up: saved at step 1 of 3; go on with the same command and --resume" in stopped.output
+    assert "time is up: saved at step 1 of 3; resume with the same command and --resume" in stopped.output
     finished = hwdiff("train", *options, "--resume")
     assert finished.exit_code == 0, finished.output
     assert hwdiff("train", *options, "--resume").exit_code == 0
