@@ -69,7 +69,7 @@ def sample(
         `load_style_extractor`.
     end_tokens: after each text; 2 as in the authors' released inference.
     padded_style: pad style images to 1400 pixels; False as in the authors' released inference.
-    callback: called at each step of each batch, see `samplers.Callback`.
+    callback: called at each step of each batch, see `samplers.Step`.
     Returns an `Ink` for each text. Warns of characters that the alphabet lacks.
     Raises HwdiffError for a text in which nothing can be written, an unknown sampler, or a style that cannot
     be used.

@@ -7,7 +7,7 @@ be used, without retraining.
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -21,11 +21,26 @@ SPACINGS = ("log-snr", "time", "karras")
 NoiseSource = Callable[[int | None], Tensor]
 """noise(t): (B, N, 2) standard normal draws for step t; t = None for those that sampling starts from."""
 
-Callback = Callable[[int, Tensor, Tensor, list[Tensor]], None]
-"""callback(t, y, pen_up, attention): what the network saw and said at t = T, ..., 1.
 
-attention: of every block to the text, (B, heads, N / 2, 4 or 8, L). The last is that of the paper's Fig. 4.
-"""
+class Step(NamedTuple):
+    """What the network saw and said at one step of a sampler.
+
+    t: T, ..., 1.
+    y: (B, N, 2) the noisy offsets that it saw.
+    clean: (B, N, 2) the offsets without noise that it predicts, Eq. 10.
+    pen_up: (B, N, 1) probabilities.
+    attention: of every block to the text, (B, heads, N / 2, 4 or 8, L). The last is that of the paper's
+        Fig. 4.
+    """
+
+    t: int
+    y: Tensor
+    clean: Tensor
+    pen_up: Tensor
+    attention: list[Tensor]
+
+
+Callback = Callable[[Step], None]
 
 
 class Network(Protocol):
@@ -119,7 +134,7 @@ def _call(network, y, text, style, alpha_bar, t, callback):
     noise_level = alpha_bar[t].sqrt().to(y).expand(len(y), 1, 1)
     eps, pen_up, attention = network(y, text, noise_level, style, attention="all" if callback else False)
     if callback:
-        callback(t, y, pen_up, attention)
+        callback(Step(t, y, _clean(y, eps, alpha_bar[t]), pen_up, attention))
     return eps, pen_up
 
 

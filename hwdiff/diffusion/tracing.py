@@ -1,4 +1,4 @@
-"""How a line was written, step by step: what the network attended to."""
+"""How a line was written, step by step: what the network saw, predicted and attended to."""
 
 from dataclasses import dataclass, field
 
@@ -12,10 +12,12 @@ from hwdiff.utils.errors import HwdiffError
 
 @dataclass
 class Trace:
-    """A line and the attention of every step in which it was written.
+    """A line and every step in which it was written.
 
     ink: the line, trimmed.
     length: the points that were written, before trimming.
+    noisy: {t: the noisy offsets that the network saw, (length, 2) float32}.
+    predicted: {t: the clean ink that it predicted at that step by Eq. 10, with its pen, not trimmed}.
     attention: {t: each block's attention to the text, (heads, M, L) float32}: M cells of length / M points
         each, L tokens, of which the last is the end. The last block is that of Fig. 4 of Luhman & Luhman
         (2020).
@@ -23,6 +25,8 @@ class Trace:
 
     ink: Ink
     length: int = 0
+    noisy: dict[int, np.ndarray] = field(default_factory=dict)
+    predicted: dict[int, Ink] = field(default_factory=dict)
     attention: dict[int, list[np.ndarray]] = field(default_factory=dict)
 
     @property
@@ -46,15 +50,17 @@ class Trace:
 
 
 def trace(network: UNet, text: str, **options) -> Trace:
-    """Write a text and keep the attention of all steps.
+    """Write a text and keep all steps.
 
     options: of `hwdiff.sample`, except its callback.
     """
     kept = Trace(Ink(np.zeros((0, 2)), []))
 
-    def callback(t, y, pen_up, attention):
-        kept.length = y.shape[1]
-        kept.attention[t] = [block[0].cpu().numpy() for block in attention]
+    def callback(step):
+        kept.length = step.y.shape[1]
+        kept.noisy[step.t] = step.y[0].cpu().numpy()
+        kept.predicted[step.t] = Ink(step.clean[0].cpu().numpy(), step.pen_up[0, :, 0].cpu() > 0.5, text)
+        kept.attention[step.t] = [block[0].cpu().numpy() for block in step.attention]
 
     [kept.ink] = sample(network, [text], callback=callback, **options)
     return kept

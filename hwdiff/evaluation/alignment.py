@@ -172,6 +172,28 @@ def alignment_of_trace(written: Trace, block: int = -1) -> Alignment | None:
     return alignment_of(written.ink, weights, written.length)
 
 
+def alignment_by_step(written: Trace, block: int = -1) -> list[dict[str, float]]:
+    """How the alignment of a trace forms: scores of the attention at each step alone, the noisiest first.
+
+    Returns {"t", "monotonicity", "sharpness", "agreement"} for each step, [] when nothing was written.
+    agreement: the fraction of the cells that belong to the same character as at the last step.
+    Raises HwdiffError when there is no such block.
+    """
+    if not len(written.ink):
+        return []
+    aligned = {t: alignment_of(written.ink, written.weights(t, block), written.length) for t in written.steps}
+    last = aligned[written.steps[-1]].weights.argmax(axis=1)
+    return [
+        {
+            "t": t,
+            "monotonicity": one.monotonicity,
+            "sharpness": one.sharpness,
+            "agreement": float((one.weights.argmax(axis=1) == last).mean()),
+        }
+        for t, one in aligned.items()
+    ]
+
+
 def regenerate_aligned(
     network: UNet,
     dataset: Dataset,

@@ -84,8 +84,8 @@ def test_a_sampler_may_be_a_function(tame):
 def test_the_callback_gets_the_attention(tame):
     steps = []
 
-    def callback(t, y, pen_up, attention):
-        steps.append((t, attention[-1].shape))
+    def callback(step):
+        steps.append((step.t, step.attention[-1].shape))
 
     sample(tame, ["abc"], steps=3, callback=callback)
     assert steps == [(t, (1, 6, 6, 4)) for t in (3, 2, 1)]

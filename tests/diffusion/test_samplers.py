@@ -133,13 +133,15 @@ def test_the_callback_sees_each_step(network):
     noise = seeded_noise([0], 16, "cpu")
     text = torch.tensor([[3, 4, 1]])
     given = (noise(None), text, network.default_style[None], samplers.schedule(5).float(), noise)
-    offsets, _ = samplers.sample_ddim(network, *given, callback=lambda *step: seen.append(step))
-    assert [step[0] for step in seen] == [5, 4, 3, 2, 1]
-    for _, y, pen_up, attention in seen:
-        assert (y.shape, pen_up.shape) == ((1, 16, 2), (1, 16, 1))
-        assert attention[-1].shape == (1, 6, 2, 3)
-    assert [weights.shape for weights in seen[0][3]] == [(1, 3, 8, 3), (1, 4, 4, 3), (1, 6, 2, 3)]
-    assert not np.array_equal(seen[-1][1], offsets)
+    offsets, _ = samplers.sample_ddim(network, *given, callback=seen.append)
+    assert [step.t for step in seen] == [5, 4, 3, 2, 1]
+    for step in seen:
+        assert (step.y.shape, step.clean.shape, step.pen_up.shape) == ((1, 16, 2), (1, 16, 2), (1, 16, 1))
+        assert step.attention[-1].shape == (1, 6, 2, 3)
+    assert [weights.shape for weights in seen[0].attention] == [(1, 3, 8, 3), (1, 4, 4, 3), (1, 6, 2, 3)]
+    assert not np.array_equal(seen[-1].y, offsets)
+    # The last step of DDIM goes to the clean ink itself.
+    torch.testing.assert_close(seen[-1].clean, offsets)
 
 
 def test_guidance_goes_beyond_the_text():

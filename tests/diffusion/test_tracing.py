@@ -20,6 +20,11 @@ def test_all_steps_of_all_blocks_are_kept(network, written):
     np.testing.assert_array_equal(written.weights(2), written.weights(2, 2))
     [plain] = sample(network, ["a text"], steps=6, seed=3, sampler="ddim")
     assert len(plain) == len(written.ink)
+    assert written.noisy.keys() == written.predicted.keys() == written.attention.keys()
+    assert written.noisy[6].shape == (96, 2)
+    np.testing.assert_allclose(
+        written.predicted[1].trimmed().offsets, written.ink.offsets, rtol=1e-5, atol=1e-6
+    )
     with pytest.raises(HwdiffError, match="t = 7: the line was written in steps from 6 to 1"):
         written.weights(7)
     with pytest.raises(HwdiffError, match="block = 3: the network has 3 blocks"):

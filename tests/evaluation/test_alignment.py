@@ -4,8 +4,16 @@ import pytest
 from hwdiff import HwdiffError
 from hwdiff.data.dataset import style_lines
 from hwdiff.diffusion.generate import sample
+from hwdiff.diffusion.tracing import Trace
 from hwdiff.evaluation import alignment as module
-from hwdiff.evaluation.alignment import Alignment, align, alignment_of, regenerate_aligned, relations
+from hwdiff.evaluation.alignment import (
+    Alignment,
+    align,
+    alignment_by_step,
+    alignment_of,
+    regenerate_aligned,
+    relations,
+)
 from hwdiff.evaluation.error_rates import legibility
 from hwdiff.ink.ink import Ink
 
@@ -85,6 +93,23 @@ def test_ink_is_the_same_whether_aligned_or_not(network):
     assert align(network, "a text", seed=3, steps=1, sampler="ddim")[1] is not None
     with pytest.raises(HwdiffError, match="block = 9: the network has 3 blocks"):
         align(network, "a text", block=9, steps=1)
+
+
+def test_alignment_forms_step_by_step():
+    """Three steps over two letters in four cells: no order, half of the last one's, the last."""
+    uniform, half, last = (
+        np.array([weights], dtype=np.float32)
+        for weights in ([[0.5, 0.5]] * 4, [[1, 0], [1, 0], [1, 0], [1, 0]], [[1, 0], [1, 0], [0, 1], [0, 1]])
+    )
+    written = Trace(
+        Ink(np.ones((32, 2)), np.zeros(32), "ab"), 32, attention={3: [uniform], 2: [half], 1: [last]}
+    )
+    rows = alignment_by_step(written)
+    assert [row["t"] for row in rows] == [3, 2, 1]
+    assert [row["sharpness"] for row in rows] == [0.5, 1, 1]
+    assert [row["agreement"] for row in rows] == [0.5, 0.5, 1]
+    assert rows[-1]["monotonicity"] == 1
+    assert alignment_by_step(Trace(Ink(np.zeros((0, 2)), []))) == []
 
 
 def test_lines_are_written_again_in_the_style_of_others_of_their_form(network, dataset, features, recognizer):
