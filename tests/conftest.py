@@ -275,6 +275,7 @@ SLOW = (
     "training/test_distillation.py",
     "training/test_pipeline.py",
     "evaluation/test_table1.py",
+    "evaluation/test_speed.py",
     "data/test_iam.py",
 )
 

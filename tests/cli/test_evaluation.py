@@ -17,16 +17,16 @@ def data(written):
 
 
 def test_evaluate_makes_the_table(data, tmp_path):
-    options = ("--split", "train", "--lines", 4, "--seeds", 2, "--repetitions", 3, "--guidance", 1)
+    options = ("--split", "train", "--lines", 2, "--seeds", 2, "--repetitions", 3, "--guidance", 1)
     result = hwdiff("evaluate", "--data", data, *options, "-o", tmp_path / "out")
     assert result.exit_code == 0, result.output
     assert "are not FID: for FID give --inception-weights download" in result.output
-    assert "note: 4 lines a set" in result.output
-    assert "note: 2 landmarks" in result.output
+    assert "note: 2 lines a set" in result.output
+    assert "note: 1 landmarks" in result.output
     for row in ("ground truth", "model (Eq. 12)", "ablation (Eq. 9)", "fast", "real, corrupted"):
         assert any(line.startswith(row) and "±" in line for line in result.output.splitlines()), result.output
     settings = json.loads((tmp_path / "out" / "table1.json").read_text())["settings"]
-    assert settings["lines"] == 4
+    assert settings["lines"] == 2
     assert len(settings["rows"]["eq12"]["levels"]) == 61
     assert settings["model"]["sha256"]
     assert settings["environment"]["packages"]["gudhi"]

@@ -2,8 +2,10 @@ import numpy as np
 import pytest
 
 from hwdiff import HwdiffError
+from hwdiff.data.style_features import StyleFeatures
 from hwdiff.evaluation.alignment import Alignment
 from hwdiff.evaluation.boundaries import boundaries_of, boundary_errors, true_boundaries
+from tests.conftest import write_dataset
 
 
 def test_true_boundaries_ignore_what_comes_later():
@@ -24,9 +26,8 @@ def test_attention_that_looks_nowhere_is_far_off():
     assert found[0] < 8 and found[-1] > 152
 
 
-def test_errors_of_a_network_are_in_points(network, written, extractor, tmp_path):
-    from hwdiff.data.style_features import StyleFeatures
-
+def test_errors_of_a_network_are_in_points(network, extractor, tmp_path):
+    written = write_dataset(tmp_path / "writers.npz", 2)
     features = StyleFeatures(written, extractor, tmp_path)
     errors = boundary_errors(network, written, features, [0, 5], t=5)
     for index, found in zip((0, 5), errors, strict=True):
