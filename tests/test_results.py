@@ -18,7 +18,7 @@ RECORDS = json.loads((RESULTS / "manifest.json").read_text())["notebooks"]
 @pytest.mark.parametrize("name", RECORDS)
 def test_nothing_published_shows_peoples_ink(name):
     listed = RECORDS[name]["listed"]
-    marked = [output["file"] for output in listed if output["people's ink"]]
+    marked = [output["file"] for output in listed if output["of_people"]]
     assert not any((RESULTS / file).exists() for file in marked)
     assert (RESULTS / "notebooks" / f"{name}.ipynb").exists() != bool(marked)
     assert all(

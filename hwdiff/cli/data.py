@@ -102,7 +102,7 @@ def compare_images(
 
 
 def _print_dataset(path, manifest):
-    counts, left_out = manifest["counts"], manifest["left out"]
+    counts, left_out = manifest["counts"], manifest["left_out"]
     scheme = manifest["parameters"]["split_scheme"]
     splits = ", ".join(
         f"{counts[split]} {split}" for split in ("train", "validation", "test") if split in counts
@@ -110,7 +110,7 @@ def _print_dataset(path, manifest):
     print(f"{path}: {counts['lines']} lines of {counts['forms']} forms ({splits}), split scheme {scheme}")
     print("left out:" if left_out else "nothing was left out")
     for reason, count in left_out.items():
-        print(f"  {count:5}  {reason}, for example {', '.join(manifest['left out, for example'][reason])}")
+        print(f"  {count:5}  {reason}, for example {', '.join(manifest['left_out_examples'][reason])}")
     if scheme == "hash":
         print(
             "the split lists (trainset, testset_f, testset_t, testset_v) were not found in the source: "
@@ -135,5 +135,5 @@ def info(
     network = load_model(path, "cpu")
     parameters = sum(weight.numel() for weight in network.parameters())
     print(f"{path}: network of Luhman & Luhman (2020), {parameters:,} parameters")
-    metadata = network.metadata or {"model": network.settings, "written by": "the authors' program"}
+    metadata = network.metadata or {"model": network.settings, "written_by": "the authors' program"}
     print(json.dumps(metadata, indent=2))

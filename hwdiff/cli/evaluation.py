@@ -133,8 +133,8 @@ def legibility(
     everything = {
         "recognizer": judge.metadata,
         "split": split.value,
-        "lines in training": counts,
-        "written by": written,
+        "lines_in_training": counts,
+        "written_by": written,
         **asdict(result),
     }
     if corrupted:

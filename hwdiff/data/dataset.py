@@ -93,8 +93,10 @@ class Dataset:
             advice = "make it again with hwdiff prepare"
             raise HwdiffError(f"{path}: not a whole dataset file ({error}); {advice}") from error
         if not isinstance(self.manifest, dict) or self.manifest.get("format") != FORMAT:
-            advice = f"but this version reads {FORMAT!r}; prepare it again"
-            raise HwdiffError(f"{path}: not a dataset file of this version, {advice}")
+            found = self.manifest.get("format") if isinstance(self.manifest, dict) else None
+            raise HwdiffError(
+                f"{path}: its format is {found!r}, but this version reads {FORMAT!r}; prepare it again"
+            )
         _require(path, self.manifest, parameters)
         self.ids, self.forms, self.texts = arrays["ids"], arrays["forms"], arrays["texts"]
         self.splits = np.array(SPLITS)[arrays["parts"]]

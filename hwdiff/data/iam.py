@@ -68,7 +68,7 @@ class Source:
         missing = [name for name in SPLIT_LISTS if name not in found]
         if found and missing:
             incomplete = f"split lists {', '.join(found)} without {', '.join(missing)}"
-            raise HwdiffError(f"{self.path}: {incomplete}; add those, or take all away")
+            raise HwdiffError(f"{self.path}: {incomplete}; add those, or remove all of them")
         lists = {
             name: path.read_text(encoding="utf-8", errors="replace").split() for name, path in found.items()
         }

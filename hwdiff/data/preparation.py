@@ -51,7 +51,7 @@ def assign_splits(
         for form in lists[name]:
             if split_of.setdefault(form, split) != split:
                 found = f"form {form} is in two splits ({split_of[form]} and {split}, from {name})"
-                raise HwdiffError(f"split lists: {found}; mend the lists")
+                raise HwdiffError(f"split lists: {found}; correct the lists")
     if split_scheme == "authors":
         train = [form for form, split in split_of.items() if split == "train"]
         split_of.update({form: "validation" for form in train if hash_fraction(form) < VALIDATION_FRACTION})
@@ -60,7 +60,7 @@ def assign_splits(
 
 @dataclass
 class Prepared:
-    """What `prepare` did: the manifest, and whether the file was there already with the same content."""
+    """What `prepare` did: the manifest, and whether the file was there already with the same lines."""
 
     manifest: dict
     existed: bool
@@ -111,7 +111,7 @@ def prepare(
         manifest = Dataset(out, split_scheme=split_scheme, **asdict(limits)).manifest
         if manifest["sources"] != fingerprints:
             changed = sorted({name for name, _ in manifest["sources"].items() ^ fingerprints.items()})
-            found = f"prepared from other files ({', '.join(changed)} differ)"
+            found = f"prepared from something else ({', '.join(changed)} differ)"
             raise HwdiffError(f"{out}: {found}; prepare another file, or delete it")
         return Prepared(manifest, existed=True)
     report = Report()
@@ -133,9 +133,9 @@ def prepare(
         "parameters": {"split_scheme": split_scheme, **asdict(limits)},
         "sources": fingerprints,
         "counts": {"lines": len(lines), "forms": len({line.form for line in lines}), **Counter(splits)},
-        "official line images": sum(line.image is not None for line in lines),
-        "left out": dict(report.left_out.most_common()),
-        "left out, for example": report.examples,
+        "official_line_images": sum(line.image is not None for line in lines),
+        "left_out": dict(report.left_out.most_common()),
+        "left_out_examples": report.examples,
         "versions": {name: version(name) for name in PACKAGES},
     }
     return Prepared(write(out, lines, splits=splits, manifest=manifest), existed=False)

@@ -2,11 +2,14 @@
 
 import csv
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from hwdiff.evaluation.tables import GEOMETRY_SCORE, SECONDS, Table, mean_sd, row_title
 from hwdiff.utils.files import atomic_write
+
+MEAN, SD = ", mean", ", sd"  # what ends the names of two cells that belong together
 
 
 def table_text(table: Table) -> str:
@@ -59,29 +62,30 @@ def _geometry_lines(table):
 
 
 def named_rows(table: Table) -> list[dict]:
-    """Means and standard deviations for a person; NaN without values.
-
-    Returns {"row", "<measure>; mean", "<measure>; sd", ...} of each row.
-    """
-    return [
-        {"row": row_title(row), **_spreads({column.name: values[column.key] for column in table.columns})}
-        for row, values in table.values.items()
-    ]
+    """Means and standard deviations for a person: {"row", and of each measure its `spread`} of each row."""
+    rows = []
+    for row, values in table.values.items():
+        rows.append({"row": row_title(row)})
+        for column in table.columns:
+            rows[-1] |= spread(column.name, values[column.key])
+    return rows
 
 
 def named_geometry(table: Table) -> list[dict]:
     """As `named_rows`, of the Geometry Scores of larger sets of real lines."""
     return [
-        {"row": row_title(row), **_spreads({GEOMETRY_SCORE.name: values})}
+        {"row": row_title(row), **spread(GEOMETRY_SCORE.name, values)}
         for row, values in table.geometry.items()
     ]
 
 
-def _spreads(values, between="; "):
-    found = {}
-    for name, numbers in values.items():
-        found[f"{name}{between}mean"], found[f"{name}{between}sd"] = mean_sd(numbers)
-    return found
+def spread(name: str, values: Sequence[float | None]) -> dict[str, float]:
+    """Mean and standard deviation of some values as two cells of a table for people; NaN without values.
+
+    The page of a run shows the two as one, by their names.
+    """
+    mean, sd = mean_sd(values)
+    return {name + MEAN: mean, name + SD: sd}
 
 
 def save_table(table: Table, folder: Path) -> None:
@@ -93,10 +97,11 @@ def save_table(table: Table, folder: Path) -> None:
     with atomic_write(folder / "table1.csv") as path, path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         for number, (row, values) in enumerate(table.values.items()):
-            spreads = _spreads({column.key: values[column.key] for column in table.columns}, "_")
             if number == 0:
-                writer.writerow(["row", *spreads])
-            writer.writerow([row, *(f"{value:.6g}" for value in spreads.values())])
+                statistics = [f"{column.key}_{what}" for column in table.columns for what in ("mean", "sd")]
+                writer.writerow(["row", *statistics])
+            found = [value for column in table.columns for value in mean_sd(values[column.key])]
+            writer.writerow([row, *(f"{value:.6g}" for value in found)])
     everything = asdict(table)
     times = {SECONDS.key: everything.pop("seconds")}
     for name, content in (("table1.json", everything), ("timings.json", times)):

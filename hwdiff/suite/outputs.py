@@ -110,9 +110,7 @@ class Outputs:
         return Shown(rows)
 
     def _add(self, kind, file, title, ink_of):
-        self.entries.append(
-            {"kind": kind, "file": file, "title": title, "people's ink": shows_people(ink_of)}
-        )
+        self.entries.append({"kind": kind, "file": file, "title": title, "of_people": shows_people(ink_of)})
         return self.run / file
 
     def _list(self):

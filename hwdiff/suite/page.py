@@ -11,6 +11,7 @@ from pathlib import Path
 import nbformat
 from jinja2 import Environment, FileSystemLoader
 
+from hwdiff.evaluation.report import MEAN, SD
 from hwdiff.suite.outputs import shown
 from hwdiff.utils.errors import HwdiffError
 from hwdiff.utils.files import atomic_write, sha256_of
@@ -75,7 +76,7 @@ def _shown(run, record):
         table = read_json(run / output["file"], None) if output["file"].endswith(".json") else None
         if table:
             table["rows"] = [_with_spreads(row) for row in table["rows"]]
-        found.append({**output, "table": table, "left out": not (run / output["file"]).exists()})
+        found.append({**output, "table": table, "left_out": not (run / output["file"]).exists()})
     return found
 
 
@@ -92,12 +93,10 @@ def _with_spreads(row):
     """A table's row for a person: a mean and its standard deviation share a cell."""
     merged = {}
     for key, number in row.items():
-        spread = key.endswith(("; mean", "; sd", ", mean", ", sd"))
-        name, statistic = key.rsplit(maxsplit=1) if spread else (key, "")
-        if statistic == "sd":
-            merged[name[:-1]] += f" ± {shown(number)}" if number is not None else ""
+        if key.endswith(SD):
+            merged[key.removesuffix(SD)] += f" ± {shown(number)}" if number is not None else ""
         else:
-            merged[name[:-1] if statistic else name] = shown(number)
+            merged[key.removesuffix(MEAN)] = shown(number)
     return merged
 
 
@@ -154,7 +153,7 @@ def _copy(run, records, out):
     left_out = []
     for name, record in records.items():
         notebook = f"notebooks/{name}.ipynb"
-        closed = [output["file"] for output in record["listed"] if output["people's ink"]]
+        closed = [output["file"] for output in record["listed"] if output["of_people"]]
         left_out += [*closed, notebook] if closed else []
         copied = [output["file"] for output in record["listed"] if output["kind"] != "file"]
         for file in dict.fromkeys(file for file in copied if file not in closed):
@@ -179,7 +178,7 @@ def _published_manifest(run, records, out, left_out):
     return {
         "profile": _manifest(run)["profile"],
         "notebooks": published,
-        "left out, since they show people's ink": left_out,
+        "left_out": left_out,
     }
 
 

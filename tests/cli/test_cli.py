@@ -75,7 +75,7 @@ def test_measuring_and_releasing_a_model(trained, style_weights, monkeypatch):
     assert "dpm in 2 steps, guidance 1, seed 0" in result.output
     assert "ceiling: 2 real lines" in result.output
     written = json.loads((trained / "regenerated.json").read_text())
-    assert written["written by"]["metadata"]["step"] == 2
+    assert written["written_by"]["metadata"]["step"] == 2
     assert written["ceiling"]["value"] != written["cer"]["value"]
     result = hwdiff("legibility", "--model", model, "--data", data, "--lines", 2)
     assert "the model was trained with" in result.output
@@ -137,7 +137,7 @@ def test_training_a_recognizer_and_measuring_legibility(trained):
     written = json.loads((trained / "legibility.json").read_text())
     assert written["lines"] == len(written["recognized"]) == 16
     assert written["recognizer"]["step"] == 3
-    assert written["lines in training"] == {"seen": 16, "watched": 0}
+    assert written["lines_in_training"] == {"seen": 16, "watched": 0}
     assert "corrupted: 1 letter in 10 missing" in result.output
     assert len(written["corrupted"]) > 8
 

@@ -63,7 +63,7 @@ def test_other_sources_are_refused(source, dataset, tmp_path):
     assert ds.prepare(tmp_path, dataset.path).existed
     with (tmp_path / "trainset.txt").open("a") as file:
         file.write(" x01-000\n")
-    with pytest.raises(HwdiffError, match=r"prepared from other files \(split lists differ\)"):
+    with pytest.raises(HwdiffError, match=r"prepared from something else \(split lists differ\)"):
         ds.prepare(tmp_path, dataset.path)
 
 

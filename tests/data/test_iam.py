@@ -209,12 +209,12 @@ def test_long_offsets_are_measured_from_the_mean_or_from_zero():
 def test_the_whole_database(iam_dataset):
     """Counts of the real archives: those of the paper's program where it has them."""
     manifest = iam_dataset.manifest
-    left_out = manifest["left out"]
+    left_out = manifest["left_out"]
     assert left_out["line file without a text line"] == 8  # 6 lines too many, and 2 whose text is empty
     assert left_out["transcript of a form without line files"] == 177
     reasons = ("a line image of 1400 pixels or more in width", "form that is in no split list")
     before_image_rule = len(iam_dataset) + sum(left_out[reason] for reason in reasons)
     assert before_image_rule == pytest.approx(11_370, abs=10)
     assert manifest["counts"]["train"] + manifest["counts"]["validation"] > 9_500
-    assert manifest["official line images"] == 6
+    assert manifest["official_line_images"] == 6
     assert iam_dataset.lengths.max() <= 488

@@ -90,7 +90,7 @@ def test_lines_can_be_drawn(written):
 
 
 def test_another_seed_is_another_dataset(written):
-    with pytest.raises(HwdiffError, match=r"prepared from other files \(built-in writers differ\)"):
+    with pytest.raises(HwdiffError, match=r"prepared from something else \(built-in writers differ\)"):
         ds.prepare(None, written.path, seed=1)
     with pytest.raises(HwdiffError, match="seed = -1"):
         ds.prepare(None, written.path, seed=-1)

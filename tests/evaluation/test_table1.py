@@ -138,7 +138,7 @@ def test_what_is_no_fid_is_not_called_so(table, tmp_path):
     )
     name = "Fréchet distance (MobileNetV2)"
     assert all(name in content for content in (table_text(table), everything))
-    assert f"{name}; mean" in named_rows(table)[0]
+    assert f"{name}, mean" in named_rows(table)[0]
     assert "FID" not in cells
     assert "FID" not in table_text(table)
 

@@ -72,7 +72,7 @@ def test_what_shows_peoples_ink_is_marked(tmp_path, dataset):
     outputs.figure(a_figure(), "theirs", "People's", ink_of=dataset)
     outputs.table([{"text": "a transcript"}], "theirs", "People's", ink_of=dataset)
     outputs.figure(a_figure(), "made-up", "Made up", ink_of=written)
-    assert {output["file"]: output["people's ink"] for output in listed(tmp_path)} == {
+    assert {output["file"]: output["of_people"] for output in listed(tmp_path)} == {
         "figures/theirs.svg": True,
         "figures/theirs.png": True,
         "tables/theirs.csv": True,

@@ -16,8 +16,8 @@ def run(tmp_path):
     rows = [
         {
             "row": "ground truth",
-            "FID; mean": 2.345678,
-            "FID; sd": 0.1,
+            "FID, mean": 2.345678,
+            "FID, sd": 0.1,
             "score, mean": 1.0,
             "score, sd": None,
             "text": "<i>",
@@ -31,10 +31,10 @@ def run(tmp_path):
     }
     (tmp_path / "tables" / "one.json").write_text(json.dumps(table))
     listed = [
-        {"kind": "table", "file": f"tables/one.{suffix}", "title": "A table", "people's ink": False}
+        {"kind": "table", "file": f"tables/one.{suffix}", "title": "A table", "of_people": False}
         for suffix in ("csv", "json")
     ]
-    listed.append({"kind": "figure", "file": "figures/gone.png", "title": "A picture", "people's ink": True})
+    listed.append({"kind": "figure", "file": "figures/gone.png", "title": "A picture", "of_people": True})
     done = {"status": "done", "seconds": 1.2, "parameters": {"seed": 3}, "listed": listed}
     (tmp_path / "records" / "01_one.json").write_text(json.dumps(done))
     (tmp_path / "records" / "02_two.json").write_text(
