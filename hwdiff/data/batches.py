@@ -1,5 +1,6 @@
 """From the dataset on disk to batches of tensors: style features, the order of the lines, padding."""
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -157,3 +158,30 @@ def batch_order(
         order[start : start + batch_size] for start in range(0, len(order) - batch_size + 1, batch_size)
     ]
     return [batches[i] for i in generator.permutation(len(batches))]
+
+
+def training_order(
+    excerpts: Excerpts,
+    lines: np.ndarray,
+    batch_size: int,
+    *,
+    seed: int,
+    done: int = 0,
+    bucketed: bool = True,
+    fraction: Callable[[int], float] = lambda step: 0.0,
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Endless batches, epoch after epoch, from that of step `done` + 1. They depend on the arguments alone.
+
+    lines: (n,) indices of the lines.
+    bucketed: see `batch_order`.
+    fraction(step): of the lines of which only an excerpt is used. An epoch keeps that of its first step.
+    Yields (lines (B,), spans (B, 4)).
+    Raises HwdiffError when there are fewer lines than make one batch.
+    """
+    epoch_steps = max(1, len(lines) // batch_size)
+    epoch, at = divmod(done, epoch_steps)
+    while True:
+        spans = excerpts.of_epoch(epoch, fraction(epoch * epoch_steps))[lines]
+        for batch in batch_order(spans[:, 1] - spans[:, 0], batch_size, seed, epoch, bucketed)[at:]:
+            yield lines[batch], spans[batch]
+        epoch, at = epoch + 1, 0

@@ -16,7 +16,7 @@ from torch import nn
 from hwdiff.ink import strokes
 from hwdiff.model.checkpoint import find_device
 from hwdiff.utils.errors import HwdiffError
-from hwdiff.utils.tensors import load_metadata, load_tensors, save_tensors
+from hwdiff.utils.tensors import load_tensors, save_tensors
 
 FORMAT, EARLIER_FORMAT = "hwdiff recognizer 1", "hwdiff reader 1"  # the same but for its name
 BUNDLED = Path(__file__).parents[1] / "weights" / "recognizer.safetensors"
@@ -216,7 +216,7 @@ def load_recognizer(path: str | Path = BUNDLED, device: str | torch.device | Non
     device: by default CUDA if available.
     Raises HwdiffError when the file is missing, damaged, or something else.
     """
-    metadata, state = load_metadata(path, FORMAT, EARLIER_FORMAT, **_ABOUT), load_tensors(path, **_ABOUT)
+    metadata, state = load_tensors(path, FORMAT, EARLIER_FORMAT, **_ABOUT)
     if metadata.get("alphabet") != ALPHABET:
         found = "recognizes another alphabet than this version"
         raise HwdiffError(f"{path}: {found}; use the version that wrote it")

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hwdiff.data.batches import training_order
 from hwdiff.data.dataset import Dataset
 from hwdiff.data.excerpts import Excerpts
 from hwdiff.evaluation.error_rates import legibility
@@ -26,9 +27,7 @@ from hwdiff.evaluation.recognizer import (
     save_recognizer,
 )
 from hwdiff.ink import strokes
-from hwdiff.model.config import check_settings, setting
 from hwdiff.training.distributed import Processes
-from hwdiff.training.loop import training_order
 from hwdiff.training.optimizers import make_ema
 from hwdiff.training.run_dir import RunDirectory
 from hwdiff.training.steps import Steps
@@ -36,6 +35,7 @@ from hwdiff.utils.errors import HwdiffError
 from hwdiff.utils.files import append_jsonl, lock_directory
 from hwdiff.utils.interrupt import Stop
 from hwdiff.utils.progress import Progress
+from hwdiff.utils.settings import check_settings, setting
 
 CLIP_NORM = 5.0
 

@@ -13,7 +13,7 @@ import torch
 from scipy.spatial.distance import cdist
 from torch.nn.parallel import DistributedDataParallel
 
-from hwdiff.data.batches import Lines, bucket_length
+from hwdiff.data.batches import Lines, bucket_length, training_order
 from hwdiff.data.dataset import Dataset
 from hwdiff.data.excerpts import Excerpts
 from hwdiff.diffusion import process
@@ -25,7 +25,7 @@ from hwdiff.evaluation.tables import PAPER_LINES
 from hwdiff.model.style_encoder import FEATURES
 from hwdiff.model.unet import UNet
 from hwdiff.training import config as presets
-from hwdiff.training import loop, optimizers
+from hwdiff.training import optimizers
 from hwdiff.training.config import TrainingConfig
 from hwdiff.training.distributed import Processes, default_count, first_process, launch
 from hwdiff.training.objective import Draws, Objective, accumulate_gradients, compiled_objective, draw
@@ -73,7 +73,7 @@ def training_rate(
 
     # Real batches, made before the clock starts.
     points, start, terms = 0, 0.0, torch.zeros(2)
-    order = loop.training_order(
+    order = training_order(
         Excerpts(dataset, config.seed), dataset.split("train"), config.batch_size, seed=config.seed
     )
     batches = []

@@ -97,7 +97,7 @@ def load_model(path: str | Path = "pretrained", device: str | torch.device | Non
 
 
 def _load_network(path):
-    metadata, state = read_metadata(path), load_tensors(path, **_ABOUT)
+    metadata, state = load_tensors(path, FORMAT, **_ABOUT)
     try:
         # Earlier checkpoints have another name for one of the settings.
         renamed = {"position_form": "position_variant"}

@@ -16,12 +16,12 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.models import MobileNet_V2_Weights, mobilenet_v2
 
 from hwdiff.ink import images
+from hwdiff.model.config import BOTH_SIDES, RIGHT_BOTTOM
 from hwdiff.utils.errors import HwdiffError
-from hwdiff.utils.tensors import load_metadata, load_tensors
+from hwdiff.utils.tensors import load_tensors
 
 FEATURES = (14, 1280)
 BUNDLED = Path(__file__).parents[1] / "weights" / "style-encoder.safetensors"
-BOTH_SIDES, RIGHT_BOTTOM = "both", "right-bottom"
 
 
 class StyleExtractor(nn.Module):
@@ -188,7 +188,7 @@ def _read_weights(path):
         raise HwdiffError(f"{path}: cannot be read ({error.strerror}); {advice}") from error
     if start[8:9] == b"{":
         about = {"what": "safetensors file", "advice": "copy or download it again"}
-        metadata, state = load_metadata(path, **about), load_tensors(path, **about)
+        metadata, state = load_tensors(path, **about)
         stated = metadata.get("padding", BOTH_SIDES)
         one_sided = "right" in stated and "bottom" in stated and "left" not in stated
         return state, RIGHT_BOTTOM if one_sided else BOTH_SIDES, metadata.get("source", str(path))

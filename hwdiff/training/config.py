@@ -4,15 +4,16 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from hwdiff.model.config import ModelConfig, check_settings, setting
+from hwdiff.model.config import ModelConfig
 from hwdiff.utils.errors import HwdiffError
+from hwdiff.utils.settings import check_settings, setting
 
 WARMUP = 10_000
 LEARNING_RATE_WIDTH = 256
 
 
 def learning_rate(step: int) -> float:
-    """The published learning rate at step 1, 2, ...: 256^-0.5 min(step^-0.5, step 10000^-1.5)."""
+    """The published learning rate (section 5.1): 256^-0.5 min(step^-0.5, step 10000^-1.5)."""
     return LEARNING_RATE_WIDTH**-0.5 * min(step**-0.5, step * WARMUP**-1.5)
 
 
@@ -20,8 +21,8 @@ def learning_rate(step: int) -> float:
 class TrainingConfig:
     """Every setting of a training run. `hwdiff train` has an option for each, whose help says what it is.
 
-    The defaults are the paper's. Where the authors' released program differs, "released" or "each" is its
-    variant.
+    The defaults are the paper's, but for `ModelConfig.position_variant`. Where the authors' released program
+    differs, its variant is "released" or "each", or own_style=True.
     """
 
     steps: int = setting(
@@ -184,6 +185,10 @@ def config_of(settings: dict, run: str | Path) -> TrainingConfig:
     Raises HwdiffError when the settings are those of another version.
     """
     names = {item.name for item in fields(TrainingConfig)}
+    if settings.get("kind") not in (None, "network"):
+        raise HwdiffError(
+            f"{run}: holds a run of another kind ({settings['kind']}); choose another directory"
+        )
     try:
         if missing := names - settings.keys():
             raise KeyError(sorted(missing)[0])

@@ -18,7 +18,7 @@ from torchvision.models import mobilenet_v2
 from hwdiff.data.dataset import Dataset
 from hwdiff.data.line_images import LineImages
 from hwdiff.ink import images
-from hwdiff.model.config import check_settings, setting
+from hwdiff.model.config import DISTILLED
 from hwdiff.model.style_encoder import StyleExtractor, fold_batch_norms, grey_input, pool, set_padding
 from hwdiff.training.distributed import Processes
 from hwdiff.training.run_dir import RunDirectory
@@ -27,6 +27,7 @@ from hwdiff.utils.errors import HwdiffError
 from hwdiff.utils.files import lock_directory
 from hwdiff.utils.interrupt import Stop
 from hwdiff.utils.progress import Progress
+from hwdiff.utils.settings import check_settings, setting
 from hwdiff.utils.tensors import save_tensors
 
 PIECE_WIDTH = 480  # pixels: five of the fourteen columns of features
@@ -312,8 +313,8 @@ def save_encoder(student: nn.Module, teacher: StyleExtractor, path: Path) -> Pat
             values = {"bias": bias, "weight": ones, "running_mean": zeros, "running_var": ones}
             value = values.get(kind, count)
         state[f"features.{name}"] = value if value.dtype == torch.long else value.half()
-    padding = "right, bottom" if teacher.padding == "right-bottom" else "both"
-    save_tensors(path, state, {"padding": padding, "source": "hwdiff, distilled", "teacher": teacher.name})
+    about = {"padding": teacher.padding, "source": DISTILLED, "teacher": teacher.name}
+    save_tensors(path, state, about)
     return path
 
 

@@ -14,7 +14,7 @@ from torch import multiprocessing
 from hwdiff.utils.errors import HwdiffError
 from hwdiff.utils.interrupt import Stop
 
-PAUSE = timedelta(days=1)  # after which the others give up a process that stands still
+PAUSE = timedelta(days=1)  # after which the others give up on a stalled process
 GRACE_SECONDS = 120  # in which the others must notice that a process has died
 
 
@@ -91,7 +91,7 @@ def launch(function: Callable[..., int], arguments: tuple, count: int, device: t
             name = signal.Signals(-killed[0]).name
             raise HwdiffError(f"one of {count} processes was ended by {name} (out of memory?); {advice}")
         if results[0][0] is None:
-            raise HwdiffError(f"the {count} processes lost one another; {advice}")
+            raise HwdiffError(f"the {count} processes lost contact; {advice}")
         return results[0][1]
 
 

@@ -35,7 +35,11 @@ def read_metrics(run: str | Path) -> dict[str, np.ndarray]:
     try:
         lines = path.read_text().splitlines(keepends=True)
         rows = [json.loads(line) for line in lines if line.endswith("\n")]  # the last may be cut short
-        return {name: np.array([row[name] for row in rows]) for name in rows[0]}
+        # A setting that was changed on the way may add a term or take one away.
+        names = dict.fromkeys(["step", "loss", *(name for row in rows for name in row)])
+        if not rows:
+            raise ValueError("no step is logged")
+        return {name: np.array([row.get(name, np.nan) for row in rows]) for name in names}
     except (OSError, ValueError, LookupError) as error:
         advice = "give the directory that hwdiff train wrote"
         raise HwdiffError(f"{path}: no training metrics ({error}); {advice}") from error

@@ -1,6 +1,5 @@
 """Training the network: Algorithm 1 of Luhman & Luhman (2020) in a loop, in one process or several."""
 
-from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import asdict
 from itertools import chain
@@ -10,7 +9,7 @@ import numpy as np
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
-from hwdiff.data.batches import FULL_LENGTH, Lines, batch_order, bucket_length
+from hwdiff.data.batches import FULL_LENGTH, Lines, bucket_length, training_order
 from hwdiff.data.dataset import Dataset, style_lines
 from hwdiff.data.excerpts import Excerpts
 from hwdiff.data.style_features import StyleFeatures
@@ -50,33 +49,6 @@ CHANGEABLE = (
     "validate_every",
     "sample_every",
 )
-
-
-def training_order(
-    excerpts: Excerpts,
-    lines: np.ndarray,
-    batch_size: int,
-    *,
-    seed: int,
-    done: int = 0,
-    bucketed: bool = True,
-    fraction: Callable[[int], float] = lambda step: 0.0,
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Endless batches, epoch after epoch, from that of step `done` + 1. They depend on the arguments alone.
-
-    lines: (n,) indices of the lines.
-    bucketed: see `batch_order`.
-    fraction(step): of the lines of which only an excerpt is used. An epoch keeps that of its first step.
-    Yields (lines (B,), spans (B, 4)).
-    Raises HwdiffError when there are fewer lines than make one batch.
-    """
-    epoch_steps = max(1, len(lines) // batch_size)
-    epoch, at = divmod(done, epoch_steps)
-    while True:
-        spans = excerpts.of_epoch(epoch, fraction(epoch * epoch_steps))[lines]
-        for batch in batch_order(spans[:, 1] - spans[:, 0], batch_size, seed, epoch, bucketed)[at:]:
-            yield lines[batch], spans[batch]
-        epoch, at = epoch + 1, 0
 
 
 def start_from(network: UNet, path: str | Path) -> None:
@@ -153,13 +125,15 @@ def train(
             start_from(network, config.init)
         network.default_style = style_features[train_lines[:1]][0]
         ema = make_ema(network, config.ema) if config.ema else None
-        to_write_with = ema.module if ema else network
+        sampling_network = ema.module if ema else network
         optimizers = make_optimizers(network, config, processes)
         modules = {"network": network, **({"ema": ema} if ema else {})}
         if done:
             directory.load(modules, optimizers, generator)
         objective = Objective(network, config.precision, config.guided_attention)
-        if compiled if compiled is not None else device.type == "cuda":
+        if compiled is None:
+            compiled = device.type == "cuda"
+        if compiled:
             objective = compiled_objective(objective, device, graphs=processes.count == 1)
         if processes.count > 1:
             objective = DistributedDataParallel(objective, gradient_as_bucket_view=True)
@@ -196,21 +170,22 @@ def train(
             # Log, validate, draw and save.
             stroke, pen, *attention = terms
             values = {"loss": stroke + pen, "stroke": stroke, "pen": pen, "gradient_norm": norm}
-            values |= dict(zip(("attention",), attention, strict=False))
+            if attention:
+                values["attention"] = attention[0]
             steps.log(values, learning_rate=learning_rate)
             if not processes.first:
                 continue
             if steps.due(config.validate_every) and len(validation_lines):
-                row = validation_loss(to_write_with, lines, validation_lines, precision=config.precision)
+                row = validation_loss(sampling_network, lines, validation_lines, precision=config.precision)
                 append_jsonl(directory.path / "validation.jsonl", [{"step": step, **row}])
             if steps.due(config.sample_every):
-                _write_samples(to_write_with, directory.path / "samples" / f"step-{step:06d}", step)
+                _write_samples(sampling_network, directory.path / "samples" / f"step-{step:06d}", step)
             if steps.due(config.save_every) or steps.stopping:
                 path = directory.path / "model.safetensors"
-                save_model(to_write_with, path, step=step, training=asdict(config), **about)
+                save_model(sampling_network, path, step=step, training=asdict(config), **about)
                 directory.save(step, modules, optimizers, generator)
         processes.wait()
-    return to_write_with.eval(), steps.step
+    return sampling_network.eval(), steps.step
 
 
 def _extra_padding(seed, step):

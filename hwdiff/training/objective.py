@@ -15,7 +15,8 @@ from hwdiff.training.config import TrainingConfig
 
 STYLE_DROPOUT = 0.3  # of single features, Fig. 10
 CPU_POINTS = {"fp32": 24 * 320, "bf16": 48 * 320}  # with more points at a time a CPU is slower
-# Standard deviation in characters: so uncertain are places, as letters differ in their number of points.
+# Standard deviation in characters: places are about this uncertain, since letters differ in their number
+# of points.
 ATTENTION_WINDOW = 1.5
 
 
@@ -150,12 +151,15 @@ def accumulate_gradients(
     precision: the objective's.
     Returns the terms of the loss of this batch as `Objective` does.
     """
+    # What the network sees: Eq. 6, and the dropout.
     noisy = process.add_noise(batch.strokes, draws.noise_level, draws.eps)
     style = batch.style * draws.kept_features * draws.kept_style
     text = torch.where(draws.kept_text, batch.text, tokenizer.without_text(batch.text))
     places = noisy.new_full(noisy.shape[:2], torch.nan)
     if batch.places is not None:
         places = batch.places.where(draws.kept_text, torch.nan)
+
+    # The gradients of its loss, Eq. 13 and 14, piece by piece.
     count = -(-noisy.shape[0] * noisy.shape[1] // CPU_POINTS[precision]) if noisy.device.type == "cpu" else 1
     size = -(-len(noisy) // count)
     arguments = (noisy, text, draws.noise_level, style, draws.eps, batch.pen_up, draws.pen_weight, places)

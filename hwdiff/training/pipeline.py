@@ -39,7 +39,7 @@ def run_chain(
 
     data: a dataset file.
     out: the directory of the encoder, the training run and the figures.
-    preset: the name of that of `config`, by which the distillation's is chosen.
+    preset: whose name `config` has; it chooses the distillation's preset too.
     teacher: of the distillation; None to use the bundled encoder instead.
     distillation_steps: of its first part, instead of the preset's.
     stop: looked at in and between steps, except while line images are drawn, which takes a minute.

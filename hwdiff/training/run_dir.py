@@ -20,8 +20,7 @@ from hwdiff.utils.tensors import load_metadata, load_tensors, save_tensors
 FORMAT = "hwdiff run 1"
 _ABOUT = {
     "what": "state of a run",
-    "advice": "nothing can be resumed from it: "
-    "use the version that wrote it, or start again in another directory",
+    "advice": "nothing can be resumed from it: start again in another directory",
 }
 
 
@@ -43,7 +42,7 @@ class RunDirectory:
         self.done, self.seconds, self.cpu_seconds = 0, 0.0, 0.0
 
     def find_step(self, resume: bool) -> int:
-        """The last step that is done, 0 for a new run. From here on it is `done` too. Nothing is written.
+        """The last step that is done, 0 for a new run. Also kept as `done`. Nothing is written.
 
         Raises HwdiffError when the directory holds a run and `resume` is false, or when the run cannot be
         resumed with these settings.
@@ -72,6 +71,10 @@ class RunDirectory:
 
         Raises HwdiffError when it is something that may not change.
         """
+        kinds = found.get("kind"), self.settings["kind"]
+        if len(set(kinds)) > 1:
+            found = f"holds a run of another kind ({kinds[0]}, not {kinds[1]})"
+            raise HwdiffError(f"{self.path}: {found}; choose another directory")
         if found.get("dataset") != self.settings.get("dataset"):
             of, given = (str(settings.get("dataset"))[:8] for settings in (found, self.settings))
             raise HwdiffError(f"{self.path}: trained on another dataset ({of}, not {given}); give that one")
@@ -126,7 +129,7 @@ class RunDirectory:
         generator: torch.Generator,
     ) -> None:
         """Put the saved state back into what `save` took it from. Raises HwdiffError when it does not fit."""
-        state = load_tensors(self.state, **_ABOUT)
+        _, state = load_tensors(self.state, FORMAT, **_ABOUT)
         try:
             for name, module in modules.items():
                 module.load_state_dict({key: state[f"{name}.{key}"] for key in module.state_dict()})

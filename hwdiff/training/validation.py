@@ -1,8 +1,7 @@
-"""The validation loss: that of lines which are not trained on."""
+"""The loss on lines that are held back from training."""
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from hwdiff.data.batches import FULL_LENGTH, Lines
 from hwdiff.diffusion import process
@@ -48,8 +47,7 @@ def validation_loss(
             # The loss, summed over real points.
             with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
                 eps_predicted, logit, _ = network.predict(noisy, batch.text, level, batch.style)
-            stroke = (eps - eps_predicted.float()).square().sum(dim=-1)
-            pen = F.binary_cross_entropy_with_logits(logit.float(), batch.pen_up, reduction="none")[..., 0]
+            stroke, pen = process.point_losses(eps, eps_predicted.float(), batch.pen_up, logit.float())
             sums[t] += (stroke[real].sum().item(), pen[real].sum().item(), real.sum().item())
     stroke, pen = ({t: total[term] / total[2] for t, total in sums.items()} for term in (0, 1))
     losses = [stroke[t] + alpha_bar[t].item() * pen[t] for t in NOISE_STEPS]

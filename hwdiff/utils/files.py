@@ -13,6 +13,8 @@ from safetensors import SafetensorError
 
 from hwdiff.utils.errors import HwdiffError
 
+_PARTIAL = ".partial-"  # what the names of files begin with that are not yet whole
+
 
 @contextmanager
 def atomic_write(path: str | Path) -> Iterator[Path]:
@@ -25,7 +27,7 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=_PARTIAL, suffix=path.suffix)
         os.close(handle)
         yield Path(temporary)
         umask = os.umask(0)
@@ -94,14 +96,13 @@ def lock_directory(folder: Path) -> Iterator[None]:
             f"{folder}: cannot be the folder of a run ({error.strerror}); choose another"
         ) from error
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        for name in ("state", "model", "style", "recognizer", "config", "metrics", "validation"):
-            for left_over in folder.glob(f".{name}-????????.*"):  # as `atomic_write` names them
-                left_over.unlink()
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            advice = "wait for it, or choose another folder"
+            raise HwdiffError(f"{folder}: another process is at work in it; {advice}") from error
+        for left_over in folder.glob(f"{_PARTIAL}*"):
+            left_over.unlink()
         yield
-    except BlockingIOError as error:
-        raise HwdiffError(
-            f"{folder}: another process is at work in it; wait for it, or choose another folder"
-        ) from error
     finally:
         os.close(handle)

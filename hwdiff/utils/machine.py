@@ -12,7 +12,7 @@ def rate_of(
     """Floating-point operations a second of a function.
 
     flop: how many it does.
-    seconds: for so long it is repeated, after a call to warm up.
+    seconds: how long to repeat it, after a call to warm up.
     """
     on_gpu = torch.device(device).type == "cuda"
     burst = 10 if on_gpu else 1  # a GPU works while it is given more to do
@@ -40,7 +40,7 @@ def matrix_product_rate(
 
 
 def bf16_is_emulated(device: str | torch.device) -> bool:
-    """Whether bf16 is so slow here that nobody would want it, as where PyTorch has to emulate it."""
+    """Whether bf16 is far slower than fp32 here, because PyTorch has to emulate it."""
     fp32, bf16 = (
         matrix_product_rate(dtype, device, size=128, seconds=0.05)
         for dtype in (torch.float32, torch.bfloat16)

@@ -41,20 +41,22 @@ def load_metadata(path: str | Path, *formats: str, what: str, advice: str) -> di
         raise HwdiffError(f"{path}: not a whole {what} ({error}); {advice}") from error
     if not isinstance(found, dict):
         raise HwdiffError(f"{path}: not a {what}: its metadata is no dictionary; {advice}")
-    if formats and found.get("format") not in formats:
-        reason = f"its format is {found.get('format')!r}, not {formats[0]!r}"
-        raise HwdiffError(f"{path}: not a {what} of this version: {reason}; {advice}")
+    if formats and "format" not in found:
+        raise HwdiffError(f"{path}: not a {what}; {advice}")
+    if formats and found["format"] not in formats:
+        reason = f"its format is {found['format']!r}, not {formats[0]!r}"
+        raise HwdiffError(f"{path}: not a {what} of this version: {reason}; use the version that wrote it")
     return found
 
 
-def load_tensors(path: str | Path, *, what: str, advice: str) -> dict[str, Tensor]:
-    """The tensors of the file `path` by name, on the CPU.
+def load_tensors(path: str | Path, *formats: str, what: str, advice: str) -> tuple[dict, dict[str, Tensor]]:
+    """The metadata of the file `path`, and its tensors by name, on the CPU.
 
-    what, advice: as for `load_metadata`.
-    Raises HwdiffError when the file is missing or cut short.
+    Arguments and errors as of `load_metadata`.
     """
+    metadata = load_metadata(path, *formats, what=what, advice=advice)
     try:
         with safe_open(path, "pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+            return metadata, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
     except (SafetensorError, OSError) as error:
         raise HwdiffError(f"{path}: not a whole {what} ({error}); {advice}") from error
