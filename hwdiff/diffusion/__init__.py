@@ -1,4 +1,4 @@
-"""The diffusion method of Luhman & Luhman (2020), sections 2.1 and 2.2: from noise to ink.
+"""The diffusion method of Luhman & Luhman (2020), sections 2.1, 2.2 and 5.1: from noise to ink.
 
 Noise schedule, forward process, samplers, writing texts, styles by name, and traces of the attention.
 """

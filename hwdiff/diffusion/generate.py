@@ -15,13 +15,14 @@ from hwdiff.diffusion.samplers import Callback, NoiseSource, Sampler, find_sampl
 from hwdiff.diffusion.style_gallery import load_styles
 from hwdiff.ink.images import ImageSource
 from hwdiff.ink.ink import Ink
+from hwdiff.model.config import DISTILLED, RIGHT_BOTTOM
 from hwdiff.model.unet import LENGTH_UNIT, UNet
 from hwdiff.utils.errors import HwdiffError
 
 # How a model writes by default, unless its metadata has other values under "writing". 16 points a character
 # are enough for nearly all writers: the median is 10.8, and one in fifty needs more than 16.
 WRITING = {"guidance": 1.0, "points_per_character": 16.0}
-MIN_POINTS = 10  # a character, in texts for which the points of the longest training line are too few
+MIN_POINTS = 10  # per character, once a text needs more points than any line of the training has
 BATCH_SIZE = 64
 TRAINED_TOKENS = 50
 
@@ -223,13 +224,13 @@ def require_style_weights(network: UNet, given: dict[str, str]) -> None:
     given: the `StyleExtractor.identity` of the weights that they come from.
     """
     trained = network.metadata.get("style_weights")
-    if not network.metadata and given["name"] == "hwdiff, distilled":
+    if not network.metadata and given["name"] == DISTILLED:
         warnings.warn(
             "the authors' models were trained with ImageNet's features; "
             "give Keras's weights with --style-encoder FILE",
             stacklevel=4,
         )
-    elif not network.metadata and given["padding"] != "right-bottom":
+    elif not network.metadata and given["padding"] != RIGHT_BOTTOM:
         warnings.warn(
             "the authors' models were trained with Keras's style weights, "
             "which pad right and bottom; these pad both sides",

@@ -18,7 +18,8 @@ def alpha_bars() -> Tensor:
     """
     last = torch.log10(torch.tensor(0.4, dtype=torch.float64)).item()
     beta = 0.02 + torch.logspace(-5, last, STEPS, dtype=torch.float64)
-    return torch.cat((torch.ones(1, dtype=torch.float64), torch.cumprod(1 - beta, dim=0)))
+    alpha = 1 - beta
+    return torch.cat((torch.ones(1, dtype=torch.float64), torch.cumprod(alpha, dim=0)))
 
 
 def draw_noise_levels(
@@ -75,9 +76,16 @@ def loss_terms(
     pen_up: (B, N, 1), the flag.
     pen_logit: (B, N, 1), the logit of its predicted probability.
     pen_weight: (B, 1, 1), see `pen_weights`.
-    Returns (stroke, pen), whose sum is the loss: |eps - eps_predicted|^2 summed over x and y, and the
-    weighted cross-entropy.
+    Returns (stroke, pen), whose sum is the loss.
     """
-    stroke = (eps - eps_predicted).square().sum(dim=-1).mean()
-    cross_entropy = F.binary_cross_entropy_with_logits(pen_logit, pen_up, reduction="none")
-    return stroke, (cross_entropy * pen_weight).mean()
+    stroke, pen = point_losses(eps, eps_predicted, pen_up, pen_logit)
+    return stroke.mean(), (pen * pen_weight[..., 0]).mean()
+
+
+def point_losses(
+    eps: Tensor, eps_predicted: Tensor, pen_up: Tensor, pen_logit: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Both losses of each point, not weighted: (B, N) each. Arguments as of `loss_terms`."""
+    stroke = (eps - eps_predicted).square().sum(dim=-1)  # Eq. 13, summed over x and y
+    pen = F.binary_cross_entropy_with_logits(pen_logit, pen_up, reduction="none")[..., 0]  # Eq. 14
+    return stroke, pen

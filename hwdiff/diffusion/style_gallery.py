@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import Tensor
 
 from hwdiff.utils.errors import HwdiffError
-from hwdiff.utils.tensors import load_metadata, load_tensors, save_tensors
+from hwdiff.utils.tensors import load_tensors, save_tensors
 
 FORMAT = "hwdiff styles 1"
 BUNDLED = Path(__file__).parents[1] / "weights" / "small-styles.safetensors"
@@ -32,7 +32,9 @@ class Styles(dict):
 
 
 def mixed(styles: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
-    """A style between several: their weighted sum (Fig. 5 of Luhman & Luhman 2020 has two).
+    """A style between several: their weighted sum.
+
+    Fig. 5 of Luhman & Luhman (2020) has two: lambda s0 + (1 - lambda) s1.
 
     styles: each (S, 1280).
     weights: one for each style, adding up to 1.
@@ -59,6 +61,5 @@ def load_styles(path: str | Path = BUNDLED) -> Styles:
 
     Raises HwdiffError when the file is missing, damaged, or something else.
     """
-    metadata = load_metadata(path, FORMAT, **_ABOUT)
-    tensors = load_tensors(path, **_ABOUT)
+    metadata, tensors = load_tensors(path, FORMAT, **_ABOUT)
     return Styles({name: tensors[name].float() for name in metadata["names"]}, metadata)

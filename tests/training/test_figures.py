@@ -18,3 +18,15 @@ def test_the_loss_curve_shows_the_run_and_the_port(tmp_path):
     assert list(port.get_xdata()) == [100, 200, 300]
     with pytest.raises(HwdiffError, match="no training metrics"):
         read_metrics(tmp_path / "none")
+    (tmp_path / "metrics.jsonl").write_text("")
+    with pytest.raises(HwdiffError, match="no training metrics"):
+        read_metrics(tmp_path)
+
+
+def test_a_term_that_was_switched_on_or_off_is_missing_in_between(tmp_path):
+    """Guided attention may be changed when a run is resumed."""
+    rows = [{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.0, "attention": 0.5}, {"step": 3, "loss": 0.5}]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    metrics = read_metrics(tmp_path)
+    np.testing.assert_array_equal(metrics["attention"], [np.nan, 0.5, np.nan])
+    assert len(plot_loss(metrics).axes[0].lines) == 3

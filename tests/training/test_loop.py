@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from hwdiff import HwdiffError, load_model
 from hwdiff.data import tokenizer
-from hwdiff.data.batches import Lines, bucket_length
+from hwdiff.data.batches import Lines, bucket_length, training_order
 from hwdiff.data.dataset import style_lines
 from hwdiff.data.excerpts import Excerpts
 from hwdiff.diffusion import process
@@ -209,7 +209,7 @@ def draws_of(batch, config=CONFIG):
 def gradients_of(network, dataset, features, config=CONFIG, slices=(slice(None),)):
     """Terms and gradients of the first batch, computed slice by slice as several processes would."""
     excerpts = Excerpts(dataset, config.seed)
-    order = loop.training_order(excerpts, dataset.split("train"), config.batch_size, seed=config.seed)
+    order = training_order(excerpts, dataset.split("train"), config.batch_size, seed=config.seed)
     indices, _ = next(order)
     lines, length = lines_of(dataset, features), bucket_length(dataset.lengths[indices])
     draws = draws_of(lines.batch(indices, length), config)
@@ -349,7 +349,7 @@ def test_the_order_is_resumed_from_any_step():
     def batches(done, count):
         options = {"seed": CONFIG.seed, "done": done, "fraction": fraction}
         excerpts = Namespace(of_epoch=of_epoch)
-        order = loop.training_order(excerpts, some, CONFIG.batch_size, **options)
+        order = training_order(excerpts, some, CONFIG.batch_size, **options)
         return [(lines.tolist(), found.tolist()) for lines, found in islice(order, count)]
 
     whole = batches(0, 20)

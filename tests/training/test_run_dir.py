@@ -46,7 +46,7 @@ def test_a_state_that_does_not_fit_is_refused(tmp_path):
         run.load({"network": torch.nn.Linear(4, 2)}, {"optimizer": optimizer}, generator)
     with pytest.raises(HwdiffError, match="do not fit its metadata"):
         run.load({"other": network}, {"optimizer": optimizer}, generator)
-    with pytest.raises(HwdiffError, match="it has kind = 'test', not 'other'"):
+    with pytest.raises(HwdiffError, match=r"holds a run of another kind \(test, not other\)"):
         run_dir.RunDirectory(tmp_path, {"kind": "other"}).find_step(resume=True)
     content = run.state.read_bytes()
     run.state.write_bytes(content.replace(b"hwdiff run 1", b"hwdiff run 9"))
@@ -77,7 +77,7 @@ def test_logs_are_cut_back_to_a_step(tmp_path):
 
 
 def test_a_directory_is_locked_and_cleared_of_what_a_killed_process_left(tmp_path):
-    (tmp_path / ".state-abcd_123.safetensors").write_text("half")
+    (tmp_path / ".partial-abcd_123.safetensors").write_text("half")
     (tmp_path / ".my-own").write_text("whole")
     with files.lock_directory(tmp_path):
         assert [path.name for path in tmp_path.iterdir()] == [".my-own"]
