@@ -33,23 +33,29 @@ class Outputs:
         self.entries = []
         self._list()
 
-    def figure(self, figure: Figure, name: str, title: str, *, ink_of: Dataset | None = None) -> Image:
-        """Save a figure as figures/NAME.png and .svg. Returns the picture, which a notebook shows."""
+    def figure(
+        self, figure: Figure, name: str, title: str, *, takeaway: str = "", ink_of: Dataset | None = None
+    ) -> Image:
+        """Save a figure as figures/NAME.png and .svg. Returns the picture, which a notebook shows.
+
+        takeaway: what is to be seen in it, in one sentence, for below it.
+        """
         for suffix in (".svg", ".png"):
-            path = self._add("figure", f"figures/{name}{suffix}", title, ink_of)
+            path = self._add("figure", f"figures/{name}{suffix}", title, ink_of, takeaway)
             save_figure(figure, path)
         self._list()
         return Image(path.read_bytes(), width=SHOWN_WIDTH)
 
-    def picture(self, path: str | Path, name: str, title: str) -> Image:
+    def picture(self, path: str | Path, name: str, title: str, *, takeaway: str = "") -> Image:
         """Copy a saved figure, which must not show people's ink, to figures/NAME.png and .svg.
 
         path: the PNG, with an SVG beside it.
+        takeaway: as of `figure`.
         Returns the picture, which a notebook shows.
         """
         for suffix in (".svg", ".png"):
             content = Path(path).with_suffix(suffix).read_bytes()
-            with atomic_write(self._add("figure", f"figures/{name}{suffix}", title, None)) as copy:
+            with atomic_write(self._add("figure", f"figures/{name}{suffix}", title, None, takeaway)) as copy:
                 copy.write_bytes(content)
         self._list()
         return Image(content, width=SHOWN_WIDTH)
@@ -109,8 +115,9 @@ class Outputs:
         self._list()
         return Shown(rows)
 
-    def _add(self, kind, file, title, ink_of):
-        self.entries.append({"kind": kind, "file": file, "title": title, "of_people": shows_people(ink_of)})
+    def _add(self, kind, file, title, ink_of, takeaway=""):
+        entry = {"kind": kind, "file": file, "title": title, "of_people": shows_people(ink_of)}
+        self.entries.append(entry | ({"takeaway": takeaway} if takeaway else {}))
         return self.run / file
 
     def _list(self):
