@@ -359,11 +359,10 @@ def alignment(
     """Measure how attention relates to misspelling.
 
     A model writes lines. Prints rank correlations between scores of each line's attention to its text and the
-    recognizer's character error rate on the line.
+    recognizer's character error rate on the line, as they are, and with the rate on the real line of the same
+    text held fixed. Intervals are of a bootstrap over texts.
     """
     import csv
-
-    import numpy as np
 
     from hwdiff.data.dataset import Dataset
     from hwdiff.data.style_features import StyleFeatures
@@ -384,21 +383,22 @@ def alignment(
         rows = regenerate_aligned(
             network, dataset, features, indices, judge, progress=progress.update, **options
         )
-    inked = np.array([number for number, row in enumerate(rows) if row], dtype=int)
-    found = relations([rows[number] for number in inked], dataset.forms[indices[inked]])
+    inked = [(index, row) for index, row in zip(indices, rows, strict=True) if row]
+    found = relations([row for _, row in inked])
     print(
         f"{data}, split {split.value}: {len(inked)} of {len(indices)} lines with ink; "
         "rank correlation with the line's CER:"
     )
-    for name, (value, low, high) in found.items():
-        print(f"  {name:14} {value:6.2f} ({low:.2f} to {high:.2f})")
+    for name, one in found.items():
+        print(
+            f"  {name:14} {one.correlation:6.2f} ({one.low:.2f} to {one.high:.2f}); text held fixed "
+            f"{one.given_text:6.2f} ({one.given_low:.2f} to {one.given_high:.2f}); {one.differing} differ"
+        )
     if out:
         with atomic_write(out) as temporary, temporary.open("w", newline="") as file:
             table = csv.writer(file)
-            table.writerow(["line", *found, "cer"])
-            for number in inked:
-                scores, rate = rows[number]
-                table.writerow(
-                    [dataset.ids[indices[number]], *(f"{value:.6f}" for value in (*scores.values(), rate))]
-                )
+            table.writerow(["line", *found, "cer", "real_cer"])
+            for index, row in inked:
+                values = (*row.scores.values(), row.cer, row.real_cer)
+                table.writerow([dataset.ids[index], *(f"{value:.6f}" for value in values)])
         print(f"wrote {out}")

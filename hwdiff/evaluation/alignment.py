@@ -93,9 +93,10 @@ class Alignment:
         number, character.
         first_point, last_point: of the ink that belongs to it, None if it was skipped.
         fraction: the largest of a cell.
-        skipped, repeated: whether no piece, or more than one piece of ink belongs to it.
+        skipped, repeated: whether no piece, or more than one piece of ink belongs to it. A space is never
+            skipped: it needs no ink.
         """
-        rows, mine = [], self._mine()
+        rows, mine, letters = [], self._mine(), self._letters()
         for number, (character, runs) in enumerate(zip(self.text, self.runs.tolist(), strict=True)):
             cells = np.flatnonzero(mine[:, number])
             rows.append(
@@ -105,7 +106,7 @@ class Alignment:
                     "first_point": int(cells[0]) * self.points if len(cells) else None,
                     "last_point": (int(cells[-1]) + 1) * self.points - 1 if len(cells) else None,
                     "fraction": float(self.weights[:, number].max(initial=0)),
-                    "skipped": runs == 0,
+                    "skipped": bool(runs == 0 and letters[number]),
                     "repeated": runs > 1,
                 }
             )
@@ -194,6 +195,22 @@ def alignment_by_step(written: Trace, block: int = -1) -> list[dict[str, float]]
     ]
 
 
+@dataclass(frozen=True)
+class AlignedLine:
+    """A line of a dataset that was written again.
+
+    text: of the line.
+    scores: of its attention, see `Alignment.scores`.
+    cer: of what was written, by the recognizer.
+    real_cer: of the real line with this text: how hard the text is to read.
+    """
+
+    text: str
+    scores: dict[str, float]
+    cer: float
+    real_cer: float
+
+
 def regenerate_aligned(
     network: UNet,
     dataset: Dataset,
@@ -204,53 +221,80 @@ def regenerate_aligned(
     seed: int = 0,
     progress: Callable[[int], None] | None = None,
     **options,
-) -> list[tuple[dict[str, float], float] | None]:
+) -> list[AlignedLine | None]:
     """Lines of a dataset written again and aligned, for `relations`.
 
     As `generation.regenerate_lines`, but a line at a time.
     progress(count): lines done since the last call.
     options: of `align`.
-    Returns (scores, character error rate of the recognizer) of each line, None for a line without ink.
+    Returns None for a line without ink.
     """
     recognizer = recognizer or load_recognizer()
-    styles, rows = styles_of(network, dataset, features, indices), []
+
+    def cer(ink):
+        return legibility([ink], recognizer, resamples=0).cer.value
+
+    styles, lines = styles_of(network, dataset, features, indices), []
     for number, (index, style) in enumerate(zip(indices, styles, strict=True)):
-        ink, aligned = align(network, str(dataset.texts[index]), style=style, seed=seed + number, **options)
-        rows.append(aligned and (aligned.scores, legibility([ink], recognizer, resamples=0).cer.value))
+        text = str(dataset.texts[index])
+        ink, aligned = align(network, text, style=style, seed=seed + number, **options)
+        lines.append(aligned and AlignedLine(text, aligned.scores, cer(ink), cer(dataset.ink(int(index)))))
         if progress:
             progress(1)
-    return rows
+    return lines
 
 
-def relations(
-    rows: Sequence[tuple[dict[str, float], float]],
-    groups: Sequence | np.ndarray | None = None,
-    *,
-    resamples: int = 1000,
-    seed: int = 0,
-) -> dict[str, tuple[float, float, float]]:
+@dataclass(frozen=True)
+class Relation:
+    """How a score goes with the error rate, over lines.
+
+    correlation: Spearman's. NaN where all scores or all rates are the same.
+    low, high: its 95 % bootstrap interval.
+    given_text, given_low, given_high: the same with the error rates of the real lines of the same texts held
+        fixed (partial rank correlation), so that hard texts alone make no relation.
+    differing: lines whose score is not the commonest one. A correlation that rests on few of them is weak.
+    """
+
+    correlation: float
+    low: float
+    high: float
+    given_text: float
+    given_low: float
+    given_high: float
+    differing: int
+
+
+def relations(lines: Sequence[AlignedLine], *, resamples: int = 1000, seed: int = 0) -> dict[str, Relation]:
     """How the scores of alignments go with the error rates of the same lines.
 
-    rows: (scores, error rate) of each line, scores as of `Alignment.scores`.
-    groups: (n,) what belongs together, such as the form; the bootstrap draws whole groups. None: each line
-        for itself.
-    Returns {score: (Spearman's rank correlation, low, high)} with 95 % bootstrap intervals. It is NaN where
-    all scores or all rates are the same.
-    Raises HwdiffError for fewer than 3 lines.
+    The bootstrap draws texts, with all their lines. A resample in which a score or the rate is constant
+    counts as no correlation, 0.
+    Returns {score: `Relation`}. Raises HwdiffError for fewer than 3 lines.
     """
-    if len(rows) < 3:
-        raise HwdiffError(f"alignment: {len(rows)} lines; a correlation takes at least 3")
-    rates, lines = np.array([rate for _, rate in rows]), np.arange(len(rows))
-    counts = bootstrap_counts(lines if groups is None else groups, resamples, seed)
-    drawn = [np.repeat(lines, count) for count in counts]
+    if len(lines) < 3:
+        raise HwdiffError(f"alignment: {len(lines)} lines; a correlation takes at least 3")
+    rates = np.array([line.cer for line in lines])
+    real = np.array([line.real_cer for line in lines])
+    counts = bootstrap_counts([line.text for line in lines], resamples, seed)
+    drawn = [np.repeat(np.arange(len(lines)), count) for count in counts]
     result = {}
-    for name in rows[0][0]:
-        scores = np.array([scores[name] for scores, _ in rows])
-        resampled = np.array([_correlation(scores[some], rates[some]) for some in drawn])
-        resampled = resampled[np.isfinite(resampled)]
-        interval = np.percentile(resampled, (2.5, 97.5)) if len(resampled) else (np.nan, np.nan)
-        result[name] = (_correlation(scores, rates), *interval)
+    for name in lines[0].scores:
+        scores = np.array([line.scores[name] for line in lines])
+        resampled = np.nan_to_num([_correlations(scores[some], rates[some], real[some]) for some in drawn])
+        low, high = np.percentile(resampled, (2.5, 97.5), axis=0) if resamples else np.full((2, 2), np.nan)
+        plain, given = _correlations(scores, rates, real)
+        differing = len(scores) - int(np.unique(scores, return_counts=True)[1].max())
+        result[name] = Relation(plain, low[0], high[0], given, low[1], high[1], differing)
     return result
+
+
+def _correlations(scores, rates, real):
+    """Spearman's correlation of scores and rates, and that with `real` held fixed."""
+    plain = _correlation(scores, rates)
+    with_scores, with_rates = np.nan_to_num((_correlation(scores, real), _correlation(rates, real)))
+    left = np.sqrt((1 - with_scores**2) * (1 - with_rates**2))
+    # Where the real lines tell all of the score or of the rate, nothing is left to go with the other.
+    return plain, (plain - with_scores * with_rates) / left if left > 1e-9 else np.nan
 
 
 def _correlation(scores, rates):

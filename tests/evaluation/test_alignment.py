@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -7,6 +9,7 @@ from hwdiff.diffusion.generate import sample
 from hwdiff.diffusion.tracing import Trace
 from hwdiff.evaluation import alignment as module
 from hwdiff.evaluation.alignment import (
+    AlignedLine,
     Alignment,
     align,
     alignment_by_step,
@@ -67,6 +70,7 @@ def test_the_table_tells_which_points_belong_to_a_character():
 def test_a_space_is_no_letter():
     assert alignment([0, 2], text="a b").coverage == 1
     assert alignment([0, 2], text="a b").scores["skips"] == 0
+    assert [row["skipped"] for row in alignment([0, 0], text="a b").table()] == [False, False, True]
 
 
 def test_only_what_was_written_counts():
@@ -119,7 +123,8 @@ def test_lines_are_written_again_in_the_style_of_others_of_their_form(network, d
     )
     style = features[style_lines(dataset.forms)[[5]]]
     ink, aligned = align(network, str(dataset.texts[5]), style=style[0], seed=8, **options)
-    assert rows[1] == (aligned.scores, legibility([ink], recognizer, resamples=0).cer.value)
+    cer, real_cer = (legibility([one], recognizer, resamples=0).cer.value for one in (ink, dataset.ink(5)))
+    assert rows[1] == AlignedLine(str(dataset.texts[5]), aligned.scores, cer, real_cer)
     assert told == [1, 1]
 
 
@@ -128,24 +133,56 @@ def test_a_line_without_ink_is_none(network, dataset, features, recognizer, monk
     assert regenerate_aligned(network, dataset, features, [0], recognizer) == [None]
 
 
+def lines_of(rates, real=None, **scores):
+    """A line for each rate, with its scores, each of a text of its own."""
+    real = np.random.default_rng(1).random(len(rates)) if real is None else real
+    return [
+        AlignedLine(f"text {number}", {name: some[number] for name, some in scores.items()}, rate, hard)
+        for number, (rate, hard) in enumerate(zip(rates, real, strict=True))
+    ]
+
+
 def test_relations_are_rank_correlations():
     generator = np.random.default_rng(0)
     rates = generator.random(200)
-    rows = [
-        ({"with": rate**3, "against": -rate, "neither": generator.random(), "same": 1.0}, rate)
-        for rate in rates
-    ]
-    found = relations(rows, resamples=200)
-    assert found["with"][0] == pytest.approx(1)
-    assert found["against"][0] == pytest.approx(-1)
-    assert found["neither"][1] < 0 < found["neither"][2]
-    assert np.isnan(found["same"]).all()
-    with pytest.raises(HwdiffError, match="2 lines"):
-        relations(rows[:2])
-    # Where lines of a group say the same, they count as one.
-    twice = [row for row in rows[:40] for _ in range(5)]
-    alone, grouped = (
-        relations(twice, groups, resamples=200)["neither"] for groups in (None, np.arange(40).repeat(5))
+    lines = lines_of(
+        rates, forward=rates**3, against=-rates, neither=generator.random(200), same=np.ones(200)
     )
-    assert grouped[2] - grouped[1] > 1.5 * (alone[2] - alone[1])
-    assert np.isnan(relations([(scores, 0.5) for scores, _ in rows], resamples=20)["with"]).all()
+    found = relations(lines, resamples=200)
+    assert found["forward"].correlation == pytest.approx(1)
+    assert found["against"].correlation == pytest.approx(-1)
+    assert found["neither"].low < 0 < found["neither"].high
+    assert np.isnan(found["same"].correlation)
+    assert found["same"].differing == 0 and found["neither"].differing == 199
+    with pytest.raises(HwdiffError, match="2 lines"):
+        relations(lines[:2])
+    assert np.isnan(relations(lines_of(np.ones(9), some=rates[:9]), resamples=20)["some"].correlation)
+
+
+def test_lines_of_one_text_count_as_one():
+    generator = np.random.default_rng(0)
+    alone = lines_of(generator.random(40), some=generator.random(40)) * 5
+    apart = [replace(line, text=f"{line.text} {number}") for number, line in enumerate(alone)]
+    wide, narrow = (relations(lines, resamples=200)["some"] for lines in (alone, apart))
+    assert wide.high - wide.low > 1.5 * (narrow.high - narrow.low)
+
+
+def test_a_resample_without_variation_counts_as_no_relation():
+    """One line of twelve differs: a third of the resamples do not draw it, so that 0 is in the interval."""
+    found = relations(lines_of(np.eye(12)[3], some=-np.eye(12)[3]), resamples=500)["some"]
+    assert found.correlation == pytest.approx(-1)
+    assert found.high == 0 and found.differing == 1
+
+
+def test_hard_texts_alone_make_no_relation():
+    generator = np.random.default_rng(0)
+    hard = generator.random(400)
+    noise = generator.normal(0, 0.1, (2, 400))
+    found = relations(lines_of(hard + noise[0], hard, confounded=hard + noise[1]), resamples=100)[
+        "confounded"
+    ]
+    assert found.correlation > 0.8
+    assert found.given_low < 0 < found.given_high
+    rates = hard + noise[0]
+    own = relations(lines_of(rates, hard, own=rates + 0.1 * noise[1]), resamples=100)["own"]
+    assert own.given_low > 0.8
