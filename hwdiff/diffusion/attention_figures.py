@@ -20,6 +20,8 @@ class CharacterAlignment(Protocol):
     """Which points were written for which character; see `evaluation.alignment.Alignment`."""
 
     text: str
+    points: int
+    weights: np.ndarray
 
     def owners(self, count: int) -> np.ndarray: ...
 
@@ -30,10 +32,12 @@ def _names(text, tokens):
 
 def _heat_map(axes, weights, text, points, labels=True):
     """Draw weights (M, L): the text downwards, the points of the line to the right."""
-    axes.imshow(
+    shown = axes.imshow(
         weights.T,
         aspect="auto",
         cmap="magma",
+        vmin=0,
+        vmax=1,
         interpolation="nearest",
         origin="upper",
         extent=(0, points, weights.shape[1] - 0.5, -0.5),
@@ -41,6 +45,22 @@ def _heat_map(axes, weights, text, points, labels=True):
     names = _names(text, weights.shape[1]) if labels else []
     axes.set_yticks(range(len(names)), names, fontsize=6)
     axes.tick_params(labelsize=6, length=2)
+    return shown
+
+
+def _colour_bar(figure, shown, axes):
+    bar = figure.colorbar(shown, ax=axes, pad=0.01, aspect=30)
+    bar.ax.tick_params(labelsize=6, length=2)
+    bar.set_label("fraction of a cell's attention", fontsize=7)
+
+
+def block_title(written: Trace, block: int = -1) -> str:
+    """Which block of the network, its number of heads, and how many points a cell of its attention has."""
+    blocks = written.attention[written.steps[0]]
+    heads, cells, _ = written.weights(written.steps[0], block).shape
+    number = range(len(blocks))[block]
+    last = " (the last)" if number == len(blocks) - 1 else ""
+    return f"block {number}{last}, {heads} heads, {written.length // cells} points a cell"
 
 
 def plot_attention(
@@ -51,7 +71,8 @@ def plot_attention(
 ) -> Figure:
     """Fig. 4 of the paper: which characters (downwards) the points (to the right) attend to.
 
-    Each panel's colours span its own range.
+    Above each map the clean ink that the network predicts at that step (Eq. 10), below it the height of that
+    ink's pen, point by point. Colours go from 0 to 1 in all panels.
 
     steps: t of each panel.
     block: -1 for the last, as in the paper.
@@ -60,30 +81,63 @@ def plot_attention(
     """
     panels = [written.weights(t, block) for t in steps]
     tokens = panels[0].shape[-1]
-    figure = Figure(figsize=(3.6 * len(steps), 0.5 + 0.13 * tokens), layout="constrained")
-    for axes, t, weights in zip(np.atleast_1d(figure.subplots(1, len(steps))), steps, panels, strict=True):
+    figure = Figure(figsize=(3.8 * len(steps), 1.9 + 0.13 * tokens), layout="constrained")
+    grid = figure.subplots(3, len(steps), height_ratios=(0.7, 0.4 + 0.13 * tokens, 0.5), squeeze=False)
+    for (above, axes, below), t, weights in zip(grid.T, steps, panels, strict=True):
+        predicted = written.predicted[t]
+        draw_coloured(above, predicted.trimmed(), np.zeros((len(predicted), 3)))
+        above.set_title(f"t = {t}: the ink predicted (Eq. 10)", fontsize=7)
         shown = weights.mean(axis=0) if head is None else weights[head]
-        _heat_map(axes, shown, written.ink.text, written.length)
-        axes.set_title(f"t = {t}", fontsize=8)
-        axes.set_xlabel("point", fontsize=7)
+        image = _heat_map(axes, shown, written.ink.text, written.length)
+        height = np.cumsum(predicted.offsets[:, 1])
+        height[predicted.pen_up] = np.nan
+        below.plot(np.arange(len(height)) + 0.5, height, color="black", linewidth=0.7)
+        below.set_yticks([])
+        below.set_xlabel("point of the line", fontsize=7)
+        below.tick_params(labelsize=6, length=2)
+        below.sharex(axes)
+    grid[1, 0].set_ylabel("character", fontsize=7)
+    grid[2, 0].set_ylabel("pen height", fontsize=7)
+    _colour_bar(figure, image, list(grid[1]))
+    of_heads = "mean of the heads" if head is None else f"head {head}"
+    figure.suptitle(f"{block_title(written, block)}, {of_heads}", fontsize=8)
     return figure
 
 
 def plot_every_head(written: Trace, t: int) -> Figure:
-    """The attention of every head at step t, a row for each block."""
+    """The attention of every head at step t, a row for each block. Colours go from 0 to 1."""
     blocks = range(len(written.attention[t]))
     columns = max(len(written.weights(t, block)) for block in blocks)
-    figure = Figure(figsize=(1.7 * columns, 1.5 * len(blocks)), layout="constrained")
-    grid = np.atleast_2d(figure.subplots(len(blocks), columns))
-    for block in blocks:
+    figure = Figure(figsize=(1.7 * columns, 1.6 * len(blocks)), layout="constrained")
+    rows = figure.subfigures(len(blocks), squeeze=False)[:, 0]
+    for block, row in zip(blocks, rows, strict=True):
         weights = written.weights(t, block)
-        for head, axes in enumerate(grid[block]):
+        row.suptitle(block_title(written, block), fontsize=7, x=0.01, ha="left")
+        for head, axes in enumerate(row.subplots(1, columns, squeeze=False)[0]):
             if head < len(weights):
                 _heat_map(axes, weights[head], written.ink.text, written.length, labels=False)
-                axes.set_title(f"block {block}, head {head}", fontsize=6)
+                axes.set_title(f"head {head}", fontsize=6)
             else:
                 axes.set_axis_off()
-    figure.suptitle(f"t = {t}: characters downwards, points of the line to the right", fontsize=8)
+    return figure
+
+
+def plot_against_truth(aligned: dict[int, CharacterAlignment], true: np.ndarray) -> Figure:
+    """Attention to a line whose letters are known, with the true letter of each point.
+
+    aligned: {t: the alignment of the line, noised to t}.
+    true: (N,) the character that each point was written for.
+    """
+    figure = Figure(figsize=(3.8 * len(aligned), 3.4), layout="constrained")
+    axes = figure.subplots(1, len(aligned), squeeze=False)[0]
+    for one, (t, alignment) in zip(axes, aligned.items(), strict=True):
+        cells = len(alignment.weights)
+        image = _heat_map(one, alignment.weights, alignment.text, cells * alignment.points)
+        one.step(np.arange(len(true)), true, where="post", color="cyan", linewidth=0.8)
+        one.set_title(f"t = {t}", fontsize=8)
+        one.set_xlabel("point of the line", fontsize=7)
+    axes[0].set_ylabel("character", fontsize=7)
+    _colour_bar(figure, image, list(axes))
     return figure
 
 
@@ -106,4 +160,27 @@ def plot_characters(ink: Ink, aligned: CharacterAlignment, chosen: int | None = 
     above.set(xlim=(-1, len(aligned.text)), ylim=(-1, 1))
     above.set_axis_off()
     draw_coloured(axes, ink, colours[owners])
+    return figure
+
+
+def plot_by_step(lines: Sequence[Sequence[dict[str, float]]]) -> Figure:
+    """How attention aligns over the steps: the median over lines, and the middle half of them as a band.
+
+    lines: the rows of `evaluation.alignment.alignment_by_step` of each line, all written in the same steps.
+    """
+    figure = Figure(figsize=(10, 2.8), layout="constrained")
+    titles = {
+        "monotonicity": "monotonicity:\nfraction of the way that goes forward",
+        "sharpness": "sharpness:\nlargest fraction of a cell's attention",
+        "agreement": "agreement:\ncells with the last step's character",
+    }
+    for axes, (name, title) in zip(figure.subplots(1, len(titles)), titles.items(), strict=True):
+        values = np.array([[row[name] for row in line] for line in lines])
+        t = [row["t"] for row in lines[0]]
+        low, middle, high = np.percentile(values, (25, 50, 75), axis=0)
+        axes.plot(t, middle, color="C0")
+        axes.fill_between(t, low, high, alpha=0.25, linewidth=0, color="C0")
+        axes.set(xlabel="step t, the noisiest first", ylim=(0, 1.05))
+        axes.set_xlim(max(t), min(t))
+        axes.set_title(title, fontsize=8)
     return figure

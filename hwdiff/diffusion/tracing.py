@@ -1,6 +1,9 @@
 """How a line was written, step by step: what the network saw, predicted and attended to."""
 
+import csv
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
@@ -8,6 +11,7 @@ from hwdiff.diffusion.generate import sample
 from hwdiff.ink.ink import Ink
 from hwdiff.model.unet import UNet
 from hwdiff.utils.errors import HwdiffError
+from hwdiff.utils.files import atomic_write
 
 
 @dataclass
@@ -47,6 +51,23 @@ class Trace:
             found = f"the network has {len(blocks)} blocks"
             raise HwdiffError(f"block = {block}: {found}, 0 is the first and -1 the last")
         return blocks[block]
+
+    def save_attention(self, path: str | Path, steps: Sequence[int] = (55, 30, 5), block: int = -1) -> None:
+        """Write the mean attention of a block's heads as CSV, a row for each step, cell and token.
+
+        Its columns: t; first_point, of the cell; token; character, "" for the end; weight.
+        Raises HwdiffError when there is no such step or block, or the file cannot be written.
+        """
+        maps = {t: self.weights(t, block).mean(axis=0) for t in steps}
+        with atomic_write(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+            table = csv.writer(file)
+            table.writerow(["t", "first_point", "token", "character", "weight"])
+            for t, weights in maps.items():
+                points = self.length // len(weights)
+                for (cell, token), weight in np.ndenumerate(weights):
+                    table.writerow(
+                        [t, cell * points, token, self.ink.text[token : token + 1], f"{weight:.4f}"]
+                    )
 
 
 def trace(network: UNet, text: str, **options) -> Trace:

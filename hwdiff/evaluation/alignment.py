@@ -201,12 +201,14 @@ class AlignedLine:
 
     text: of the line.
     scores: of its attention, see `Alignment.scores`.
+    by_step: how they formed, see `alignment_by_step`.
     cer: of what was written, by the recognizer.
     real_cer: of the real line with this text: how hard the text is to read.
     """
 
     text: str
     scores: dict[str, float]
+    by_step: list[dict[str, float]]
     cer: float
     real_cer: float
 
@@ -219,14 +221,16 @@ def regenerate_aligned(
     recognizer: Recognizer | None = None,
     *,
     seed: int = 0,
+    block: int = -1,
     progress: Callable[[int], None] | None = None,
     **options,
 ) -> list[AlignedLine | None]:
     """Lines of a dataset written again and aligned, for `relations`.
 
     As `generation.regenerate_lines`, but a line at a time.
+    block: whose attention is taken, -1 for the last.
     progress(count): lines done since the last call.
-    options: of `align`.
+    options: of `sample`.
     Returns None for a line without ink.
     """
     recognizer = recognizer or load_recognizer()
@@ -237,8 +241,10 @@ def regenerate_aligned(
     styles, lines = styles_of(network, dataset, features, indices), []
     for number, (index, style) in enumerate(zip(indices, styles, strict=True)):
         text = str(dataset.texts[index])
-        ink, aligned = align(network, text, style=style, seed=seed + number, **options)
-        lines.append(aligned and AlignedLine(text, aligned.scores, cer(ink), cer(dataset.ink(int(index)))))
+        written = trace(network, text, style=style, seed=seed + number, **options)
+        aligned, steps = alignment_of_trace(written, block), alignment_by_step(written, block)
+        real_cer = cer(dataset.ink(int(index)))
+        lines.append(aligned and AlignedLine(text, aligned.scores, steps, cer(written.ink), real_cer))
         if progress:
             progress(1)
     return lines

@@ -46,6 +46,32 @@ def boundaries_of(aligned: Alignment, count: int) -> np.ndarray:
 
 
 @torch.inference_mode()
+def alignment_to_real(
+    network: UNet,
+    dataset: Dataset,
+    features: StyleFeatures,
+    index: int,
+    *,
+    t: int,
+    block: int = -1,
+    seed: int = 0,
+) -> Alignment:
+    """The attention to a real line: the network sees it noised to step t. Nothing is generated.
+
+    features: of the dataset.
+    index: of the line.
+    t: of the noise level, 1 to 60.
+    block: whose attention, -1 for the last, that of Fig. 4.
+    """
+    device = next(network.parameters()).device
+    level = process.alpha_bars()[t].sqrt().float().to(device).view(1, 1, 1)
+    batch = Lines(dataset, features, style_lines(dataset.forms), device).batch(np.array([index]))
+    eps = torch.randn(batch.strokes.shape, generator=torch.Generator().manual_seed(seed)).to(device)
+    noisy = process.add_noise(batch.strokes, level, eps)
+    _, _, attention = network(noisy, batch.text, level, batch.style, attention="all")
+    return alignment_of(dataset.ink(index), attention[block][0].cpu().numpy(), noisy.shape[1])
+
+
 def boundary_errors(
     network: UNet,
     dataset: Dataset,
@@ -58,28 +84,16 @@ def boundary_errors(
 ) -> list[np.ndarray]:
     """How far boundaries told from attention are from the true ones, in points, for each of some lines.
 
-    features: of the dataset.
-    t: of the noise level, 1 to 60.
-    block: whose attention, -1 for the last, that of Fig. 4.
-    seed: line i of `indices` is noised with seed + i.
+    Arguments as of `alignment_to_real`; line i of `indices` is noised with seed + i.
     Raises HwdiffError when the dataset does not know its letters.
     """
-    if dataset.characters(int(indices[0])) is None:
-        raise HwdiffError(
-            f"{dataset.path}: its lines are not known letter by letter; take those of the built-in writers"
-        )
-    device = next(network.parameters()).device
-    lines = Lines(dataset, features, style_lines(dataset.forms), device)
-    level = process.alpha_bars()[t].sqrt().float().to(device).view(1, 1, 1)
     errors = []
-    for number, index in enumerate(indices):
-        batch = lines.batch(np.array([index]))
-        generator = torch.Generator().manual_seed(seed + number)
-        eps = torch.randn(batch.strokes.shape, generator=generator).to(device)
-        noisy = process.add_noise(batch.strokes, level, eps)
-        _, _, attention = network(noisy, batch.text, level, batch.style, attention="all")
-        aligned = alignment_of(dataset.ink(index), attention[block][0].cpu().numpy(), noisy.shape[1])
+    for number, index in enumerate(map(int, indices)):
         characters = dataset.characters(index)
+        if characters is None:
+            advice = "take those of the built-in writers"
+            raise HwdiffError(f"{dataset.path}: its lines are not known letter by letter; {advice}")
+        aligned = alignment_to_real(network, dataset, features, index, t=t, block=block, seed=seed + number)
         found = boundaries_of(aligned, len(characters))
         errors.append(np.abs(found - true_boundaries(characters, aligned.text)))
     return errors

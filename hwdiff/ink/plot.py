@@ -9,10 +9,11 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
-from hwdiff.ink.ink import Ink
+from hwdiff.ink.ink import PEN_WIDTH, Ink
 from hwdiff.utils.errors import HwdiffError
 from hwdiff.utils.files import atomic_write
 
+GAP, CAPTION, MAX_HEIGHT = 0.1, 0.16, 2.5  # of a page of lines: around them, above them, of a line; in inches
 COLOURS = np.array(matplotlib.color_sequences["Dark2"][:7])  # of neighbouring characters
 
 
@@ -37,23 +38,43 @@ def plot_inks(
     titles: Sequence[str] | None = None,
     width: float = 7,
 ) -> Figure:
-    """A page of lines.
+    """A page of lines, all at one scale and with one pen, so that size and boldness can be compared.
 
     title: of the page.
     titles: of each line; its text by default.
     width: of a column, in inches.
     """
+    placed = [ink.placed() for ink in inks]
+    sizes = np.array([size for _, size in placed])
+    scale = min((width - 2 * GAP) / sizes[:, 0].max(), MAX_HEIGHT / sizes[:, 1].max())  # inches a unit
     rows = -(-len(inks) // columns)
-    figure = Figure(figsize=(width * columns, 1.1 * rows + (0.4 if title else 0)), layout="constrained")
+    heights = [scale * sizes[row * columns : (row + 1) * columns, 1].max() for row in range(rows)]
+    top = 2 * CAPTION if title else GAP
+    size = np.array((width * columns, top + sum(heights) + rows * (CAPTION + GAP)))
+    figure = Figure(figsize=size)
     if title:
-        figure.suptitle(title, fontsize=9)
+        figure.suptitle(title, fontsize=9, y=1 - GAP / size[1], va="top")
     captions = titles or [ink.text for ink in inks]
-    for number, (ink, caption) in enumerate(zip(inks, captions, strict=True), start=1):
-        axes = figure.add_subplot(rows, columns, number)
-        axes.imshow(ink.to_image(), cmap="gray", vmin=0, vmax=255)
+    for number, ((strokes, extent), caption) in enumerate(zip(placed, captions, strict=True)):
+        row, column = divmod(number, columns)
+        bottom = size[1] - top - sum(heights[: row + 1]) - row * GAP - (row + 1) * CAPTION
+        place = np.array((column * width + GAP, bottom))
+        axes = figure.add_axes((*place / size, *(scale * extent[0], heights[row]) / size))
+        _draw(axes, strokes, PEN_WIDTH * scale * 72)
+        axes.set(xlim=(0, extent[0]), ylim=(heights[row] / scale, 0))
         axes.set_title(caption, fontsize=7, loc="left", pad=2, parse_math=False)
         axes.set_axis_off()
     return figure
+
+
+def _draw(axes, strokes, points):
+    """Draw strokes in black with a pen of so many points (1/72 inch)."""
+    lines = [stroke for stroke in strokes if len(stroke) > 1]
+    pen = {"linewidths": points, "capstyle": "round", "joinstyle": "round"}
+    axes.add_collection(LineCollection(lines, colors="black", clip_on=False, **pen))
+    dots = [stroke[0] for stroke in strokes if len(stroke) == 1]
+    if dots:
+        axes.scatter(*np.array(dots).T, s=points**2, c="black", linewidths=0, clip_on=False)
 
 
 def draw_coloured(axes: Axes, ink: Ink, colours: np.ndarray) -> None:

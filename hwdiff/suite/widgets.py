@@ -15,10 +15,10 @@ from IPython.display import Image, display
 from matplotlib.figure import Figure
 
 from hwdiff.diffusion.attention_figures import plot_attention, plot_characters
-from hwdiff.diffusion.generate import sample
-from hwdiff.diffusion.samplers import SAMPLERS
+from hwdiff.diffusion.generate import sample, writing_settings
+from hwdiff.diffusion.samplers import SAMPLERS, SPACINGS, schedule
 from hwdiff.diffusion.style_gallery import load_styles, mixed
-from hwdiff.diffusion.tracing import Trace
+from hwdiff.diffusion.tracing import trace
 from hwdiff.evaluation.alignment import Alignment, alignment_of_trace
 from hwdiff.ink.ink import Ink
 from hwdiff.ink.plot import COLOURS, plot_inks
@@ -69,16 +69,25 @@ def hover_svg(ink: Ink, aligned: Alignment) -> str:
     )
 
 
-def inspect_attention(written: Trace) -> ipywidgets.Widget | None:
-    """Look through the attention of a written line, by step, block and head.
+def inspect_attention(
+    network: UNet, text: str, *, style: str | None = None, seed: int = 0
+) -> ipywidgets.Widget | None:
+    """Write a text and look through its attention, by step, block and head.
 
     Choosing a character, or pointing at it, lights up its ink.
+    text, style, seed: what to start with; style None is the first of `load_styles()`.
     """
-    aligned, steps = alignment_of_trace(written), written.steps
-    if aligned is None:
-        return ipywidgets.HTML(
-            "Nothing was written, so there is nothing to look at; choose another seed or text."
-        )
+    styles = load_styles()
+    style, guidance = style or next(iter(styles)), writing_settings(network)["guidance"]
+    written = aligned = None
+
+    def write(text, style, seed, guidance):
+        nonlocal written, aligned
+        new = trace(network, text, style=style, seed=seed, guidance=guidance)
+        new_aligned = alignment_of_trace(new)
+        if new_aligned is None:
+            raise HwdiffError("nothing was written; choose another seed or text")
+        written, aligned = new, new_aligned
 
     def heat(t, block, head):
         return plot_attention(written, (t,), block, None if head == ALL else head)
@@ -86,27 +95,64 @@ def inspect_attention(written: Trace) -> ipywidgets.Widget | None:
     def ink(character):
         return plot_characters(written.ink, aligned, None if character == ALL else character)
 
+    try:
+        write(text, style, seed, guidance)
+    except HwdiffError as error:
+        return ipywidgets.HTML(escape(str(error)))
+    steps = written.steps
     if headless():
         return display(*map(_image, (heat(steps[len(steps) // 2], -1, ALL), ink(ALL))))
+
+    # What is written.
+    line = {
+        "text": _text(text),
+        "style": ipywidgets.Dropdown(options=list(styles), value=style, description="style"),
+        "seed": _seed(seed),
+        "guidance": _guidance(guidance),
+    }
+    said = ipywidgets.HTML()
+
+    # What is looked at.
     blocks = len(written.attention[steps[0]])
     step = ipywidgets.SelectionSlider(options=steps, value=steps[len(steps) // 2], description="step t")
     block = ipywidgets.Dropdown(options=range(blocks), value=blocks - 1, description="block")
     head = ipywidgets.Dropdown(options=_heads(written, blocks - 1), description="head")
-    characters = [(f"{number}: {character}", number) for number, character in enumerate(aligned.text)]
-    character = ipywidgets.Dropdown(options=[(ALL, ALL), *characters], description="character")
-    block.observe(lambda change: setattr(head, "options", _heads(written, change["new"])), "value")
+    character = ipywidgets.Dropdown(options=_characters(aligned), description="character")
     heat_map = _Picture(heat, t=step, block=block, head=head)
     coloured = _Picture(ink, character=character)
+    hover = ipywidgets.HTML(hover_svg(written.ink, aligned))
+    block.observe(lambda change: setattr(head, "options", _heads(written, change["new"])), "value")
+
+    def write_again(_):
+        try:
+            write(**{name: control.value for name, control in line.items()})
+        except HwdiffError as error:
+            said.value = escape(str(error))
+            return
+        said.value, character.options = "", _characters(aligned)
+        hover.value = hover_svg(written.ink, aligned)
+        heat_map.draw()
+        coloured.draw()
+
+    for control in line.values():
+        control.observe(write_again, "value")
     return ipywidgets.VBox(
         [
+            ipywidgets.HBox([line["text"], line["style"]]),
+            ipywidgets.HBox([line["seed"], line["guidance"]]),
+            said,
             ipywidgets.HBox([step, block, head]),
             heat_map,
             character,
             coloured,
             ipywidgets.HTML("Point at a character, or at a piece of ink:"),
-            ipywidgets.HTML(hover_svg(written.ink, aligned)),
+            hover,
         ]
     )
+
+
+def _characters(aligned):
+    return [(ALL, ALL), *((f"{number}: {one}", number) for number, one in enumerate(aligned.text))]
 
 
 def _heads(written, block):
@@ -114,13 +160,7 @@ def _heads(written, block):
 
 
 def interpolate(
-    network: UNet,
-    text: str,
-    first: str,
-    second: str,
-    *,
-    seed: int = 0,
-    sampler: str = "fast",
+    network: UNet, text: str, first: str, second: str, *, seed: int = 0, sampler: str = "fast"
 ) -> ipywidgets.Widget | None:
     """Write a text in a style between two of `load_styles()` (Fig. 5 of Luhman & Luhman 2020).
 
@@ -129,20 +169,23 @@ def interpolate(
     """
     styles = load_styles()
 
-    def render(text, first, second, fraction):
+    def render(text, first, second, fraction, seed, guidance):
         features = mixed([styles[first], styles[second]], [fraction, 1 - fraction])
-        [ink] = sample(network, [text], style=features[None], seed=seed, sampler=sampler)
+        [ink] = sample(network, [text], style=features[None], seed=seed, sampler=sampler, guidance=guidance)
         return plot_inks([ink], titles=[f"{fraction:.2f} {first} + {1 - fraction:.2f} {second}"])
 
+    guidance = writing_settings(network)["guidance"]
     if headless():
-        return display(_image(render(text, first, second, 0.5)))
+        return display(_image(render(text, first, second, 0.5, seed, guidance)))
     controls = {
-        "text": ipywidgets.Text(text, description="text", continuous_update=False),
+        "text": _text(text),
         "first": ipywidgets.Dropdown(options=list(styles), value=first, description="at λ = 1"),
         "second": ipywidgets.Dropdown(options=list(styles), value=second, description="at λ = 0"),
         "fraction": ipywidgets.FloatSlider(
             0.5, min=0, max=1, step=0.05, description="λ", continuous_update=False
         ),
+        "seed": _seed(seed),
+        "guidance": _guidance(guidance),
     }
     return ipywidgets.VBox([*controls.values(), _Picture(render, **controls)])
 
@@ -156,30 +199,43 @@ def desk(
     sampler: str = "fast",
     folder: str | Path = ".",
 ) -> ipywidgets.Widget | None:
-    """Write what one likes, with a choice of text, style, seed and sampler. The ink is shown at once.
+    """Write what one likes. The ink is shown at once.
 
+    Choosing a sampler sets its own number of steps and spacing (see `schedule`), which can be changed then.
     text, style, seed, sampler: what to start with; style None is the first of `load_styles()`.
     folder: where the ink can be saved as SVG.
     """
     styles, written = load_styles(), {}
 
-    def render(text, style, seed, sampler):
-        [written["ink"]] = sample(network, [text], style=style, seed=seed, sampler=sampler)
+    def render(text, style, seed, guidance, sampler, steps, spacing):
+        options = {"seed": seed, "guidance": guidance, "sampler": sampler}
+        [written["ink"]] = sample(network, [text], style=style, alpha_bar=schedule(steps, spacing), **options)
         return plot_inks([written["ink"]])
 
-    style = style or next(iter(styles))
+    style, guidance = style or next(iter(styles)), writing_settings(network)["guidance"]
+    named = SAMPLERS[sampler]
     if headless():
-        return display(_image(render(text, style, seed, sampler)))
+        return display(_image(render(text, style, seed, guidance, sampler, named.steps, named.spacing)))
     controls = {
-        "text": ipywidgets.Text(text, description="text", continuous_update=False),
+        "text": _text(text),
         "style": ipywidgets.Dropdown(options=list(styles), value=style, description="style"),
-        "seed": ipywidgets.BoundedIntText(seed, min=0, max=2**31, description="seed"),
+        "seed": _seed(seed),
+        "guidance": _guidance(guidance),
         "sampler": ipywidgets.Dropdown(options=list(SAMPLERS), value=sampler, description="sampler"),
+        "steps": ipywidgets.BoundedIntText(named.steps, min=1, max=1000, description="steps"),
+        "spacing": ipywidgets.Dropdown(options=SPACINGS, value=named.spacing, description="spacing"),
     }
+    picture = _Picture(render, **controls)
+
+    def take_its_levels(change):
+        chosen = SAMPLERS[change["new"]]
+        controls["steps"].value, controls["spacing"].value = chosen.steps, chosen.spacing
+
+    controls["sampler"].observe(take_its_levels, "value")
     save, said = ipywidgets.Button(description="save as SVG"), ipywidgets.HTML()
 
     def store(_):
-        written_with = "-".join(str(controls[name].value) for name in ("text", "style", "sampler", "seed"))
+        written_with = "-".join(str(control.value) for control in controls.values())
         path = Path(folder) / (re.sub(r"[^\w.-]+", "-", written_with) + ".svg")
         try:
             written["ink"].save(path)
@@ -188,7 +244,21 @@ def desk(
             said.value = escape(str(error))
 
     save.on_click(store)
-    return ipywidgets.VBox([*controls.values(), _Picture(render, **controls), ipywidgets.HBox([save, said])])
+    return ipywidgets.VBox([*controls.values(), picture, ipywidgets.HBox([save, said])])
+
+
+def _text(value):
+    return ipywidgets.Text(value, description="text", continuous_update=False)
+
+
+def _seed(value):
+    return ipywidgets.BoundedIntText(value, min=0, max=2**31, description="seed")
+
+
+def _guidance(value):
+    return ipywidgets.FloatSlider(
+        value, min=1, max=5, step=0.25, description="guidance", continuous_update=False
+    )
 
 
 def _png(figure):
@@ -213,10 +283,11 @@ class _Picture(ipywidgets.VBox):
         super().__init__([self.image, self.said])
         self._render, self._controls = render, controls
         for control in controls.values():
-            control.observe(self._draw, "value")
-        self._draw()
+            control.observe(self.draw, "value")
+        self.draw()
 
-    def _draw(self, _=None):
+    def draw(self, _=None):
+        """Draw the figure for the present values of the controls."""
         try:
             figure = self._render(**{name: control.value for name, control in self._controls.items()})
             self.image.value, self.said.value = _png(figure), ""

@@ -1,8 +1,15 @@
+import csv
+
 import numpy as np
 import pytest
 
 from hwdiff import HwdiffError, sample
-from hwdiff.diffusion.attention_figures import plot_attention, plot_characters, plot_every_head
+from hwdiff.diffusion.attention_figures import (
+    plot_against_truth,
+    plot_attention,
+    plot_characters,
+    plot_every_head,
+)
 from hwdiff.diffusion.tracing import trace
 from hwdiff.evaluation.alignment import Alignment, alignment_of_trace
 from hwdiff.ink.ink import Ink
@@ -31,15 +38,54 @@ def test_all_steps_of_all_blocks_are_kept(network, written):
         written.weights(1, 3)
 
 
+def maps(figure):
+    return [axes for axes in figure.axes if axes.images]
+
+
 def test_the_heat_maps_show_the_attention(written):
     figure = plot_attention(written, steps=(5, 1))
-    assert [axes.get_title() for axes in figure.axes] == ["t = 5", "t = 1"]
-    np.testing.assert_allclose(figure.axes[1].images[0].get_array(), written.weights(1).mean(axis=0).T)
-    labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
-    assert labels == ["a", "␣", "t", "e", "x", "t", "end"]
-    one = plot_attention(written, steps=(5,), block=0, head=2)
-    np.testing.assert_array_equal(one.axes[0].images[0].get_array(), written.weights(5, 0)[2].T)
-    assert sum(bool(axes.images) for axes in plot_every_head(written, 3).axes) == 3 + 4 + 6
+    assert [axes.get_title() for axes in figure.axes[:2]] == [
+        "t = 5: the ink predicted (Eq. 10)",
+        "t = 1: the ink predicted (Eq. 10)",
+    ]
+    first, second = maps(figure)
+    np.testing.assert_allclose(second.images[0].get_array(), written.weights(1).mean(axis=0).T)
+    assert [label.get_text() for label in first.get_yticklabels()] == [*"a␣text", "end"]
+    assert all(axes.images[0].get_clim() == (0, 1) for axes in (first, second))
+    assert figure.get_suptitle() == "block 2 (the last), 6 heads, 8 points a cell, mean of the heads"
+    [one] = maps(plot_attention(written, steps=(5,), block=0, head=2))
+    np.testing.assert_array_equal(one.images[0].get_array(), written.weights(5, 0)[2].T)
+    assert len(maps(plot_every_head(written, 3))) == 3 + 4 + 6
+
+
+def test_below_a_map_is_the_height_of_the_pen_that_was_predicted(written):
+    [line] = plot_attention(written, steps=(5,)).axes[2].lines
+    predicted = written.predicted[5]
+    drawn = ~np.isnan(line.get_ydata())
+    assert (drawn == ~predicted.pen_up).all()
+    np.testing.assert_allclose(line.get_ydata()[drawn], predicted.offsets[:, 1].cumsum()[drawn])
+
+
+def test_known_letters_are_drawn_over_the_map():
+    aligned = Alignment("ab", 2, np.array([[1, 0], [0.5, 0.5], [0, 1]]))
+    [axes] = maps(plot_against_truth({30: aligned}, np.array([0, 0, 0, 1, 1])))
+    assert axes.get_title() == "t = 30"
+    np.testing.assert_array_equal(axes.images[0].get_array(), aligned.weights.T)
+    assert axes.lines[0].get_ydata().tolist() == [0, 0, 0, 1, 1]
+
+
+def test_attention_is_kept_as_a_table(written, tmp_path):
+    written.save_attention(tmp_path / "map.csv", steps=(6, 2))
+    with (tmp_path / "map.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 2 * 12 * 7
+    last = rows[-1]
+    assert (last["t"], last["first_point"], last["token"], last["character"]) == ("2", "88", "6", "")
+    assert rows[1]["character"] == " "
+    assert float(last["weight"]) == pytest.approx(written.weights(2).mean(axis=0)[-1, -1], abs=1e-4)
+    with pytest.raises(HwdiffError, match="t = 55"):
+        written.save_attention(tmp_path / "none.csv")
+    assert not (tmp_path / "none.csv").exists()
 
 
 def test_ink_has_the_colour_of_its_character():

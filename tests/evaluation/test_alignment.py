@@ -6,7 +6,7 @@ import pytest
 from hwdiff import HwdiffError
 from hwdiff.data.dataset import style_lines
 from hwdiff.diffusion.generate import sample
-from hwdiff.diffusion.tracing import Trace
+from hwdiff.diffusion.tracing import Trace, trace
 from hwdiff.evaluation import alignment as module
 from hwdiff.evaluation.alignment import (
     AlignedLine,
@@ -124,12 +124,14 @@ def test_lines_are_written_again_in_the_style_of_others_of_their_form(network, d
     style = features[style_lines(dataset.forms)[[5]]]
     ink, aligned = align(network, str(dataset.texts[5]), style=style[0], seed=8, **options)
     cer, real_cer = (legibility([one], recognizer, resamples=0).cer.value for one in (ink, dataset.ink(5)))
-    assert rows[1] == AlignedLine(str(dataset.texts[5]), aligned.scores, cer, real_cer)
+    steps = alignment_by_step(trace(network, str(dataset.texts[5]), style=style[0], seed=8, **options))
+    assert rows[1] == AlignedLine(str(dataset.texts[5]), aligned.scores, steps, cer, real_cer)
     assert told == [1, 1]
 
 
 def test_a_line_without_ink_is_none(network, dataset, features, recognizer, monkeypatch):
-    monkeypatch.setattr(module, "align", lambda *arguments, **options: (Ink(np.zeros((0, 2)), []), None))
+    empty = Trace(Ink(np.zeros((0, 2)), []), attention={1: [np.ones((1, 1, 1))]})
+    monkeypatch.setattr(module, "trace", lambda *arguments, **options: empty)
     assert regenerate_aligned(network, dataset, features, [0], recognizer) == [None]
 
 
@@ -137,7 +139,7 @@ def lines_of(rates, real=None, **scores):
     """A line for each rate, with its scores, each of a text of its own."""
     real = np.random.default_rng(1).random(len(rates)) if real is None else real
     return [
-        AlignedLine(f"text {number}", {name: some[number] for name, some in scores.items()}, rate, hard)
+        AlignedLine(f"text {number}", {name: some[number] for name, some in scores.items()}, [], rate, hard)
         for number, (rate, hard) in enumerate(zip(rates, real, strict=True))
     ]
 

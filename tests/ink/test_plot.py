@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
@@ -25,3 +26,23 @@ def test_pages_of_ink_have_a_place_for_each_line():
     inks = [Ink([(0, 0), (3, 1)], [True, False], f"line {i}") for i in range(5)]
     figure = plot.plot_inks(inks, columns=2, title="a page")
     assert [axes.get_title(loc="left") for axes in figure.axes] == [ink.text for ink in inks]
+
+
+def test_lines_of_a_page_have_one_scale():
+    """Ink twice as large is drawn twice as large, wherever it stands."""
+    small, large = (Ink([(0, 0), (size, 0), (0, 2 * size)], [True, False, False]) for size in (3, 6))
+    figure = plot.plot_inks([small, large, small], columns=2)
+    figure.draw_without_rendering()
+    extents = []
+    for axes in figure.axes:
+        [[line]] = [collection.get_paths() for collection in axes.collections]
+        extents.append(np.ptp(axes.transData.transform(line.vertices), axis=0))
+    np.testing.assert_allclose(extents[1], 2 * extents[0])
+    np.testing.assert_allclose(extents[2], extents[0])
+    assert extents[0][1] == pytest.approx(2 * extents[0][0])
+
+
+def test_dots_are_drawn_and_empty_ink_is_a_place():
+    figure = plot.plot_inks([Ink([(0, 0), (1, 1)], [True, True]), Ink(np.zeros((0, 2)), [])])
+    assert len(figure.axes[0].collections[1].get_offsets()) == 2
+    assert len(figure.axes) == 2

@@ -122,7 +122,7 @@ def changes(page, number, act):
 
 def test_attention_is_looked_through(opened):
     page = opened("03_attention")
-    slider = page.locator(".noUi-handle").first
+    slider = page.locator(".noUi-handle").nth(1)  # the first is that of the guidance
     slider.focus()
     assert changes(page, 0, lambda: slider.press("ArrowRight"))
     character = page.locator(".widget-dropdown select").last

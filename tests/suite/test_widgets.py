@@ -36,8 +36,12 @@ def pictures(widget):
     return [child.image.value for child in _all(widget) if isinstance(child, widgets._Picture)]
 
 
-def test_each_control_of_the_attention_changes_its_picture(written):
-    widget = widgets.inspect_attention(written)
+def said(widget):
+    return " ".join(child.value for child in _all(widget) if type(child).__name__ == "HTML")
+
+
+def test_each_control_of_the_attention_changes_its_picture(network):
+    widget = widgets.inspect_attention(network, "a <b", seed=3)
     for description, value in (("step t", 1), ("head", 1), ("block", 0)):
         before = pictures(widget)
         controls(widget, description).value = value
@@ -48,6 +52,16 @@ def test_each_control_of_the_attention_changes_its_picture(written):
     before = pictures(widget)
     controls(widget, "character").value = 0
     assert before[1] != pictures(widget)[1]
+    for description, value in (("text", "ab"), ("style", "boris"), ("seed", 4)):
+        before = pictures(widget)
+        controls(widget, description).value = value
+        after = pictures(widget)
+        assert before[0] != after[0] and before[1] != after[1], description
+    assert [name for name, _ in controls(widget, "character").options] == ["all", "0: a", "1: b"]
+    before = pictures(widget)
+    controls(widget, "text").value = "  "
+    assert pictures(widget) == before
+    assert "text" in said(widget)
 
 
 def test_pointing_at_a_character_is_a_matter_of_its_class(written):
@@ -69,11 +83,7 @@ def test_styles_are_mixed_and_a_wrong_choice_is_said(network):
     before = pictures(widget)
     controls(widget, "text").value = "   "
     assert pictures(widget) == before
-    assert any(
-        "text" in getattr(child, "value", b"").__str__()
-        for child in _all(widget)
-        if type(child).__name__ == "HTML"
-    )
+    assert "text" in said(widget)
 
 
 def test_the_desk_writes_and_saves(network, tmp_path):
@@ -82,15 +92,23 @@ def test_the_desk_writes_and_saves(network, tmp_path):
     controls(widget, "seed").value = 5
     assert pictures(widget) != before
     controls(widget, "save as SVG").click()
-    ink = Ink.load(tmp_path / "ab-clara-ddim-5.svg")
+    ink = Ink.load(tmp_path / "ab-clara-5-1.0-ddim-60-log-snr.svg")
     assert ink.text == "ab"
+    before = pictures(widget)
+    controls(widget, "steps").value = 12
+    assert pictures(widget) != before
+    before = pictures(widget)
+    controls(widget, "spacing").value = "karras"
+    assert pictures(widget) != before
+    controls(widget, "sampler").value = "fast"
+    assert (controls(widget, "steps").value, controls(widget, "spacing").value) == (40, "time")
 
 
-def test_headless_the_figure_is_shown_without_controls(written, network, monkeypatch):
+def test_headless_the_figure_is_shown_without_controls(network, monkeypatch):
     monkeypatch.setenv(outputs.HEADLESS, "1")
     shown = []
     monkeypatch.setattr(widgets, "display", lambda *pictures: shown.extend(pictures))
-    assert widgets.inspect_attention(written) is None
+    assert widgets.inspect_attention(network, "ab") is None
     assert widgets.interpolate(network, "ab", "ada", "boris", sampler="ddim") is None
     assert widgets.desk(network, "ab", sampler="ddim") is None
     assert len(shown) == 4
@@ -98,6 +116,7 @@ def test_headless_the_figure_is_shown_without_controls(written, network, monkeyp
     assert not InteractiveShell.initialized()
 
 
-def test_of_a_line_without_ink_it_is_said():
-    empty = Trace(Ink(np.zeros((0, 2)), []), 8, {1: [np.ones((1, 1, 2))]})
-    assert "Nothing was written" in widgets.inspect_attention(empty).value
+def test_of_a_line_without_ink_it_is_said(network, monkeypatch):
+    empty = Trace(Ink(np.zeros((0, 2)), []), 8, attention={1: [np.ones((1, 1, 2))]})
+    monkeypatch.setattr(widgets, "trace", lambda *arguments, **options: empty)
+    assert "nothing was written" in widgets.inspect_attention(network, "ab").value
