@@ -1,5 +1,6 @@
 """Which ink was written for which character, told from the attention, and how that goes with spelling."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -241,7 +242,9 @@ def regenerate_aligned(
     styles, lines = styles_of(network, dataset, features, indices), []
     for number, (index, style) in enumerate(zip(indices, styles, strict=True)):
         text = str(dataset.texts[index])
-        written = trace(network, text, style=style, seed=seed + number, **options)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="text .*")  # as of `regenerate_lines`
+            written = trace(network, text, style=style, seed=seed + number, **options)
         aligned, steps = alignment_of_trace(written, block), alignment_by_step(written, block)
         real_cer = cer(dataset.ink(int(index)))
         lines.append(aligned and AlignedLine(text, aligned.scores, steps, cer(written.ink), real_cer))
@@ -255,7 +258,7 @@ class Relation:
     """How a score goes with the error rate, over lines.
 
     correlation: Spearman's. NaN where all scores or all rates are the same.
-    low, high: its 95 % bootstrap interval.
+    low, high: its 95 % bootstrap interval, NaN with it.
     given_text, given_low, given_high: the same with the error rates of the real lines of the same texts held
         fixed (partial rank correlation), so that hard texts alone make no relation.
     differing: lines whose score is not the commonest one. A correlation that rests on few of them is weak.
@@ -289,6 +292,8 @@ def relations(lines: Sequence[AlignedLine], *, resamples: int = 1000, seed: int 
         resampled = np.nan_to_num([_correlations(scores[some], rates[some], real[some]) for some in drawn])
         low, high = np.percentile(resampled, (2.5, 97.5), axis=0) if resamples else np.full((2, 2), np.nan)
         plain, given = _correlations(scores, rates, real)
+        if np.isnan(plain):
+            low = high = np.full(2, np.nan)
         differing = len(scores) - int(np.unique(scores, return_counts=True)[1].max())
         result[name] = Relation(plain, low[0], high[0], given, low[1], high[1], differing)
     return result

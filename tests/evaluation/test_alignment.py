@@ -154,7 +154,7 @@ def test_relations_are_rank_correlations():
     assert found["forward"].correlation == pytest.approx(1)
     assert found["against"].correlation == pytest.approx(-1)
     assert found["neither"].low < 0 < found["neither"].high
-    assert np.isnan(found["same"].correlation)
+    assert np.isnan([found["same"].correlation, found["same"].low, found["same"].given_high]).all()
     assert found["same"].differing == 0 and found["neither"].differing == 199
     with pytest.raises(HwdiffError, match="2 lines"):
         relations(lines[:2])
