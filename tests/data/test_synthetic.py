@@ -21,6 +21,7 @@ def test_lines_are_of_the_same_kind_as_iams(written):
     assert {len(written.split(split)) for split in ds.SPLITS} == {13 * 8, 8, 2 * 8}
 
 
+@pytest.mark.slow
 def test_a_seed_writes_the_same_lines_with_any_number_of_workers(monkeypatch):
     monkeypatch.setattr(synthetic, "FORMS_PER_WRITER", 2)
     one, two = (synthetic.write_lines(0, writers=2, workers=workers) for workers in (1, 2))

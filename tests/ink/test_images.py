@@ -103,6 +103,7 @@ def test_drawing_nothing_is_refused():
     assert (images.draw_line([np.array([(0, 0), (300, 0)])]) == 0).any()  # a lone dash
 
 
+@pytest.mark.slow
 def test_drawn_lines_resemble_the_official_ones(shared, iam):
     from hwdiff.data.figures import compare_line_images
     from hwdiff.data.iam import Source, read_pairs

@@ -235,6 +235,7 @@ def test_pieces_of_a_batch_add_up(dataset, features, monkeypatch, pen_weight, sl
         torch.testing.assert_close(a, b, atol=1e-5 * whole_terms[0], rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_compiled_step_is_the_same_step(dataset, features):
     network = fill(UNet(TINY))
     plain = objective.Objective(network, "fp32")
