@@ -9,8 +9,8 @@ from tests.conftest import write_dataset
 
 
 def test_true_boundaries_ignore_what_comes_later():
-    characters = np.array([0, 0, 1, 1, 1, 3, 3, 1, 4])  # the dot of the i comes after the letter behind it
-    assert true_boundaries(characters, "si to").tolist() == [2, 5, 8]
+    characters = np.array([0, 0, 1, 1, 1, 3, 3, 1, 3, 3, 4, 4])  # the dot of the i comes within the t
+    assert true_boundaries(characters, "si to").tolist() == [2, 5, 10]
 
 
 def test_sharp_attention_gives_the_true_boundaries_to_a_cell():
