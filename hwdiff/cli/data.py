@@ -121,7 +121,8 @@ def _print_dataset(path, manifest):
 @command
 def info(
     path: Annotated[
-        Path, typer.Argument(help="A dataset file, a checkpoint, or weights of the authors' program.")
+        Path,
+        typer.Argument(help="A dataset file, pretrained, a checkpoint, or weights of the authors' program."),
     ],
 ):
     """Say what a file is and where it comes from."""

@@ -61,7 +61,7 @@ def read_metadata(path: str | Path) -> dict:
 
 def path_of_model(name: str | Path) -> Path:
     """The file of the model called `name`: "pretrained", or a path."""
-    return PRETRAINED if name == "pretrained" else Path(name)
+    return PRETRAINED if str(name) == "pretrained" else Path(name)
 
 
 def load_model(path: str | Path = "pretrained", device: str | torch.device | None = None) -> UNet:

@@ -93,6 +93,7 @@ def test_info(trained):
     assert "parameters" in checkpoint.output
     assert json.loads(checkpoint.output.split("\n", 1)[1])["step"] == 2
     assert "24 lines of 6 forms" in hwdiff("info", trained / "data" / "lines.npz").output
+    assert "guided_attention" in hwdiff("info", "pretrained").output
 
 
 def test_report(trained):
