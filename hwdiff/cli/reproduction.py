@@ -32,6 +32,9 @@ def reproduce(
         ),
     ] = None,
     minutes: Annotated[float | None, typer.Option(min=0, help="Time limit for each notebook.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would run, why, and how long it took last time.")
+    ] = False,
 ):
     """Run the notebooks in order.
 
@@ -48,6 +51,12 @@ def reproduce(
     if profile == "paper":
         _require_paper(parameters)
     out = out or newest_run(profile)
+    if dry_run:
+        print(f"{out}:")
+        for one in Reproduction(out, profile, notebooks, parameters, minutes).plan(wanted):
+            took = f", took {one['took']}" if one["took"] else ""
+            print(f"  {one['name']}: {'runs: ' + one['why'] if one['why'] else 'up to date'}{took}")
+        return
     # SIGTERM cleans up as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with lock_directory(out):

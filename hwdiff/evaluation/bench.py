@@ -76,6 +76,8 @@ class Bench:
                 "file": file.name,
                 "sha256": sha256_of(file),
                 "step": self.network.metadata.get("step"),
+                "parameters": sum(weight.numel() for weight in self.network.parameters()),
+                "guided_attention": self.network.metadata.get("training", {}).get("guided_attention", 0),
             },
             "writing": {**writing, "guidance": self.guidance},
             "recognizer": sha256_of(recognizer or BUNDLED),

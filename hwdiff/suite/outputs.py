@@ -1,12 +1,15 @@
 """What a notebook leaves in the folder of its run: figures, tables and times, listed for the run's page."""
 
+import ast
 import csv
 import json
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-from IPython.display import Image
+from IPython import get_ipython
+from IPython.display import HTML, Image
 from matplotlib.figure import Figure
 
 from hwdiff.data.dataset import Dataset
@@ -15,22 +18,30 @@ from hwdiff.utils.errors import HwdiffError
 from hwdiff.utils.files import atomic_write
 
 SHOWN_WIDTH = 900  # of figures in a notebook, in pixels
+LAB = Path(__file__).parents[2] / "results" / "runs" / "lab"  # of notebooks that no run was named to
 HEADLESS = "HWDIFF_HEADLESS"  # set in the environment of kernels that no person looks at
 
 
 class Outputs:
     """A notebook's outputs. Listed is what it wrote since it was last started.
 
-    run: the folder of the run.
+    run: the folder of the run; None for `LAB`, wherever the notebook is run.
     name: the notebook's, such as "03_attention".
+    entries: what it wrote: {"kind", "file", "title", "of_people"}, in a notebook the number of the "cell" as
+        in its prompt, and the "takeaway" where there is one.
 
     ink_of, in its methods: the dataset whose ink or texts can be seen in the output, None for none. People's
     (IAM's) are for non-commercial research: what shows them is marked, and not published.
+    In a notebook an HwdiffError is one line from here on. It is raised when papermill was given a parameter
+    that the notebook does not have, of which papermill only warns.
     """
 
-    def __init__(self, run: str | Path, name: str):
-        self.run, self.name = Path(run), name
+    def __init__(self, run: str | Path | None, name: str):
+        self.run, self.name = LAB if run is None else Path(run), name
         self.entries = []
+        if shell := get_ipython():
+            shell.set_custom_exc((HwdiffError,), _tell)
+            _check_parameters(shell.user_ns.get("In", []))
         self._list()
 
     def figure(
@@ -59,6 +70,19 @@ class Outputs:
                 copy.write_bytes(content)
         self._list()
         return Image(content, width=SHOWN_WIDTH)
+
+    def html(self, fragment: str, name: str, title: str, *, takeaway: str = "") -> HTML:
+        """Save HTML that a reader can use, such as `attention_map`, as figures/NAME.html.
+
+        fragment: with its own style and script, loading nothing, all texts escaped. It must not show people's
+            ink.
+        takeaway: as of `figure`.
+        Returns what a notebook shows.
+        """
+        with atomic_write(self._add("interactive", f"figures/{name}.html", title, None, takeaway)) as path:
+            path.write_text(fragment, encoding="utf-8")
+        self._list()
+        return HTML(fragment)
 
     def table(
         self,
@@ -117,12 +141,41 @@ class Outputs:
 
     def _add(self, kind, file, title, ink_of, takeaway=""):
         entry = {"kind": kind, "file": file, "title": title, "of_people": shows_people(ink_of)}
-        self.entries.append(entry | ({"takeaway": takeaway} if takeaway else {}))
+        shell = get_ipython()
+        cell = {"cell": shell.execution_count} if shell else {}
+        self.entries.append(entry | cell | ({"takeaway": takeaway} if takeaway else {}))
         return self.run / file
 
     def _list(self):
         with atomic_write(self.run / "records" / f"{self.name}.outputs.json") as path:
             path.write_text(json.dumps(self.entries, indent=1, ensure_ascii=False), encoding="utf-8")
+
+
+def _tell(shell, kind, error, traceback, tb_offset=None):
+    """Show an error as one line, without a traceback."""
+    lines = [f"error: {error}"]
+    shell._showtraceback(kind, error, lines)
+    return lines
+
+
+def _check_parameters(inputs):
+    """Raise HwdiffError when papermill's cell sets what the one before it does not.
+
+    inputs: the cells that were run, in order.
+    """
+    for before, cell in pairwise(inputs):
+        if cell.startswith("# Parameters\n"):
+            known, given = _assigned(before), _assigned(cell)
+            if unknown := [name for name in given if name not in known]:
+                choice = f"the notebook has {', '.join(known)}"
+                raise HwdiffError(f"parameter {', '.join(unknown)}: no such parameter; {choice}")
+
+
+def _assigned(cell):
+    statements = [one for one in ast.parse(cell).body if isinstance(one, ast.Assign | ast.AnnAssign)]
+    return [
+        target.id for one in statements for target in getattr(one, "targets", [getattr(one, "target", None)])
+    ]
 
 
 class Shown(list):

@@ -11,8 +11,12 @@ from pathlib import Path
 import nbformat
 from jinja2 import Environment, FileSystemLoader
 
+from hwdiff.diffusion.generate import writing_settings
 from hwdiff.evaluation.report import MEAN, SD
+from hwdiff.model.checkpoint import load_model
+from hwdiff.suite.notebook_html import notebook_html
 from hwdiff.suite.outputs import shown
+from hwdiff.suite.verdicts import PAPER_PARAMETERS, RULE, verdicts
 from hwdiff.utils.errors import HwdiffError
 from hwdiff.utils.files import atomic_write, sha256_of
 
@@ -39,13 +43,19 @@ def write_page(run: Path) -> None:
         {"name": name, **record, "shown": _shown(run, record)}
         for name, record in manifest["notebooks"].items()
     ]
+    done = [record for record in records if "environment" in record]
     templates = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True)
     text = templates.get_template("page.html").render(
         manifest=manifest,
         records=records,
-        environment=next((record["environment"] for record in records if "environment" in record), None),
+        environment=done[0]["environment"] if done else None,
+        seconds=sum(record["seconds"] for record in done if "seconds" in record),
+        about=_about(manifest),
+        verdicts=verdicts(),
+        rule=RULE,
         shown=shown,
         exists=lambda file: (run / file).exists(),
+        content=lambda file: (run / file).read_text(encoding="utf-8"),
     )
     _write(run / PAGE, text)
 
@@ -65,6 +75,34 @@ def _manifest(run):
             f"made it; run the suite again with {again}"
         )
     return manifest
+
+
+def _about(manifest):
+    """What the lines of a run were written by and taken from: {"network", "data"}, for its page."""
+    parameters = [record.get("parameters", {}) for record in manifest["notebooks"].values()]
+    checkpoints = {some["checkpoint"] for some in parameters if "checkpoint" in some}
+    networks = []
+    for checkpoint in sorted(checkpoints):
+        if checkpoint == "trained":
+            networks.append("the network that notebook 02 of this run trained")
+            continue
+        try:
+            network = load_model(checkpoint, "cpu")
+        except HwdiffError:  # a page is shown without it
+            networks.append(f"“{checkpoint}”, which is no longer there")
+            continue
+        count = sum(weight.numel() for weight in network.parameters())
+        training, step = network.metadata.get("training", {}), network.metadata.get("step")
+        guided = training.get("guided_attention", 0)
+        taught = f"guided attention of weight {guided:g}, which the paper does not use" if guided else ""
+        networks.append(
+            f"“{checkpoint}”: {count:,} parameters (the paper's has {PAPER_PARAMETERS:,}), "
+            f"{step or 0:,} steps of training, {taught or 'no guided attention'}; where nothing else is said "
+            f"with guidance {writing_settings(network)['guidance']:g} (1 in the paper)"
+        )
+    source = next((some["source"] for some in parameters if "source" in some), None)
+    data = "people's lines (IAM)" if source else "lines by 64 built-in writers, made up, not people's"
+    return {"network": "; ".join(networks), "data": data}
 
 
 def _shown(run, record):
@@ -152,9 +190,9 @@ def _copy(run, records, out):
     """Copy figures, tables, times and notebooks that show no people's ink. Returns those that do."""
     left_out = []
     for name, record in records.items():
-        notebook = f"notebooks/{name}.ipynb"
+        notebook, as_html = f"notebooks/{name}.ipynb", f"notebooks/{name}.html"
         closed = [output["file"] for output in record["listed"] if output["of_people"]]
-        left_out += [*closed, notebook] if closed else []
+        left_out += [*closed, notebook, as_html] if closed else []
         copied = [output["file"] for output in record["listed"] if output["kind"] != "file"]
         for file in dict.fromkeys(file for file in copied if file not in closed):
             _existing((out / file).parent)
@@ -162,6 +200,7 @@ def _copy(run, records, out):
         if not closed:
             content = _without_places(nbformat.read(run / notebook, as_version=4))
             _write(out / notebook, nbformat.writes(content) + "\n")
+            _write(out / as_html, notebook_html(out / notebook))
     return sorted(set(left_out))
 
 

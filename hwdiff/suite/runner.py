@@ -29,6 +29,7 @@ from papermill.engines import NBClientEngine, papermill_engines
 from papermill.exceptions import PapermillException, PapermillExecutionError
 from tqdm import tqdm
 
+from hwdiff.suite.notebook_html import notebook_html
 from hwdiff.suite.outputs import HEADLESS
 from hwdiff.suite.page import changed_files, read_json, write_manifest, write_page
 from hwdiff.utils.environment import environment
@@ -256,6 +257,40 @@ class Reproduction:
             self._show()
         return bad
 
+    def plan(self, wanted: Iterable[Notebook]) -> list[dict[str, str]]:
+        """What `run` would do, without doing it: for each notebook "name", "why" ("" if up to date), "took".
+
+        took: how long it ran last time, "" if it never did.
+        """
+        planned, stale = [], set()
+        for name in self._with_needs([notebook.name for notebook in wanted]):
+            why = self._why(name, [need for need in self._needs(name) if need in stale])
+            stale |= {name} if why else set()
+            seconds = self.record(name).get("seconds")
+            took = tqdm.format_interval(seconds) if seconds is not None else ""
+            planned.append({"name": name, "why": why, "took": took})
+        return planned
+
+    def _why(self, name, stale):
+        """Why a notebook must run, "" if it need not. stale: those it needs that must run."""
+        record = self.record(name)
+        if not record:
+            return "never run"
+        if record.get("status") != DONE:
+            return f"was {record.get('status')}"
+        if self.is_up_to_date(name):
+            return f"{', '.join(stale)} will run again" if stale else ""
+        if record.get("parameters") != self.parameters[name]:
+            values = self.parameters[name].items()
+            old = record.get("parameters", {})
+            changed = [f"{key} = {value}" for key, value in values if key not in old or old[key] != value]
+            return f"other parameters: {', '.join(changed)}" if changed else "other parameters"
+        if changed := changed_files(self.out, record):
+            return f"{changed[0]} is missing or was changed"
+        if record.get("code") != self.code:
+            return "the package was changed"
+        return "its cells or inputs were changed"
+
     def _needs(self, name):
         trained = ["02_training"] if self.parameters[name].get("checkpoint") == "trained" else []
         return [*self.notebooks[name].needs, *trained]
@@ -360,7 +395,8 @@ class Reproduction:
             "weights": self.weights,
             "listed": read_json(listing, []),
         }
-        files = [*(output["file"] for output in record["listed"]), f"notebooks/{name}.ipynb"]
+        executed = [f"notebooks/{name}{suffix}" for suffix in (".ipynb", ".html")]
+        files = [*(output["file"] for output in record["listed"]), *executed]
         files = [file for file in dict.fromkeys(files) if (self.out / file).exists()]
         record["outputs"] = {file: sha256_of(self.out / file) for file in files}
         if error:
@@ -429,7 +465,10 @@ class Reproduction:
             partial.unlink(missing_ok=True)
             raise
         if partial.exists():
-            os.replace(partial, self.out / "notebooks" / f"{name}.ipynb")
+            executed = self.out / "notebooks" / f"{name}.ipynb"
+            os.replace(partial, executed)
+            with atomic_write(executed.with_suffix(".html")) as path:
+                path.write_text(notebook_html(executed), encoding="utf-8")
         return error and f"{error}; see notebooks/{name}.ipynb and logs/{name}.log"
 
     def _show(self):

@@ -29,7 +29,7 @@ def lab(tmp_path_factory):
         notebook = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
         code = [cell for cell in notebook.cells if cell.cell_type == "code"]
         notebook.cells = [code[0], code[1], code[-1]]
-        code[0].source = code[0].source.replace("../results/runs/lab", "run")
+        code[0].source = code[0].source.replace("run: str = None", 'run = "run"')
         nbformat.write(notebook, folder / f"{name}.ipynb")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -1,0 +1,86 @@
+"""An executed notebook as one HTML file that a browser shows without a network."""
+
+import base64
+import hashlib
+import re
+from html import escape
+from pathlib import Path
+
+import nbformat
+from latex2mathml.converter import convert
+from nbconvert import HTMLExporter
+from pygments.formatters import HtmlFormatter
+
+from hwdiff.utils.files import sha256_of
+
+_MATH = re.compile(r"(?<!\\)(\$\$?)(?=\S)(.+?)(?<=\S)\1", re.DOTALL)
+_CODE = re.compile(r"(```.*?```|`[^`\n]*`)", re.DOTALL)
+_PAGE = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<style>
+{style}
+:root {{ color-scheme: light dark; }}
+body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 1rem auto; padding: 0 1rem;
+  color: #222; background: #fff; }}
+img {{ max-width: 100%; height: auto; background: #fff; }}
+.highlight, .output_area {{ overflow-x: auto; }}
+.highlight {{ background: #f6f6f6; padding: 0.1rem 0.6rem; font-size: 0.85rem; }}
+.prompt {{ color: #777; font: 0.75rem monospace; }}
+.anchor-link {{ display: none; }}
+table {{ border-collapse: collapse; font-size: 0.85rem; }}
+th, td {{ padding: 0.2rem 0.6rem; text-align: left; border-bottom: 1px solid #ddd; }}
+@media (prefers-color-scheme: dark) {{
+  body {{ color: #ddd; background: #16181c; }}
+  .highlight {{ background: #ccc; }}
+  a {{ color: #8ab8ff; }}
+}}
+</style>
+</head>
+<body>
+<p><a href="../index.html">the page of the run</a></p>
+{body}
+</body>
+</html>
+"""
+
+
+def notebook_html(path: str | Path) -> str:
+    """The notebook in the file `path` of a run's folder, as a whole HTML document that loads nothing remote.
+
+    Formulas become MathML. Pictures that are files of the run, in figures/, are linked, the others embedded.
+    """
+    path = Path(path)
+    notebook = nbformat.read(path, as_version=4)
+    figures = {sha256_of(file): file for file in sorted((path.parents[1] / "figures").glob("*.png"))}
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            cell.source = _with_mathml(cell.source)
+        for output in cell.get("outputs", []):
+            _link(output.get("data", {}), figures)
+    body, _ = HTMLExporter(template_name="basic").from_notebook_node(notebook)
+    style = HtmlFormatter(style="default").get_style_defs(".highlight")
+    return _PAGE.format(title=escape(path.stem), style=style, body=body)
+
+
+def _with_mathml(source):
+    """Markdown with its formulas as MathML. What stands in code stays as it is."""
+
+    def formula(match):
+        return convert(match[2], display="block" if match[1] == "$$" else "inline")
+
+    parts = _CODE.split(source)
+    return "".join(part if number % 2 else _MATH.sub(formula, part) for number, part in enumerate(parts))
+
+
+def _link(data, figures):
+    """Show the picture of an output from the run's file, where there is one with the same bytes."""
+    if "image/png" not in data:
+        return
+    known = figures.get(hashlib.sha256(base64.b64decode(data["image/png"])).hexdigest())
+    if known:
+        del data["image/png"]
+        data["text/html"] = f'<img src="../figures/{escape(known.name, quote=True)}" alt="">'

@@ -1,0 +1,178 @@
+"""What the measurements say of the paper's claims: a verdict for each, by a stated rule."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy.stats import t as student
+
+from hwdiff.evaluation.tables import PAPER, TOP, Table, mean_sd
+
+MEASUREMENTS = Path(__file__).parents[2] / "results" / "measurements"
+RULE = (
+    "Reproduced or differs: measured with the paper's network (10 028 451 parameters, trained without guided "
+    "attention) and method (guidance 1), and the 95 % interval over seeds lies on one side. Open: all else."
+)
+EVALUATE = "hwdiff evaluate --data iam.npz --split test"
+REPRODUCED, DIFFERS, OPEN = "reproduced", "differs", "open"
+PAPERS = "the paper's"
+PAPER_PARAMETERS = 10_028_451
+ALIGNED = 0.9  # monotonicity above which attention counts as a diagonal
+MARGIN = 0.05  # by which the CER may exceed that of real lines, or of 60 steps
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A claim of the paper, and what was measured of it.
+
+    paper: what the paper says.   here: what was measured, with its uncertainty.
+    lines: how many lines, and seeds.   guidance: 1 in the paper.
+    network: which one was measured.   verdict: `REPRODUCED`, `DIFFERS` or `OPEN`.
+    command: that measures it.
+    """
+
+    claim: str
+    paper: str
+    here: str
+    lines: str
+    guidance: str
+    network: str
+    verdict: str
+    command: str
+
+
+def verdicts(measurements: str | Path = MEASUREMENTS) -> list[dict]:
+    """The verdicts that the files of a folder of measurements allow, as rows of a table.
+
+    measurements: as results/measurements of the project. [] where it has none, as in an installed package.
+    """
+    folder = Path(measurements)
+    found = []
+    if table := _table(folder / "evaluate-test" / "table1.json"):
+        found += [_distances(table), _eq12_or_eq9(table), _legible(table), _style(table)]
+    if path := max(folder.glob("training/alignment-*.json"), default=None):
+        found.append(_attention(json.loads(path.read_text())))
+    if table := _table(folder / "samplers" / "table1.json"):
+        found.append(_fewer_steps(table))
+    return [asdict(verdict) for verdict in found]
+
+
+def _table(path):
+    if not path.exists():
+        return None
+    return Table(**json.loads(path.read_text()))
+
+
+def _about(table, command, better=None):
+    """The columns that verdicts of one table share.
+
+    better: one value a seed, above 0 where the claim holds; None where nothing can be compared.
+    """
+    settings, verdict = table.settings, OPEN
+    guidance, model = settings["writing"]["guidance"], settings["model"]
+    papers = model.get("parameters") == PAPER_PARAMETERS and not model.get("guided_attention")
+    if better is not None and papers and guidance == 1:
+        low, high = _interval(better)
+        verdict = REPRODUCED if low > 0 else DIFFERS if high < 0 else OPEN
+    return {
+        "lines": f"{settings['lines']} of the {settings['split']} split, {len(settings['seeds'])} seeds",
+        "guidance": f"{guidance:g}",
+        "network": f"{PAPERS if papers else 'small'}, {model['step']:,} steps",
+        "verdict": verdict,
+        "command": command,
+    }
+
+
+def _differences(table, row, other, key):
+    """Seed by seed, `row` less `other`."""
+    return np.subtract(table.values[row][key], table.values[other][key])
+
+
+def _spread(table, row, key, factor=1.0, digits=2):
+    mean, sd = mean_sd(table.values[row][key])
+    return f"{factor * mean:.{digits}f} ± {factor * sd:.{digits}f}"
+
+
+def _distances(table):
+    fid, score = PAPER["eq12"]
+    of_pictures = f"{table.distance} {_spread(table, 'eq12', 'distance')}"
+    return Verdict(
+        "Table 1, Eq. 12",
+        f"FID {fid:g}, Geometry Score {score:g} (4 500 lines)",
+        of_pictures if table.distance == "FID" else f"{of_pictures}, which is not FID",
+        **_about(table, EVALUATE),
+    )
+
+
+def _eq12_or_eq9(table):
+    kernel = 1000 * _differences(table, "eq12", "eq9", "kernel_distance")
+    cer = 100 * _differences(table, "eq12", "eq9", "cer")
+    said = [f"{low:.1f} to {high:.1f}" for low, high in (_interval(kernel), _interval(cer))]
+    return Verdict(
+        "Eq. 12 draws better than Eq. 9",
+        f"FID {PAPER['eq12'][0]:g} against {PAPER['eq9'][0]:g} (the table; the text says the reverse)",
+        f"Eq. 12 less Eq. 9: kernel distance x 1000 {said[0]}, CER {said[1]} points",
+        **_about(table, EVALUATE, -kernel),
+    )
+
+
+def _legible(table):
+    more = _differences(table, "eq12", "ground_truth", "cer")
+    rates = [_spread(table, row, "cer", 100, 1) for row in ("eq12", "ground_truth")]
+    return Verdict(
+        "the text can be read",
+        "samples (Fig. 3, 11 to 15)",
+        f"CER {rates[0]} %, of real lines {rates[1]} %",
+        **_about(table, EVALUATE, MARGIN - more),
+    )
+
+
+def _style(table):
+    key = "style_top10"
+    rates = [_spread(table, row, key, 100, 1) for row in ("eq12", "ground_truth")]
+    chance = np.array(table.values["eq12"]["style_chance"])
+    return Verdict(
+        "the style of an image is followed",
+        "samples (Fig. 11 to 15)",
+        f"its form among the {TOP} nearest: {rates[0]} %, of real lines {rates[1]} %, by chance "
+        f"{100 * chance.mean():.1f} %",
+        **_about(table, EVALUATE, np.array(table.values["eq12"][key]) - chance),
+    )
+
+
+def _attention(scores):
+    values = [one["monotonicity"] for one in scores["scores"].values()]
+    aligned = min(values) > ALIGNED
+    return Verdict(
+        "attention follows the text (Fig. 4)",
+        "a diagonal at t = 55, 30 and 5",
+        f"goes forward on {100 * min(values):.0f} to {100 * max(values):.0f} % of its way",
+        f"{len(values)} texts",
+        f"{scores['guidance']:g}",
+        f"{PAPERS}, {scores['step']:,} of 96,000 steps",
+        REPRODUCED if aligned else DIFFERS,
+        "hwdiff train --data iam.npz --preset paper-cpu; then notebook 03",
+    )
+
+
+def _fewer_steps(table):
+    rows = {60: "eq12_60", 30: "eq12_30_time", 20: "eq12_20_time"}
+    said = [f"{_spread(table, row, 'cer', 100, 1)} % in {steps}" for steps, row in rows.items()]
+    return Verdict(
+        "other numbers of steps need no training",
+        "said, not shown",
+        f"CER {', '.join(said)} steps",
+        **_about(
+            table,
+            "hwdiff compare-samplers --data iam.npz",
+            MARGIN - _differences(table, rows[30], rows[60], "cer"),
+        ),
+    )
+
+
+def _interval(differences):
+    """The 95 % interval of the mean of some differences, by Student's t."""
+    mean, sd = mean_sd(differences)
+    half = student.ppf(0.975, len(differences) - 1) * sd / np.sqrt(len(differences))
+    return mean - half, mean + half
