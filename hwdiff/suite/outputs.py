@@ -142,7 +142,8 @@ class Outputs:
     def _add(self, kind, file, title, ink_of, takeaway=""):
         entry = {"kind": kind, "file": file, "title": title, "of_people": shows_people(ink_of)}
         shell = get_ipython()
-        cell = {"cell": shell.execution_count} if shell else {}
+        # The number in the prompt: of the cells run so far, before which there is an empty one.
+        cell = {"cell": len(shell.user_ns["In"]) - 1} if shell else {}
         self.entries.append(entry | cell | ({"takeaway": takeaway} if takeaway else {}))
         return self.run / file
 

@@ -23,6 +23,8 @@ SMALL = [
     "step_counts=[4, 2]",
     "lines=3",
     "scored=4",
+    "drawn=2",
+    "known=3",
     "repeats=2",
     "quiz=4",
     "text=a fox",
@@ -33,14 +35,15 @@ EXPECTED = {
         00-written 01-lines 01-merging 01-lengths 01-style-image
         02-schedule 02-forward 02-loss 02-validation 02-validation-by-noise
         02-samples-step-000002 02-samples-step-000004
-        03-attention 03-every-head 03-characters
+        03-lines 03-attention 03-attention-worst 03-every-head 03-characters 03-by-step 03-against-truth
         04-interpolation 04-similarity 04-four-styles 04-several-images
-        05-corrupted 05-table1 06-styles 06-writers 06-eq12-eq9 06-samplers 06-quiz
+        05-corrupted 05-table1
+        06-styles 06-writers 06-eq12-eq9 06-film 06-samplers 06-quiz 06-wrong-level
         """,
     "tables": """
-        01-splits 01-dropped 01-points 02-loss 03-characters 03-alignment 03-relations
+        01-splits 01-dropped 01-points 02-loss 03-characters 03-alignment 03-relations 03-boundaries
         04-interpolation 04-several-images 05-corrupted 05-table1 05-table1-geometry 05-canvases
-        06-samplers 06-quiz-answers
+        06-samplers 06-wrong-level 06-quiz-answers
         """,
     "timings": "02-training 05-table1 06-samplers",
 }
@@ -62,9 +65,9 @@ def run(tmp_path_factory):
 def test_all_files_come_out(run):
     for folder, names in EXPECTED.items():
         suffixes = (".png", ".svg") if folder == "figures" else (".csv", ".json")
-        assert {path.name for path in (run / folder).iterdir()} == {
-            name + suffix for name in names.split() for suffix in suffixes
-        }
+        expected = {name + suffix for name in names.split() for suffix in suffixes}
+        expected |= {"03-map.html"} if folder == "figures" else set()
+        assert {path.name for path in (run / folder).iterdir()} == expected
     manifest = json.loads((run / "manifest.json").read_text())
     assert [record["status"] for record in manifest["notebooks"].values()] == ["done"] * 7
     for record in manifest["notebooks"].values():
@@ -88,7 +91,8 @@ def test_all_files_come_out(run):
     ]
     page = (run / "index.html").read_text()
     assert all(f"figures/{name}.png" in page for name in EXPECTED["figures"].split())
-    for path in (run / "notebooks").iterdir():
+    for path in (run / "notebooks").glob("*.ipynb"):
+        assert "http://" not in path.with_suffix(".html").read_text().replace("http://www.w3.org", "")
         notebook = nbformat.read(path, as_version=4)
         outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
         shown = sum("image/png" in output.get("data", {}) for output in outputs)
@@ -154,7 +158,12 @@ def test_what_is_published_shows_no_peoples_ink(run, tmp_path):
     (out / "figures" / "old.png").write_bytes(b"of an earlier run")
     left_out = publish(marked, out)
     assert (out / "fox.gif").exists()
-    assert set(left_out) == {"figures/06-quiz.png", "figures/06-quiz.svg", "notebooks/06_sampling.ipynb"}
+    assert set(left_out) == {
+        "figures/06-quiz.png",
+        "figures/06-quiz.svg",
+        "notebooks/06_sampling.ipynb",
+        "notebooks/06_sampling.html",
+    }
     assert not any((out / file).exists() for file in left_out)
     assert not (out / "figures" / "old.png").exists()
     assert (out / "notebooks" / "05_evaluation.ipynb").exists()

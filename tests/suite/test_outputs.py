@@ -3,9 +3,11 @@ import json
 
 import numpy as np
 import pytest
+from IPython.core.interactiveshell import InteractiveShell
 from matplotlib.figure import Figure
 
 from hwdiff import HwdiffError
+from hwdiff.suite import outputs as module
 from hwdiff.suite.outputs import Outputs, Shown, shows_people
 from tests.conftest import write_dataset
 
@@ -29,6 +31,46 @@ def test_figures_are_saved_twice_over_and_listed(tmp_path):
     first = [(tmp_path / output["file"]).read_bytes() for output in listed(tmp_path)]
     Outputs(tmp_path, "01_notebook").figure(a_figure(), "line", "A line")
     assert [(tmp_path / output["file"]).read_bytes() for output in listed(tmp_path)] == first
+
+
+def test_html_is_saved_and_shown(tmp_path):
+    outputs = Outputs(tmp_path, "01_notebook")
+    shown = outputs.html("<p>map</p>", "map", "A map", takeaway="Look.")
+    assert shown.data == (tmp_path / "figures" / "map.html").read_text() == "<p>map</p>"
+    [entry] = listed(tmp_path)
+    assert (entry["kind"], entry["file"], entry["takeaway"]) == ("interactive", "figures/map.html", "Look.")
+
+
+def test_without_a_run_the_folder_is_the_projects(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "LAB", tmp_path / "lab")
+    monkeypatch.chdir(tmp_path)
+    assert Outputs(None, "01_notebook").run == tmp_path / "lab"
+    assert (tmp_path / "lab" / "records" / "01_notebook.outputs.json").exists()
+
+
+def test_a_notebook_knows_its_cells_parameters_and_errors(tmp_path):
+    """As papermill runs it: the parameters cell, papermill's own, and the first that uses them."""
+    shell = InteractiveShell.instance()
+    try:
+        shell.showtraceback, shown = (lambda *arguments, **options: None), []
+        shell._showtraceback = lambda kind, error, lines: shown.extend(lines)
+        shell.user_ns.update(tmp_path=tmp_path, a_figure=a_figure)
+        shell.run_cell("run: str = None\nseed = 0", store_history=True)
+        shell.run_cell("# Parameters\nseed = 3\nsead = 3", store_history=True)
+        start = "from hwdiff.suite.outputs import Outputs\noutputs = Outputs(tmp_path, '01_notebook')"
+        shell.run_cell(start, store_history=True)
+        assert shown == ["error: parameter sead: no such parameter; the notebook has run, seed"]
+        shell.reset()
+        shell.user_ns.update(tmp_path=tmp_path, a_figure=a_figure)
+        shell.run_cell("run: str = None\nseed = 0", store_history=True)
+        shell.run_cell("# Parameters\nseed = 3", store_history=True)
+        shell.run_cell(start, store_history=True)
+        shell.run_cell(
+            "outputs.figure(a_figure(), 'line', 'A line', takeaway='It rises.')", store_history=True
+        )
+        assert [(one["cell"], one["takeaway"]) for one in listed(tmp_path)] == [(4, "It rises.")] * 2
+    finally:
+        InteractiveShell.clear_instance()
 
 
 def test_tables_are_csv_and_json(tmp_path):

@@ -35,7 +35,25 @@ def run(tmp_path):
         for suffix in ("csv", "json")
     ]
     listed.append({"kind": "figure", "file": "figures/gone.png", "title": "A picture", "of_people": True})
-    done = {"status": "done", "seconds": 1.2, "parameters": {"seed": 3}, "listed": listed}
+    (tmp_path / "figures").mkdir()
+    (tmp_path / "figures" / "here.png").write_bytes(b"png")
+    (tmp_path / "figures" / "map.html").write_text("<b>a map</b>")
+    for kind, file in (("figure", "figures/here.png"), ("interactive", "figures/map.html")):
+        about = {"title": f"Of {kind} <s>", "of_people": False, "cell": 4, "takeaway": f"A {kind} <u>"}
+        listed.append({"kind": kind, "file": file, **about})
+    done = {
+        "status": "done",
+        "seconds": 120.0,
+        "parameters": {"seed": 3, "checkpoint": "pretrained", "source": None},
+        "environment": {
+            "device": "cpu",
+            "processor": "a processor",
+            "cores": 2,
+            "packages": {"torch": "2"},
+            "code": {"commit": "0123456789abcdef", "changed": False},
+        },
+        "listed": listed,
+    }
     (tmp_path / "records" / "01_one.json").write_text(json.dumps(done))
     (tmp_path / "records" / "02_two.json").write_text(
         json.dumps({"status": "failed", "error": "cell 3: ValueError: <b>", "listed": []})
@@ -60,6 +78,46 @@ def test_the_page_shows_tables_with_the_papers_numbers_and_what_failed(run):
         assert text in page, text
     assert "A picture: shows people" in page
     assert "figures/gone" not in page
+
+
+def test_the_page_says_what_it_is_before_any_number(run):
+    write_manifest(run, "smoke", ["01_one"])
+    write_page(run)
+    page = (run / "index.html").read_text()
+    box = page[page.index("What this is") : page.index("<nav")]
+    for text in (
+        "smoke",
+        "2,593,491 parameters",
+        "guided attention of weight 0.1",
+        "guidance 2.5",
+        "0123456789",
+    ):
+        assert text in box, text
+    assert "not people&#39;s" in box
+    assert "<b>open</b>" in box  # the verdicts
+    assert page.index("What this is") < page.index("<table")
+
+
+def test_a_figure_has_its_takeaway_and_its_cell_and_tables_are_folded(run):
+    write_manifest(run, "smoke", ["01_one"])
+    write_page(run)
+    page = (run / "index.html").read_text()
+    assert '<span class="takeaway">A figure &lt;u&gt;</span> Of figure &lt;s&gt; (cell 4)' in page
+    assert "<b>a map</b>" in page
+    assert "hwdiff reproduce --profile smoke --only 01" in page
+    assert page.count("<details>") == 1
+    assert page.index("<details>") < page.index("2.346")
+
+
+def test_a_page_without_its_network_or_files_is_still_made(run):
+    record = run / "records" / "01_one.json"
+    record.write_text(record.read_text().replace('"pretrained"', '"/gone.safetensors"'))
+    (run / "figures" / "map.html").unlink()
+    write_manifest(run, "smoke", ["01_one"])
+    write_page(run)
+    page = (run / "index.html").read_text()
+    assert "which is no longer there" in page
+    assert "Of interactive &lt;s&gt;: is missing" in page
 
 
 def test_without_a_manifest_there_is_no_page(tmp_path):

@@ -85,6 +85,7 @@ def test_notebooks_run_in_order_and_only_what_has_changed_again(suite, tmp_path)
         "tables/second.csv",
         "tables/second.json",
         "notebooks/02_second.ipynb",
+        "notebooks/02_second.html",
     }
     page = (out / "index.html").read_text()
     assert "The first &lt;one&gt;" in page
@@ -109,6 +110,26 @@ def test_notebooks_run_in_order_and_only_what_has_changed_again(suite, tmp_path)
     _, run = run_all(suite, out, size=5, word="b")
     assert (out / "tables" / "third.csv").read_text().startswith("size")
     assert "01_first: up to date" in run.said[0]
+
+
+def test_a_plan_says_what_would_run_and_why(suite, tmp_path):
+    out = tmp_path / "out"
+
+    def plan(**given):
+        made = reproduction(suite, out, **given)
+        return {one["name"]: one for one in made.plan(made.notebooks.values())}
+
+    assert {one["why"] for one in plan().values()} == {"never run"}
+    assert not out.exists()
+    run_all(suite, out)
+    done = plan()
+    assert {one["why"] for one in done.values()} == {""}
+    assert all(one["took"] for one in done.values())
+    changed = plan(size=2)
+    assert changed["01_first"]["why"] == "other parameters: size = 2"
+    assert changed["02_second"]["why"] == "01_first will run again"
+    (out / "tables" / "third.csv").write_text("better numbers")
+    assert plan()["03_third"]["why"] == "tables/third.csv is missing or was changed"
 
 
 def test_one_notebook_runs_with_what_it_needs(suite, tmp_path):

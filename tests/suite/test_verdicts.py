@@ -1,0 +1,75 @@
+import json
+
+import pytest
+
+from hwdiff.suite.verdicts import DIFFERS, OPEN, PAPER_PARAMETERS, REPRODUCED, verdicts
+
+
+@pytest.fixture
+def measurements(tmp_path):
+    """Measurements of five seeds in which Eq. 12 is a little better than Eq. 9."""
+
+    def write(*, parameters=PAPER_PARAMETERS, guided_attention=0, guidance=1.0, eq12=(1, 2, 3, 2, 1)):
+        settings = {
+            "writing": {"guidance": guidance},
+            "model": {"step": 96_000, "parameters": parameters, "guided_attention": guided_attention},
+            "split": "test",
+            "lines": 60,
+            "seeds": [0, 1, 2, 3, 4],
+        }
+        scores = {"distance": [3.0] * 5, "style_top10": [0.5, 0.6, 0.4, 0.5, 0.5], "style_chance": [0.05] * 5}
+        values = {
+            "ground_truth": {**scores, "kernel_distance": [0.0] * 5, "cer": [0.08] * 5},
+            "eq12": {**scores, "kernel_distance": list(eq12), "cer": [0.1, 0.09, 0.1, 0.1, 0.1]},
+            "eq9": {**scores, "kernel_distance": [4, 5, 6, 5, 5], "cer": [0.2] * 5},
+        }
+        (tmp_path / "evaluate-test").mkdir(exist_ok=True)
+        table = {"distance": "Fréchet distance (MobileNetV2)", "settings": settings, "values": values}
+        (tmp_path / "evaluate-test" / "table1.json").write_text(json.dumps(table))
+        return {row["claim"]: row for row in verdicts(tmp_path)}
+
+    return write
+
+
+def test_a_claim_is_reproduced_by_the_papers_network_and_method_only(measurements):
+    claim = "Eq. 12 draws better than Eq. 9"
+    assert measurements()[claim]["verdict"] == REPRODUCED
+    assert measurements(guidance=2.5)[claim]["verdict"] == OPEN
+    assert measurements(parameters=2_593_491)[claim]["verdict"] == OPEN
+    assert measurements(guided_attention=0.1)[claim]["verdict"] == OPEN
+
+
+def test_the_interval_decides(measurements):
+    claim = "Eq. 12 draws better than Eq. 9"
+    assert measurements(eq12=(9, 9, 9, 8, 9))[claim]["verdict"] == DIFFERS
+    assert measurements(eq12=(0, 9, 1, 9, 6))[claim]["verdict"] == OPEN
+    rows = measurements()
+    assert rows["Table 1, Eq. 12"]["verdict"] == OPEN  # no FID
+    assert rows["the text can be read"]["verdict"] == REPRODUCED
+    assert rows["the text can be read"]["here"] == "CER 9.8 ± 0.4 %, of real lines 8.0 ± 0.0 %"
+
+
+@pytest.mark.parametrize(("lowest", "verdict"), [(0.95, REPRODUCED), (0.5, DIFFERS)])
+def test_attention_must_go_forward_in_every_line(tmp_path, lowest, verdict):
+    (tmp_path / "training").mkdir()
+    for step, scores in ((1000, (0.1, 0.1)), (20_000, (lowest, 1.0))):
+        content = {
+            "step": step,
+            "guidance": 1,
+            "scores": {name: {"monotonicity": one} for name, one in zip("ab", scores, strict=True)},
+        }
+        (tmp_path / "training" / f"alignment-{step:06}.json").write_text(json.dumps(content))
+    [row] = verdicts(tmp_path)
+    assert row["verdict"] == verdict
+    assert "20,000" in row["network"]
+
+
+def test_without_measurements_there_are_no_verdicts(tmp_path):
+    assert verdicts(tmp_path) == []
+
+
+def test_the_projects_own_measurements_have_verdicts():
+    rows = verdicts()
+    assert len(rows) == 6
+    small = [row for row in rows if row["network"].startswith("small")]
+    assert small and all(row["verdict"] == OPEN for row in small)
