@@ -25,6 +25,7 @@ SMALL = [
     "scored=4",
     "drawn=2",
     "known=3",
+    "points=96",
     "repeats=2",
     "quiz=4",
     "text=a fox",
@@ -39,11 +40,12 @@ EXPECTED = {
         04-interpolation 04-similarity 04-four-styles 04-several-images
         05-corrupted 05-table1
         06-styles 06-writers 06-eq12-eq9 06-film 06-samplers 06-quiz 06-wrong-level
+        07-network 07-conditioning 07-style-attention
         """,
     "tables": """
         01-splits 01-dropped 01-points 02-loss 03-characters 03-alignment 03-relations 03-boundaries
         04-interpolation 04-several-images 05-corrupted 05-table1 05-table1-geometry 05-canvases
-        06-samplers 06-wrong-level 06-quiz-answers
+        06-samplers 06-wrong-level 06-quiz-answers 07-parameters 07-receptive-field
         """,
     "timings": "02-training 05-table1 06-samplers",
 }
@@ -69,7 +71,7 @@ def test_all_files_come_out(run):
         expected |= {"03-map.html"} if folder == "figures" else set()
         assert {path.name for path in (run / folder).iterdir()} == expected
     manifest = json.loads((run / "manifest.json").read_text())
-    assert [record["status"] for record in manifest["notebooks"].values()] == ["done"] * 7
+    assert [record["status"] for record in manifest["notebooks"].values()] == ["done"] * 8
     for record in manifest["notebooks"].values():
         assert record["environment"]["packages"]["torch"]
         assert set(record["weights"]) == {
