@@ -65,10 +65,11 @@ def plot_loss(metrics: dict[str, np.ndarray]) -> Figure:
     return figure
 
 
-def plot_validation(rows: Sequence[dict]) -> Figure:
+def plot_validation(rows: Sequence[dict], baseline: dict[int, float]) -> Figure:
     """The validation loss by noise level: of the strokes on the left, of the pen on the right.
 
     rows: of `validation.jsonl`; each is a curve.
+    baseline: {t: loss} of the strokes by `validation.linear_baseline`, dashed.
     """
     figure = Figure(figsize=(9, 3.2), layout="constrained")
     for axes, term in zip(figure.subplots(1, 2), ("stroke", "pen"), strict=True):
@@ -77,6 +78,9 @@ def plot_validation(rows: Sequence[dict]) -> Figure:
             losses = [row[term][str(t)] for t in levels]
             shade = str(0.75 - 0.75 * (place + 1) / len(rows))
             axes.plot(levels, losses, "o-", markersize=3, color=shade, label=f"step {row['step']}")
+        if term == "stroke":
+            style = {"color": "C3", "linestyle": "--", "label": "best linear predictor"}
+            axes.plot(baseline.keys(), baseline.values(), **style)
         axes.set(xlabel="t (more noise to the right)", ylabel=f"{term} loss", ylim=(0, None))
         axes.legend(frameon=False, fontsize=7)
     return figure

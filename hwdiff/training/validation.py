@@ -2,12 +2,15 @@
 
 import numpy as np
 import torch
+from numpy.lib.stride_tricks import sliding_window_view
 
 from hwdiff.data.batches import FULL_LENGTH, Lines
+from hwdiff.data.dataset import Dataset
 from hwdiff.diffusion import process
 from hwdiff.model.unet import UNet
 from hwdiff.training.config import TrainingConfig
 from hwdiff.training.objective import Objective, draw
+from hwdiff.utils.errors import HwdiffError
 
 BATCH_SIZE = 24
 NOISE_STEPS = (1, 5, 15, 30, 45, 60)  # t of the noise levels of the validation loss
@@ -52,6 +55,34 @@ def validation_loss(
     stroke, pen = ({t: total[term] / total[2] for t, total in sums.items()} for term in (0, 1))
     losses = [stroke[t] + alpha_bar[t].item() * pen[t] for t in NOISE_STEPS]
     return {"loss": float(np.mean(losses)), "stroke": stroke, "pen": pen}
+
+
+def linear_baseline(dataset: Dataset, indices: np.ndarray, *, neighbours: int = 16) -> dict[int, float]:
+    """The strokes' loss of the best linear predictor of the noise, which knows neither text nor style.
+
+    It sees each noisy offset with its neighbours. With the covariance S of such windows of clean offsets,
+    noisy ones have alpha_bar S + (1 - alpha_bar) I, and what is left of the noise at the middle point is
+    2 - (1 - alpha_bar) times the trace of that point's part of the inverse.
+
+    indices: (n,) of the lines that S is taken of.
+    neighbours: on either side.
+    Returns {t: loss} for `NOISE_STEPS`. Raises HwdiffError when no line has so many points.
+    """
+    size = 2 * neighbours + 1
+    lines = [dataset.strokes(int(index))[0] for index in indices]
+    windows = [
+        sliding_window_view(line, size, axis=0).reshape(-1, 2 * size) for line in lines if len(line) >= size
+    ]
+    if not windows:
+        raise HwdiffError(f"{dataset.path}: no line of {len(lines)} has {size} points; give longer ones")
+    covariance = np.cov(np.concatenate(windows).astype(np.float64), rowvar=False)
+    middle = np.array([neighbours, size + neighbours])  # x and y of the middle point: the axes come first
+    losses = {}
+    for t in NOISE_STEPS:
+        signal = process.alpha_bars()[t].item()
+        inverse = np.linalg.inv(signal * covariance + (1 - signal) * np.eye(2 * size))
+        losses[t] = float(2 - (1 - signal) * inverse[middle, middle].sum())
+    return losses
 
 
 @torch.inference_mode()

@@ -32,8 +32,10 @@ def test_validation_losses_are_drawn_by_noise_level():
         {"step": step, "stroke": {"5": 1.0 / step, "60": 0.1}, "pen": {"60": 0.01, "5": 0.05}}
         for step in (1, 2)
     ]
-    stroke, pen = plot_validation(rows).axes
-    assert [line.get_ydata()[0] for line in stroke.lines] == [1.0, 0.5]
+    stroke, pen = plot_validation(rows, {5: 1.7, 60: 0.03}).axes
+    assert [line.get_ydata()[0] for line in stroke.lines[:2]] == [1.0, 0.5]
+    assert list(stroke.lines[2].get_ydata()) == [1.7, 0.03]
+    assert len(pen.lines) == 2
     assert pen.lines[0].get_xdata().tolist() == [5, 60]
     assert pen.lines[0].get_ydata().tolist() == [0.05, 0.01]
 

@@ -33,8 +33,8 @@ SMALL = [
 TRAINED = ["checkpoint=trained", *SMALL]
 EXPECTED = {
     "figures": """
-        00-written 01-lines 01-merging 01-lengths 01-style-image
-        02-schedule 02-forward 02-loss 02-validation 02-validation-by-noise
+        00-written 00-film 01-lines 01-merging 01-lengths 01-style-image
+        02-schedule 02-forward 02-loss 02-validation-by-noise
         02-samples-step-000002 02-samples-step-000004
         03-lines 03-attention 03-attention-worst 03-every-head 03-characters 03-by-step 03-against-truth
         04-interpolation 04-similarity 04-four-styles 04-several-images
@@ -43,7 +43,7 @@ EXPECTED = {
         07-network 07-conditioning 07-style-attention
         """,
     "tables": """
-        01-splits 01-dropped 01-points 02-loss 03-characters 03-alignment 03-relations 03-boundaries
+        00-one-form 01-splits 01-dropped 01-points 02-loss 03-characters 03-alignment 03-relations 03-boundaries
         04-interpolation 04-several-images 05-corrupted 05-table1 05-table1-geometry 05-canvases
         06-samplers 06-wrong-level 06-quiz-answers 07-parameters 07-receptive-field
         """,
