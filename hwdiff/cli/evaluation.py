@@ -224,10 +224,10 @@ def evaluate(
 ):
     """Make the paper's Table 1, with error bars.
 
-    Compares these with real lines: other real lines; lines written by Eq. 12, by Eq. 9 and by the sampler
-    fast; and corrupted real lines.
+    Compares these with real lines: other real lines; lines written by Eq. 12 and by Eq. 9 without guidance,
+    as in the paper, and with the model's own; by the sampler fast; and corrupted real lines.
     """
-    from hwdiff.evaluation.bench import TABLE1_ROWS, Bench
+    from hwdiff.evaluation.bench import Bench
 
     bench = Bench(
         data,
@@ -240,7 +240,7 @@ def evaluate(
         guidance=guidance,
         device=device,
     )
-    _finish(bench, _measure(bench, TABLE1_ROWS, seeds, repetitions, True, out), out)
+    _finish(bench, _measure(bench, bench.table1_rows, seeds, repetitions, True, out), out)
 
 
 def _measure(bench, rows, seeds, repetitions, canvases, out):

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -23,9 +24,21 @@ from hwdiff.utils.environment import environment
 from hwdiff.utils.files import sha256_of
 
 CPU_LINES = 60
-Rows = dict[str, tuple[str, Tensor | None]]
-"""{row: (sampler, alpha_bar)}, None for the sampler's own levels."""
-TABLE1_ROWS: Rows = {name: (name, None) for name in ("eq12", "eq9", "fast")}
+
+
+class Written(NamedTuple):
+    """How the lines of a row are written.
+
+    sampler: its name.   alpha_bar: None for the sampler's own levels.   guidance: None for the bench's.
+    """
+
+    sampler: str
+    alpha_bar: Tensor | None = None
+    guidance: float | None = None
+
+
+Rows = dict[str, Written]
+"""{row: how its lines are written}."""
 
 
 class Bench:
@@ -85,6 +98,14 @@ class Bench:
             "environment": environment(device),
         }
 
+    @property
+    def table1_rows(self) -> Rows:
+        """The paper's two, with its guidance of 1; the same with the bench's, if that is another; "fast"."""
+        rows = {sampler: Written(sampler, guidance=1.0) for sampler in ("eq12", "eq9")}
+        if self.guidance != 1:
+            rows |= {f"{sampler}_guided": Written(sampler) for sampler in ("eq12", "eq9")}
+        return {**rows, "fast": Written("fast")}
+
     def measures(self, repetitions: int = REPETITIONS) -> Measures:
         """The measures of lines of the split. repetitions: of the Geometry Score."""
         if repetitions not in self._measures:
@@ -111,15 +132,16 @@ class Bench:
     ) -> Table:
         """Measure what samplers write.
 
-        rows: by default those of the paper and "fast".
+        rows: by default `table1_rows`.
         repetitions: of the Geometry Score.
         seeds, canvases, folder, progress: of `table1`.
         """
         generators, levels = {}, {}
-        for row, (sampler, alpha_bar) in (rows or TABLE1_ROWS).items():
+        for row, (sampler, alpha_bar, guidance) in (rows or self.table1_rows).items():
             alpha_bar = find_sampler(sampler).alpha_bar() if alpha_bar is None else alpha_bar
-            levels[row] = {"sampler": sampler, "levels": alpha_bar.tolist()}
-            options = {"sampler": sampler, "alpha_bar": alpha_bar, "guidance": self.guidance}
+            guidance = self.guidance if guidance is None else guidance
+            levels[row] = {"sampler": sampler, "levels": alpha_bar.tolist(), "guidance": guidance}
+            options = {"sampler": sampler, "alpha_bar": alpha_bar, "guidance": guidance}
             generators[row] = partial(regenerate_lines, self.network, self.dataset, self.features, **options)
         return table1(
             self.measures(repetitions),

@@ -57,12 +57,22 @@ def notes_on_sets(
 
 def notes_on_values(table: Table) -> Iterator[str]:
     """What is to be said of the values: how lines were written, and what a measure alone does not tell."""
-    guidance = table.settings.get("writing", {}).get("guidance", 1)
-    if guidance != 1:
+    guided = {
+        row: about["guidance"]
+        for row, about in table.settings.get("rows", {}).items()
+        if about.get("guidance", 1) != 1
+    }
+    if guided:
+        rows = ", ".join(map(row_title, guided))
         yield (
-            f"written with guidance {guidance:g}, which is not in the paper, by Eq. 12 and Eq. 9 alike: "
-            "each step evaluates the network twice; with guidance 1 it is the paper's method"
+            f"written with guidance {max(guided.values()):g}, which is not in the paper and evaluates the "
+            f"network twice a step: {rows}; the others with 1, the paper's method"
         )
+    yield "a ± is the standard deviation over the seeds"
+    yield (
+        "the CER is micro-averaged over the characters; the recognizer also chose guidance, default style "
+        "and the sampler fast, on other lines"
+    )
     chances = [chance for chance in table.values[GROUND_TRUTH]["style_chance"] if chance]
     if chances:
         percent = f"{100 * np.mean(chances):.1f} %"

@@ -19,11 +19,9 @@ from hwdiff.evaluation.notes import notes_on_sets, notes_on_values
 from hwdiff.evaluation.pictures import Canvas
 from hwdiff.evaluation.report import save_table
 from hwdiff.evaluation.sets import Sets, real_inks
-from hwdiff.evaluation.tables import CORRUPTED, GROUND_TRUTH, PAPER, Table
+from hwdiff.evaluation.tables import CORRUPTED, GEOMETRY_LINES, GROUND_TRUTH, PAPER, Table
 from hwdiff.ink.ink import Ink
 
-# Lines of a larger set: with far fewer the Geometry Score is noise, see `Measures.geometry_of_real`.
-GEOMETRY_LINES = 600
 # Between the noise of one seed and the next: line i of one must not be written as line i + 1 of the other.
 SEED_STRIDE = 1_000_000
 CANVASES = {

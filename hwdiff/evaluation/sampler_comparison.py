@@ -2,28 +2,25 @@
 
 from collections.abc import Sequence
 
-from torch import Tensor
-
 from hwdiff.diffusion.process import STEPS
 from hwdiff.diffusion.samplers import schedule
+from hwdiff.evaluation.bench import Rows, Written
 from hwdiff.evaluation.tables import Column, Table, row_title, sampler_row
 
 BASE = sampler_row("eq12", STEPS)
 
 
-def sampler_rows(
-    samplers: Sequence[str], counts: Sequence[int], spacings: Sequence[str]
-) -> dict[str, tuple[str, Tensor]]:
+def sampler_rows(samplers: Sequence[str], counts: Sequence[int], spacings: Sequence[str]) -> Rows:
     """Rows for `Bench.table`, of each sampler with each number of steps at each spacing of the noise levels.
 
     60 steps have the published levels whatever the spacing. The first row is BASE, Eq. 12 with 60 steps.
-    Returns {row: (sampler, alpha_bar)}.
     """
-    rows = {BASE: ("eq12", schedule())}
+    rows = {BASE: Written("eq12", schedule())}
     for sampler in samplers:
         for count in counts:
             for spacing in ("",) if count == STEPS else spacings:
-                rows[sampler_row(sampler, count, spacing)] = sampler, schedule(count, spacing or "log-snr")
+                levels = schedule(count, spacing or "log-snr")
+                rows[sampler_row(sampler, count, spacing)] = Written(sampler, levels)
     return rows
 
 

@@ -70,7 +70,8 @@ def _about(table, command, better=None):
     better: one value a seed, above 0 where the claim holds; None where nothing can be compared.
     """
     settings, verdict = table.settings, OPEN
-    guidance, model = settings["writing"]["guidance"], settings["model"]
+    row = next(iter(settings.get("rows", {}).values()), {})  # the first is that of Eq. 12
+    guidance, model = row.get("guidance", settings["writing"]["guidance"]), settings["model"]
     papers = model.get("parameters") == PAPER_PARAMETERS and not model.get("guided_attention")
     if better is not None and papers and guidance == 1:
         low, high = _interval(better)

@@ -5,6 +5,7 @@ from typer.testing import CliRunner
 
 from hwdiff.cli import app
 from hwdiff.diffusion.samplers import schedule
+from hwdiff.evaluation.bench import Bench
 
 
 def hwdiff(*arguments):
@@ -18,6 +19,14 @@ def data(written):
 
 def test_evaluate_makes_the_table(data, tmp_path):
     options = ("--split", "train", "--lines", 2, "--seeds", 2, "--repetitions", 3, "--guidance", 1)
+    bench = Bench(data, split="train", lines=2)
+    assert {row: written.guidance for row, written in bench.table1_rows.items()} == {
+        "eq12": 1,  # the paper's method, whatever the model's own guidance is
+        "eq9": 1,
+        "eq12_guided": None,
+        "eq9_guided": None,
+        "fast": None,
+    }
     result = hwdiff("evaluate", "--data", data, *options, "-o", tmp_path / "out")
     assert result.exit_code == 0, result.output
     assert "are not FID: for FID give --inception-weights download" in result.output
@@ -27,7 +36,9 @@ def test_evaluate_makes_the_table(data, tmp_path):
         assert any(line.startswith(row) and "±" in line for line in result.output.splitlines()), result.output
     settings = json.loads((tmp_path / "out" / "table1.json").read_text())["settings"]
     assert settings["lines"] == 2
+    assert list(settings["rows"]) == ["eq12", "eq9", "fast"]  # with guidance 1 there is nothing to add
     assert len(settings["rows"]["eq12"]["levels"]) == 61
+    assert settings["rows"]["fast"]["guidance"] == 1
     assert settings["model"]["sha256"]
     assert settings["environment"]["packages"]["gudhi"]
     result = hwdiff("evaluate", "--data", data, *options, "--inception-weights", tmp_path / "none.pth")

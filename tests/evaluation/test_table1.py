@@ -121,12 +121,14 @@ def test_nothing_of_built_in_writers_is_set_beside_the_paper(table):
     assert table.paper == {}
     assert "2.91" not in table_text(table)
     assert any("nothing here can be compared with the paper's numbers" in note for note in table.notes)
-    assert not any("guidance" in note for note in table.notes)
+    assert not any("with guidance" in note for note in table.notes)
 
 
 def test_notes_tell_of_chance_and_guidance(table):
-    table = Table("FID", {"writing": {"guidance": 2.5}}, table.values)
-    assert [note for note in notes_on_values(table) if "guidance 2.5, which is not in the paper" in note]
+    rows = {"eq12": {"guidance": 1.0}, "eq12_guided": {"guidance": 2.5}, "fast": {"guidance": 2.5}}
+    table = Table("FID", {"rows": rows}, table.values)
+    [guided] = [note for note in notes_on_values(table) if "guidance 2.5, which is not in the paper" in note]
+    assert "twice a step: Eq. 12, guided, fast; the others" in guided
     [chance] = [note for note in notes_on_values(table) if "by chance" in note]
     assert f"{100 * np.mean(table.values[GROUND_TRUTH]['style_chance']):.1f} %" in chance
 
@@ -206,13 +208,13 @@ def test_the_text_has_means_spreads_and_the_papers_numbers():
     }
     table = Table("FID", {}, {"eq12": values}, {"eq12": [0.5, 0.7]})
     head, row = table_text(table).splitlines()
-    assert head.split()[0] == "FID"
+    assert head.split()[:2] == ["kernel", "distance"]
     assert row.split("  ")[0] == "model (Eq. 12)"
     cells = [cell.strip() for cell in row.split("  ")[1:] if cell.strip()]
     assert cells == [
-        "2.00 ± 1.41",
         "1.00 ± 0.00",
         "2.00 ± 0.00",
+        "2.00 ± 1.41",
         "1.00 ± 1.41",
         "50.0 ± 0.0",
         "-",
@@ -220,6 +222,10 @@ def test_the_text_has_means_spreads_and_the_papers_numbers():
         "7.10",
         "3.30",
     ]
+    few = Table("FID", {"lines": 60}, {"eq12": values}, {"eq12": [0.5, 0.7]})
+    assert "Geometry Score" not in table_text(few)
+    many = Table("FID", {"lines": 600}, {"eq12": values}, {"eq12": [0.5, 0.7]})
+    assert "Geometry Score x 1000" in table_text(many)
 
 
 def test_worse_is_what_differs_by_more_than_chance_seed_by_seed():
@@ -273,7 +279,7 @@ def test_a_comparison_names_the_fewest_steps_that_are_as_good():
     rows = sampler_rows(["eq12"], [30, 8], ["time"])
     settings = {
         "seeds": [0, 1],
-        "rows": {row: {"levels": levels.tolist()} for row, (_, levels) in rows.items()},
+        "rows": {row: {"levels": levels.tolist()} for row, (_, levels, _) in rows.items()},
     }
     keys = ("distance", "kernel_distance", "kernel_sd", "geometry_score", "cer", "style_top10")
     values = {row: {key: [0.1, 0.2] for key in keys} for row in rows}
