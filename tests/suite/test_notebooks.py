@@ -89,6 +89,8 @@ def test_all_files_come_out(run):
         "ground truth",
         "model (Eq. 12)",
         "ablation (Eq. 9)",
+        "Eq. 12, guided",
+        "Eq. 9, guided",
         "fast",
         "real, corrupted",
     ]
