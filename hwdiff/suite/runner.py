@@ -467,8 +467,14 @@ class Reproduction:
         if partial.exists():
             executed = self.out / "notebooks" / f"{name}.ipynb"
             os.replace(partial, executed)
-            with atomic_write(executed.with_suffix(".html")) as path:
-                path.write_text(notebook_html(executed), encoding="utf-8")
+            try:
+                with atomic_write(executed.with_suffix(".html")) as path:
+                    path.write_text(notebook_html(executed), encoding="utf-8")
+            except (
+                HwdiffError,
+                ValueError,
+            ) as failure:  # such as a notebook that was cut short by a full disk
+                error = error or f"{executed.name}: {_first_line(str(failure))}"
         return error and f"{error}; see notebooks/{name}.ipynb and logs/{name}.log"
 
     def _show(self):
