@@ -174,7 +174,7 @@ def test_what_is_published_shows_no_peoples_ink(run, tmp_path):
     assert (out / "notebooks" / "05_evaluation.ipynb").exists()
     assert not list(out.rglob("*.safetensors"))
     page = (out / "index.html").read_text()
-    assert "Real or generated? (Fig. 3 of the paper; answers apart): shows people" in page
+    assert "(Fig. 3 of the paper; answers apart): shows people" in page
     assert "figures/06-quiz" not in page
     assert str(tmp_path) not in page + (out / "manifest.json").read_text()
     manifest = json.loads((out / "manifest.json").read_text())
