@@ -49,19 +49,25 @@ def test_the_interval_decides(measurements):
     assert rows["the text can be read"]["here"] == "CER 9.8 ± 0.4 %, of real lines 8.0 ± 0.0 %"
 
 
-@pytest.mark.parametrize(("lowest", "verdict"), [(0.95, REPRODUCED), (0.5, DIFFERS)])
-def test_attention_must_go_forward_in_every_line(tmp_path, lowest, verdict):
-    (tmp_path / "training").mkdir()
-    for step, scores in ((1000, (0.1, 0.1)), (20_000, (lowest, 1.0))):
+@pytest.mark.parametrize(
+    ("lowest", "step", "verdict"),
+    [(0.95, 20_000, REPRODUCED), (0.5, 20_000, DIFFERS), (0.95, 10_000, OPEN), (0.5, 10_000, OPEN)],
+)
+def test_attention_must_go_forward_in_every_line_once_training_has_ended(tmp_path, lowest, step, verdict):
+    for run, step_then, scores in (("first", 20_000, (0.1, 0.2)), ("second", step, (lowest, 1.0))):
+        (tmp_path / "training" / run).mkdir(parents=True)
         content = {
-            "step": step,
+            "step": step_then,
+            "planned": 20_000,
             "guidance": 1,
-            "scores": {name: {"monotonicity": one} for name, one in zip("ab", scores, strict=True)},
+            "scores": {
+                text: {"monotonicity": one, "coverage": 1} for text, one in zip("ab", scores, strict=True)
+            },
         }
-        (tmp_path / "training" / f"alignment-{step:06}.json").write_text(json.dumps(content))
+        (tmp_path / "training" / run / f"alignment-{step_then:06}.json").write_text(json.dumps(content))
     [row] = verdicts(tmp_path)
     assert row["verdict"] == verdict
-    assert "20,000" in row["network"]
+    assert f"{step:,} of 20,000" in row["network"]
 
 
 def test_without_measurements_there_are_no_verdicts(tmp_path):
