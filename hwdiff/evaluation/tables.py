@@ -19,9 +19,8 @@ ROW_TITLES = {
 }
 PAPER = {GROUND_TRUTH: (2.91, 5.4e-4), "eq12": (7.10, 3.3e-3), "eq9": (8.05, 2.7e-3)}  # FID, Geometry Score
 PAPER_LINES = 4500  # of each of both sets
-GEOMETRY_LINES = (
-    600  # of a set for the Geometry Score: of far fewer it is noise, see `Measures.geometry_of_real`
-)
+# Of a set for the Geometry Score. Of far fewer it is noise, see `Measures.geometry_of_real`.
+GEOMETRY_LINES = 600
 TOP = 10  # forms among which `style_top10` looks: about as many as one person wrote
 
 

@@ -67,10 +67,13 @@ def notebook_html(path: str | Path) -> str:
 
 
 def _with_mathml(source):
-    """Markdown with its formulas as MathML. What stands in code stays as it is."""
+    """Markdown with its formulas as MathML. What stands in code, or is no formula, stays as it is."""
 
     def formula(match):
-        return convert(match[2], display="block" if match[1] == "$$" else "inline")
+        try:
+            return convert(match[2], display="block" if match[1] == "$$" else "inline")
+        except Exception:  # whatever it stumbles over: latex2mathml has no error class of its own
+            return match[0]
 
     parts = _CODE.split(source)
     return "".join(part if number % 2 else _MATH.sub(formula, part) for number, part in enumerate(parts))

@@ -18,7 +18,8 @@ from hwdiff.utils.errors import HwdiffError
 from hwdiff.utils.files import atomic_write
 
 SHOWN_WIDTH = 900  # of figures in a notebook, in pixels
-LAB = Path(__file__).parents[2] / "results" / "runs" / "lab"  # of notebooks that no run was named to
+RUNS = Path(__file__).parents[2] / "results" / "runs"
+LAB = RUNS / "lab"  # of notebooks that no run was named to
 HEADLESS = "HWDIFF_HEADLESS"  # set in the environment of kernels that no person looks at
 
 

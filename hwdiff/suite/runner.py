@@ -30,7 +30,7 @@ from papermill.exceptions import PapermillException, PapermillExecutionError
 from tqdm import tqdm
 
 from hwdiff.suite.notebook_html import notebook_html
-from hwdiff.suite.outputs import HEADLESS
+from hwdiff.suite.outputs import HEADLESS, RUNS
 from hwdiff.suite.page import changed_files, read_json, write_manifest, write_page
 from hwdiff.utils.environment import environment
 from hwdiff.utils.errors import HwdiffError
@@ -39,7 +39,6 @@ from hwdiff.utils.progress import Progress
 
 PACKAGE = Path(__file__).parents[1]
 NOTEBOOKS = PACKAGE.parent / "notebooks"
-RUNS = PACKAGE.parent / "results" / "runs"
 MAX_FILES = 50  # a folder with more has one fingerprint in the manifest, instead of one for each file
 START_SECONDS = 300  # for a kernel to start, which may be the first to load torch on a busy machine
 PROFILES = {
@@ -470,10 +469,8 @@ class Reproduction:
             try:
                 with atomic_write(executed.with_suffix(".html")) as path:
                     path.write_text(notebook_html(executed), encoding="utf-8")
-            except (
-                HwdiffError,
-                ValueError,
-            ) as failure:  # such as a notebook that was cut short by a full disk
+            except (HwdiffError, ValueError) as failure:
+                # Such as a notebook that was cut short by a full disk.
                 error = error or f"{executed.name}: {_first_line(str(failure))}"
         return error and f"{error}; see notebooks/{name}.ipynb and logs/{name}.log"
 

@@ -30,6 +30,12 @@ def test_formulas_are_mathml(tmp_path):
     assert "5 $." in html
 
 
+def test_what_is_no_formula_stays_as_it_is(tmp_path):
+    html = write(tmp_path, new_markdown_cell(r"from $5_ to 6_$, $a_b_c$ and $x^2$"))
+    assert "$5_ to 6_$, $a_b_c$" in html
+    assert html.count("<math") == 1
+
+
 def test_figures_of_the_run_are_linked_and_others_embedded(tmp_path):
     (tmp_path / "figures").mkdir()
     (tmp_path / "figures" / "01-a.png").write_bytes(base64.b64decode(PIXEL))
