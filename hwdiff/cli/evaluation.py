@@ -109,6 +109,7 @@ def legibility(
     from hwdiff.evaluation.corruption import CORRUPTIONS, corrupted_rates
     from hwdiff.evaluation.error_rates import legibility as measure
     from hwdiff.evaluation.generation import subsample_lines
+    from hwdiff.evaluation.notes import ON_RATES
     from hwdiff.evaluation.recognizer import BUNDLED, load_recognizer
     from hwdiff.utils.files import atomic_write
 
@@ -130,6 +131,8 @@ def legibility(
     marks = "".join(f", {count} of them {words[word]}" for word, count in counts.items() if count)
     print(f"{data}, split {split.value}: {result.lines} lines{marks}, {result.characters} characters")
     print(result.table())
+    if model:
+        print(f"note: {ON_RATES}")
     everything = {
         "recognizer": judge.metadata,
         "split": split.value,
@@ -240,10 +243,10 @@ def evaluate(
         guidance=guidance,
         device=device,
     )
-    _finish(bench, _measure(bench, bench.table1_rows, seeds, repetitions, True, out), out)
+    _finish(bench, _measure(bench, bench.table1_rows, seeds, out, repetitions=repetitions), out)
 
 
-def _measure(bench, rows, seeds, repetitions, canvases, out):
+def _measure(bench, rows, seeds, out, **options):
     from hwdiff.evaluation.inception import FID_ADVICE
     from hwdiff.utils.progress import Progress
 
@@ -253,10 +256,9 @@ def _measure(bench, rows, seeds, repetitions, canvases, out):
         return bench.table(
             rows,
             range(seeds),
-            repetitions=repetitions,
-            canvases=canvases,
             folder=out,
             progress=lambda row: progress.update(),
+            **options,
         )
 
 
@@ -284,17 +286,22 @@ def compare_samplers(
     guidance: Guidance = None,
     style_encoder: StyleEncoder = "bundled",
     recognizer: RecognizerFile = None,
+    margin: Annotated[
+        float,
+        typer.Option(min=0, help="By how many points the CER may exceed that of 60 steps."),
+    ] = 1.0,
     out: TableFolder = None,
     device: Device = None,
 ):
     """Compare samplers, numbers of steps and noise levels.
 
-    Prints all measures of Table 1 for each combination, those in which it is worse than Eq. 12 with 60 steps,
-    and the fewest steps that are not worse in any measure.
+    Prints all measures of Table 1 for each combination, and the fewest steps that are not worse than Eq. 12
+    with 60: for which the intervals of the differences in CER and kernel distance end below a margin, for the
+    kernel distance one of 0.0005.
     """
     from hwdiff.diffusion.samplers import SAMPLERS
     from hwdiff.evaluation.bench import Bench
-    from hwdiff.evaluation.sampler_comparison import comparison_text, sampler_rows
+    from hwdiff.evaluation.sampler_comparison import BASE, comparison_text, sampler_rows
 
     samplers, counts, spacings = (
         [word.strip() for word in words.split(",")] for words in (sampler, steps, spacing)
@@ -318,21 +325,66 @@ def compare_samplers(
         guidance=guidance,
         device=device,
     )
-    table = _measure(bench, rows, seeds, repetitions, False, out)
+    compared = [(row, BASE) for row in rows if row != BASE]
+    options = {"repetitions": repetitions, "compared": compared, "canvases": False}
+    table = _measure(bench, rows, seeds, out, **options)
     _finish(bench, table, out)
-    print(comparison_text(table))
+    print(comparison_text(table, margin / 100))
 
 
 def _finish(bench, table, out):
     from hwdiff.evaluation.report import table_text
 
-    print(
-        f"split {bench.split}, two sets of {bench.lines} lines, {len(table.settings['seeds'])} seeds, "
-        f"guidance {bench.guidance:g}"
-    )
+    seeds = len(table.settings["seeds"])
+    print(f"split {bench.split}, two sets of {bench.lines} lines, {seeds} seed{'s' * (seeds != 1)}")
     print(table_text(table))
     if out:
         print(f"wrote {out / 'table1.csv'}, table1.json and timings.json")
+
+
+@command
+def diversity(
+    data: Annotated[Path, typer.Option(help="A dataset file.")],
+    model: Model = "pretrained",
+    split: Annotated[Split, typer.Option(help="The split whose texts and styles are used.")] = Split.test,
+    texts: Annotated[int, typer.Option(min=2, help="Texts, each in one style, evenly spread.")] = 12,
+    repeats: Annotated[int, typer.Option(min=2, help="Lines of each text, from other noise.")] = 6,
+    guidance: Guidance = None,
+    seed: Annotated[int, typer.Option(help="Seed of the first line.")] = 0,
+    style_encoder: StyleEncoder = "bundled",
+    recognizer: RecognizerFile = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="A file for all values, *.json.")] = None,
+    device: Device = None,
+):
+    """Measure how much lines of one text in one style differ, by Eq. 12 and by Eq. 9.
+
+    Without guidance, as in the paper, and with the model's own. Distances are means over pairs of lines: of
+    the ink (dynamic time warping), of hand-made features and of style features, where 1 is that of unrelated
+    real lines. Intervals are of a bootstrap over texts.
+    """
+    from hwdiff.evaluation.bench import Bench
+    from hwdiff.evaluation.generation import subsample_lines
+    from hwdiff.evaluation.notes import ON_RATES
+    from hwdiff.utils.progress import Progress
+
+    bench = Bench(
+        data,
+        model,
+        split.value,
+        style_encoder=style_encoder,
+        recognizer=recognizer,
+        guidance=guidance,
+        device=device,
+    )
+    indices = subsample_lines(bench.dataset, split.value, texts)
+    with Progress("writing", len(bench.table1_rows) - 1, unit="rows") as progress:
+        found = bench.diversity(indices, repeats, seed, progress=lambda row: progress.update())
+    print(f"split {split.value}, {len(indices)} texts, each written {repeats} times in one style")
+    print(found.text())
+    print(f"note: {ON_RATES}")
+    if out:
+        found.save(out)
+        print(f"wrote {out}")
 
 
 @command

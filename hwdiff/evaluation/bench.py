@@ -5,25 +5,35 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 from torch import Tensor
 
 from hwdiff.data.dataset import Dataset
 from hwdiff.data.style_features import StyleFeatures
 from hwdiff.diffusion.generate import writing_settings
 from hwdiff.diffusion.samplers import find_sampler
+from hwdiff.evaluation.diversity import Diversity, measure_diversity
 from hwdiff.evaluation.generation import regenerate_lines
-from hwdiff.evaluation.geometry import LANDMARKS, REPETITIONS
+from hwdiff.evaluation.geometry import REPETITIONS
 from hwdiff.evaluation.measures import Measures
-from hwdiff.evaluation.protocol import table1
+from hwdiff.evaluation.protocol import Generator, table1
 from hwdiff.evaluation.recognizer import BUNDLED, load_recognizer
 from hwdiff.evaluation.sets import Sets
-from hwdiff.evaluation.tables import PAPER_LINES, Table
+from hwdiff.evaluation.tables import GROUND_TRUTH, PAPER_LINES, Table
 from hwdiff.model.checkpoint import load_model, path_of_model
 from hwdiff.model.style_encoder import load_style_extractor
 from hwdiff.utils.environment import environment
 from hwdiff.utils.files import sha256_of
 
 CPU_LINES = 60
+# Pairs of rows of Table 1 that are compared, the first less the second; those that there are.
+COMPARED = (
+    ("eq12", GROUND_TRUTH),
+    ("eq12_guided", GROUND_TRUTH),
+    ("eq9", "eq12"),
+    ("eq9_guided", "eq12_guided"),
+    ("eq12_guided", "eq12"),
+)
 
 
 class Written(NamedTuple):
@@ -106,6 +116,13 @@ class Bench:
             rows |= {f"{sampler}_guided": Written(sampler) for sampler in ("eq12", "eq9")}
         return {**rows, "fast": Written("fast")}
 
+    @property
+    def table1_compared(self) -> list[tuple[str, str]]:
+        """The pairs of Table 1's rows whose differences are noted."""
+        rows = {GROUND_TRUTH, *self.table1_rows}
+        pairs = [pair for pair in COMPARED if rows.issuperset(pair)]
+        return [*pairs, ("fast", "eq12_guided" if "eq12_guided" in rows else "eq12")]
+
     def measures(self, repetitions: int = REPETITIONS) -> Measures:
         """The measures of lines of the split. repetitions: of the Geometry Score."""
         if repetitions not in self._measures:
@@ -115,16 +132,37 @@ class Bench:
                 features=self.features,
                 recognizer=self.recognizer,
                 inception_weights=self.inception_weights,
-                landmarks=min(LANDMARKS, self.lines // 2),
                 repetitions=repetitions,
             )
         return self._measures[repetitions]
+
+    def writer(self, written: Written) -> Generator:
+        """What writes the lines of a row."""
+        options = self._options(written)
+        return partial(regenerate_lines, self.network, self.dataset, self.features, **options)
+
+    def _options(self, written):
+        sampler, alpha_bar, guidance = written
+        return {
+            "sampler": sampler,
+            "alpha_bar": find_sampler(sampler).alpha_bar() if alpha_bar is None else alpha_bar,
+            "guidance": self.guidance if guidance is None else guidance,
+        }
+
+    def _settings(self, rows):
+        """What values of rows depend on, in JSON types."""
+        about = {}
+        for row, written in rows.items():
+            sampler, alpha_bar, guidance = self._options(written).values()
+            about[row] = {"sampler": sampler, "levels": alpha_bar.tolist(), "guidance": guidance}
+        return {**self.settings, "rows": about}
 
     def table(
         self,
         rows: Rows | None = None,
         seeds: Sequence[int] = range(5),
         *,
+        compared: Sequence[tuple[str, str]] | None = None,
         repetitions: int = REPETITIONS,
         canvases: bool = True,
         folder: Path | None = None,
@@ -132,25 +170,45 @@ class Bench:
     ) -> Table:
         """Measure what samplers write.
 
-        rows: by default `table1_rows`.
+        rows, compared: by default `table1_rows` and `table1_compared`.
         repetitions: of the Geometry Score.
         seeds, canvases, folder, progress: of `table1`.
         """
-        generators, levels = {}, {}
-        for row, (sampler, alpha_bar, guidance) in (rows or self.table1_rows).items():
-            alpha_bar = find_sampler(sampler).alpha_bar() if alpha_bar is None else alpha_bar
-            guidance = self.guidance if guidance is None else guidance
-            levels[row] = {"sampler": sampler, "levels": alpha_bar.tolist(), "guidance": guidance}
-            options = {"sampler": sampler, "alpha_bar": alpha_bar, "guidance": guidance}
-            generators[row] = partial(regenerate_lines, self.network, self.dataset, self.features, **options)
+        rows = rows or self.table1_rows
         return table1(
             self.measures(repetitions),
             self.split,
             count=self.lines,
             seeds=seeds,
-            generators=generators,
-            settings={**self.settings, "rows": levels},
+            generators={row: self.writer(written) for row, written in rows.items()},
+            compared=self.table1_compared if compared is None else compared,
+            settings=self._settings(rows),
             canvases=canvases,
             folder=folder,
+            progress=progress,
+        )
+
+    def diversity(
+        self,
+        indices: np.ndarray,
+        repeats: int,
+        seed: int = 0,
+        *,
+        progress: Callable[[str], None] | None = None,
+    ) -> Diversity:
+        """How much lines of one text in one style differ, by Eq. 12 and by Eq. 9.
+
+        indices: (n,) lines of the dataset, whose texts and styles are taken.
+        repeats: how often each is written, each time from other noise.   seed: of the noise.
+        progress: of `measure_diversity`.
+        """
+        rows = {row: written for row, written in self.table1_rows.items() if row != "fast"}
+        return measure_diversity(
+            self.measures(),
+            indices,
+            repeats,
+            seed,
+            generators={row: self.writer(written) for row, written in rows.items()},
+            settings={**self._settings(rows), "split": self.split},
             progress=progress,
         )

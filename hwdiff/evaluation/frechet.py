@@ -4,11 +4,15 @@ Only a Fréchet distance on the features of the standard Inception network may b
 named after them.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from hwdiff.utils.errors import HwdiffError
 
-KERNEL_SUBSETS, KERNEL_SUBSET = 100, 1000
+AXES = 10  # principal axes that features are projected on: nearly 90 % of the variance of IAM's lines
+LINES_PER_AXIS = 5  # with fewer the fit to infinitely many lines is wild
+SIZES, DRAWS = 5, 10  # of the subsets that the fit is made to: how many sizes, and draws of each
 
 
 def as_features(features: np.ndarray, name: str = "features") -> np.ndarray:
@@ -37,7 +41,8 @@ def frechet_distance(first: np.ndarray, second: np.ndarray) -> float:
     """Fréchet distance of Gaussians with the means and covariances of features: Heusel et al. 2017, Eq. 6.
 
     first, second: (n, d) and (m, d).
-    With few lines it is biased upwards: compare only numbers of the same n and m.
+    With few lines it is biased upwards, by an amount that depends on what is compared: see
+    `frechet_at_infinity`.
     """
     first, second = _pair(first, second)
     mean = np.square(first.mean(axis=0) - second.mean(axis=0)).sum()
@@ -53,49 +58,90 @@ def _root(features):
     return np.linalg.qr(centred, mode="r") if len(centred) > centred.shape[1] else centred
 
 
-def kernel_distance(
-    first: np.ndarray,
-    second: np.ndarray,
-    *,
-    subset: int = KERNEL_SUBSET,
-    subsets: int = KERNEL_SUBSETS,
-    seed: int = 0,
-) -> tuple[float, float]:
+@dataclass
+class PrincipalAxes:
+    """The axes along which features vary most.
+
+    centre: (d,).   axes: (d, k), orthonormal.
+    """
+
+    centre: np.ndarray
+    axes: np.ndarray
+
+    @classmethod
+    def learn(cls, features: np.ndarray, count: int = AXES) -> "PrincipalAxes":
+        """The first `count` axes of features (n, d); fewer when n or d is smaller."""
+        features = as_features(features)
+        centre = features.mean(axis=0)
+        _, _, axes = np.linalg.svd(features - centre, full_matrices=False)
+        return cls(centre, axes[:count].T)
+
+    def __call__(self, features: np.ndarray) -> np.ndarray:
+        """Features (n, d) along the axes: (n, k)."""
+        return (as_features(features) - self.centre) @ self.axes
+
+
+def frechet_at_infinity(first: np.ndarray, second: np.ndarray, *, seed: int = 0) -> float | None:
+    """The Fréchet distance that infinitely many lines would have: Chong & Forsyth 2020.
+
+    The distances of random subsets are fitted linearly in 1 / size. The bias goes like 1 / size only where
+    there are many more lines than features, so these are to be projected on few axes first (`PrincipalAxes`),
+    learnt from other real lines.
+
+    first, second: (n, k) and (m, k).
+    seed: of the subsets.
+    Returns the distance, which by chance may be a little below 0; None when a set has fewer than 5 k lines.
+    """
+    first, second = _pair(first, second)
+    most = min(len(first), len(second))
+    if most < LINES_PER_AXIS * first.shape[1]:
+        return None
+    generator, found = np.random.default_rng(seed), []
+    sizes = np.repeat(np.linspace(most // 2, most, SIZES).astype(int), DRAWS)
+    for size in sizes:
+        drawn = [some[generator.choice(len(some), size, replace=False)] for some in (first, second)]
+        found.append(frechet_distance(*drawn))
+    return float(np.polynomial.Polynomial.fit(1 / sizes, found, 1)(0))
+
+
+def kernel_distance(first: np.ndarray, second: np.ndarray) -> float:
     """Kernel distance (KID): the unbiased squared maximum mean discrepancy with the kernel (x y / d + 1)^3.
 
     first, second: (n, d) and (m, d).
-    subset, subsets: as is usual, it is taken of so many pairs of random subsets, of at most so many lines
-        each.
-    Returns (mean, standard deviation). Where neither set is larger than a subset there is only one pair, and
-    the deviation is that of the jackknife over lines.
     """
     first, second = _pair(first, second)
-    size = min(subset, len(first), len(second))
-    if size == len(first) == len(second):
-        return _whole_sets(first, second)
-    generator, found = np.random.default_rng(seed), []
-    for _ in range(subsets):
-        some = [
-            features[generator.choice(len(features), size, replace=False)] for features in (first, second)
-        ]
-        found.append(_discrepancy(*_kernels(*some)))
-    return float(np.mean(found)), float(np.std(found))
+    within = (_sums(some).sum() / (len(some) * (len(some) - 1)) for some in (first, second))
+    return float(sum(within) - 2 * _kernel(first, second).mean())
 
 
-def _whole_sets(first, second):
-    kernels, size = _kernels(first, second), len(first)
-    left_out = [_discrepancy(*_without(kernels, number)) for number in range(size)] if size > 2 else [np.nan]
-    return _discrepancy(*kernels), float(np.sqrt((size - 1) * np.var(left_out)))
+def kernel_by_line(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """What each line has to do with the kernel distance: pseudo-values of the jackknife (Efron 1982).
+
+    Their mean is the distance. They vary from line to line as it does from draw to draw of lines, so a
+    bootstrap may draw them as it draws any value of a line.
+
+    first, second: (n, d) each. Line i of both is left out together.
+    Returns (n,) float64, NaN where there are fewer than three lines.
+    Raises HwdiffError when the sets are of different size.
+    """
+    first, second = _pair(first, second)
+    n = len(first)
+    if len(second) != n:
+        raise HwdiffError(f"sets of {n} and {len(second)} lines; line by line both must have as many")
+    if n < 3:
+        return np.full(n, np.nan)
+    sums, across = _sums(first) + _sums(second), _kernel(first, second)
+    whole = sums.sum() / (n * (n - 1)) - 2 * across.mean()
+    left_out = (sums.sum() - 2 * sums) / ((n - 1) * (n - 2))
+    left_out -= 2 * (across.sum() - across.sum(axis=0) - across.sum(axis=1) + np.diag(across)) / (n - 1) ** 2
+    return whole + (n - 1) * (left_out.mean() - left_out)
 
 
-def _kernels(x, y):
-    return tuple((a @ b.T / x.shape[1] + 1) ** 3 for a, b in ((x, x), (y, y), (x, y)))
+def _kernel(x, y):
+    return (x @ y.T / x.shape[1] + 1) ** 3
 
 
-def _without(kernels, number):
-    return tuple(np.delete(np.delete(kernel, number, axis=0), number, axis=1) for kernel in kernels)
-
-
-def _discrepancy(xx, yy, xy):
-    n = len(xx)
-    return float(((xx.sum() - np.trace(xx)) + (yy.sum() - np.trace(yy))) / (n * (n - 1)) - 2 * xy.mean())
+def _sums(x):
+    """The kernel of each line with the others, summed up: (n,)."""
+    kernel = _kernel(x, x)
+    return kernel.sum(axis=1) - np.diag(kernel)

@@ -2,54 +2,80 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
+from rapidfuzz.distance import Levenshtein
 
 from hwdiff.data.batches import FULL_LENGTH
 from hwdiff.data.dataset import Dataset
 from hwdiff.data.style_features import StyleFeatures
 from hwdiff.evaluation import geometry
 from hwdiff.evaluation.corruption import COPIES, JITTER, jittered, repeated
-from hwdiff.evaluation.error_rates import legibility
-from hwdiff.evaluation.frechet import frechet_distance, kernel_distance
+from hwdiff.evaluation.error_rates import recognize
+from hwdiff.evaluation.frechet import (
+    AXES,
+    LINES_PER_AXIS,
+    PrincipalAxes,
+    frechet_at_infinity,
+    frechet_distance,
+    kernel_by_line,
+    kernel_distance,
+)
+from hwdiff.evaluation.handmade_features import handmade_features
 from hwdiff.evaluation.inception import INCEPTION_URL, inception_features, load_inception
 from hwdiff.evaluation.mobilenet import mobilenet_features
 from hwdiff.evaluation.pictures import Canvas
-from hwdiff.evaluation.recognizer import Recognizer
+from hwdiff.evaluation.recognizer import Recognizer, normalise_text
 from hwdiff.evaluation.sets import KNOWN_PER_FORM, Sets, real_inks
-from hwdiff.evaluation.tables import CORRUPTED, GROUND_TRUTH, REPEATED, TOP
-from hwdiff.evaluation.writer_retrieval import Retrieval, WriterStyles, line_features, retrieve
+from hwdiff.evaluation.tables import CORRUPTED, FID, GEOMETRY_LINES, GROUND_TRUTH, REPEATED, TOP
+from hwdiff.evaluation.writer_retrieval import WriterStyles, descriptors, line_features, retrieve
 from hwdiff.ink import strokes
 from hwdiff.ink.ink import Ink
 
 MAX_STYLE_FORMS = 200  # forms of the other splits that writer styles are learnt from
+MAX_AXES_LINES = 200  # lines of the other splits that the axes of picture features are learnt from
 MAX_REAL_REPETITIONS = 100  # of the Geometry Score of larger sets of real lines
+RETRIEVALS = ("form_top10", "style_top10")  # by hand-made features, and by style features
 
 
 @dataclass
 class Reference:
     """What the lines of a seed are compared with.
 
-    sets: the lines that are compared, and those among which styles are looked for.
-    pictures: (n, d) features of the pictures of `sets.first`.   holes: of the same lines.
-    known: (k, d) the writer styles of `sets.known`.   known_forms: (k,).
+    sets: the lines that are compared, and those among which forms are looked for.
+    pictures: (n, d) features of the pictures of `sets.first`.
+    holes: of the same lines, None where they are too few.
+    known: {retrieval: (k, d)} the writer styles of `sets.known`.   known_forms: (k,).
     """
 
     sets: Sets
     pictures: np.ndarray
-    holes: geometry.Mean
-    known: np.ndarray
+    holes: geometry.Mean | None
+    known: dict[str, np.ndarray]
     known_forms: np.ndarray
+
+
+@dataclass
+class Measured:
+    """What was measured of a set of lines.
+
+    values: {measure: value}, None where there are too few lines for it; see `Table`.
+    by_line: {measure: (n, 2)} of those that are an average over the lines, a numerator and a denominator for
+        each; see `paired_difference`.
+    """
+
+    values: dict[str, float | None]
+    by_line: dict[str, np.ndarray]
 
 
 class Measures:
     """All measures of a set of lines against another one.
 
     dataset: of the real lines.   split: whose lines are measured.   features: style features of the dataset.
-    inception_weights: a file, "download" to fetch it, or None for the distance on MobileNetV2 features.
-    landmarks, repetitions: of the Geometry Score.
+    inception_weights: a file, "download" to fetch it, or None for distances on MobileNetV2 features.
+    repetitions: of the Geometry Score.
     Raises HwdiffError where the weights are not available or the other splits have too few forms.
     """
 
@@ -61,16 +87,16 @@ class Measures:
         features: StyleFeatures,
         recognizer: Recognizer,
         inception_weights: str | Path | None = None,
-        landmarks: int = geometry.LANDMARKS,
         repetitions: int = geometry.REPETITIONS,
     ):
         self.dataset, self.features, self.recognizer = dataset, features, recognizer
-        self.landmarks, self.repetitions = landmarks, repetitions
+        self.repetitions = repetitions
         self.inception = None
         if inception_weights:
             path = None if inception_weights == "download" else inception_weights
             self.inception = load_inception(path, features.device)
-        self.writer_styles = self._learn_writer_styles(split)
+        self._others = np.flatnonzero(dataset.splits != split)
+        self.writer_styles = self._learn_writer_styles()
 
     @property
     def is_fid(self) -> bool:
@@ -79,8 +105,8 @@ class Measures:
 
     @property
     def distance(self) -> str:
-        """What the distance of pictures is called."""
-        return "FID" if self.is_fid else "Fréchet distance (MobileNetV2)"
+        """What the plain distance of pictures is called."""
+        return FID if self.is_fid else "Fréchet distance (MobileNetV2)"
 
     @property
     def weights(self) -> str:
@@ -89,26 +115,47 @@ class Measures:
             return f"Inception, {INCEPTION_URL.rsplit('/', 1)[1]}"
         return "MobileNetV2 of the style features"
 
-    def _learn_writer_styles(self, split):
-        others = np.flatnonzero(self.dataset.splits != split)
-        forms = np.unique(self.dataset.forms[others])
+    @cached_property
+    def axes(self) -> PrincipalAxes:
+        """The axes of the pictures of real lines of the other splits."""
+        some = np.linspace(0, len(self._others) - 1, min(len(self._others), MAX_AXES_LINES))
+        inks = real_inks(self.dataset, self._others[some.round().astype(int)])
+        return PrincipalAxes.learn(self.picture_features(inks, Canvas()))
+
+    def _learn_writer_styles(self):
+        others, forms = self._others, np.unique(self.dataset.forms[self._others])
         if len(forms):
             spread = np.linspace(0, len(forms) - 1, min(len(forms), MAX_STYLE_FORMS))
             forms = forms[spread.round().astype(int)]
         others = others[np.isin(self.dataset.forms[others], forms)]
-        return WriterStyles.learn(self.features.half(others).numpy(), self.dataset.forms[others])
+        forms = self.dataset.forms[others]
+        return {by: WriterStyles.learn(self._features_of(by, others), forms) for by in RETRIEVALS}
+
+    def _features_of(self, by, indices):
+        """Features of real lines for a retrieval: (n, d)."""
+        if by == "form_top10":
+            return handmade_features(real_inks(self.dataset, indices))
+        return descriptors(self.features.half(indices).numpy())
+
+    def ink_features(self, by: str, inks: Sequence[Ink]) -> np.ndarray:
+        """The features (n, d) of inks that one of `RETRIEVALS` looks at."""
+        if by == "form_top10":
+            return handmade_features(inks)
+        return descriptors(line_features(inks, self.features.extractor))
 
     def settings(self, count: int) -> dict:
         """What the measures of sets of `count` lines depend on besides their arguments, in JSON types."""
         return {
             "canvas": asdict(Canvas()),
             "picture_features": self.weights,
+            "axes": AXES,
             "geometry_score": {
-                "landmarks": self.landmarks,
+                "landmarks": geometry.LANDMARKS,
                 "repetitions": self.repetitions,
                 "gamma": geometry.default_gamma(count),
                 "i_max": geometry.I_MAX,
                 "points_per_line": FULL_LENGTH,
+                "min_lines": GEOMETRY_LINES,
             },
             "writer_styles": {
                 "forms": MAX_STYLE_FORMS,
@@ -125,28 +172,36 @@ class Measures:
             sets,
             self.picture_features(inks, Canvas()),
             self._holes(inks, (sets.seed, 0)),
-            self.writer_styles(self.features.half(sets.known).numpy()),
+            {by: self.writer_styles[by](self._features_of(by, sets.known)) for by in RETRIEVALS},
             self.dataset.forms[sets.known],
         )
 
-    def __call__(self, inks: Sequence[Ink], reference: Reference) -> dict[str, float | None]:
-        """{measure: value} of the lines `sets.second`, or of what was written instead; None without one."""
+    def __call__(self, inks: Sequence[Ink], reference: Reference) -> Measured:
+        """Measure the lines `sets.second`, or what was written instead."""
         seed = reference.sets.seed
         pictures = self.picture_features(inks, Canvas())
-        kernel, deviation = kernel_distance(reference.pictures, pictures, seed=seed)
         holes = self._holes(inks, (seed, 1))  # other landmarks than the reference's
-        found = self._retrieve(inks, reference)
-        return {
-            "distance": frechet_distance(reference.pictures, pictures),
-            "kernel_distance": kernel,
-            "kernel_sd": deviation,
-            "geometry_score": geometry.geometry_score(reference.holes, holes),
-            "beyond_i_max": max(reference.holes.beyond, holes.beyond),
-            "cer": legibility(inks, self.recognizer, resamples=0).cer.value,
-            "style_top10": found and found.within(TOP),
-            "style_top1": found and found.within(1),
-            "style_chance": found and found.chance(TOP),
+        edits = self.edits(inks)
+        ranks, forms = self._ranks(inks, reference)
+        ones = np.ones(len(inks))
+        hits = {by: _within(found, TOP) for by, found in ranks.items()}
+        by_line = {
+            "kernel_distance": np.stack((kernel_by_line(reference.pictures, pictures), ones), axis=1),
+            "cer": edits,
+            **{by: np.stack((found, ones), axis=1) for by, found in hits.items()},
         }
+        values = {
+            "kernel_distance": kernel_distance(reference.pictures, pictures),
+            "frechet": self._frechet(reference.pictures, pictures, seed),
+            "distance": frechet_distance(reference.pictures, pictures),
+            "geometry_score": holes and geometry.geometry_score(reference.holes, holes),
+            "beyond_i_max": holes and max(reference.holes.beyond, holes.beyond),
+            "cer": float(edits[:, 0].sum() / edits[:, 1].sum()),
+            **{by: _mean(found) for by, found in hits.items()},
+            "style_top1": _mean(_within(ranks["style_top10"], 1)),
+            "style_chance": min(1.0, TOP / forms) if forms else None,
+        }
+        return Measured(values, by_line)
 
     def picture_features(self, inks: Iterable[Ink], canvas: Canvas) -> np.ndarray:
         """Features of lines drawn on a canvas: (n, d) float64."""
@@ -155,17 +210,41 @@ class Measures:
             return inception_features(pictures, self.inception)
         return mobilenet_features(pictures, self.features.extractor)
 
-    def _holes(self, inks, seed):
-        return geometry.mrlt(points(inks), n=self.repetitions, seed=seed, landmarks=self.landmarks)
+    def _frechet(self, first, second, seed):
+        if len(first) < LINES_PER_AXIS * AXES:  # then the axes need not be learnt
+            return None
+        return frechet_at_infinity(self.axes(first), self.axes(second), seed=seed)
 
-    def _retrieve(self, inks, reference) -> Retrieval | None:
+    def _holes(self, inks, seed):
+        """The holes of the cloud of lines; None where there are too few for the Geometry Score."""
+        if len(inks) < GEOMETRY_LINES:
+            return None
+        return geometry.mrlt(points(inks), n=self.repetitions, seed=seed)
+
+    def edits(self, inks: Sequence[Ink]) -> np.ndarray:
+        """Edits from text to what is read, and characters of the text, of each line: (n, 2)."""
+        texts = [normalise_text(ink.text) for ink in inks]
+        read = [normalise_text(found.text) for found in recognize(inks, self.recognizer)]
+        edits = (Levenshtein.distance(*pair) for pair in zip(texts, read, strict=True))
+        return np.array([(edit, len(text)) for edit, text in zip(edits, texts, strict=True)], dtype=float)
+
+    def _ranks(self, inks, reference):
+        """{retrieval: (n,) the rank of each line's form, NaN where that is not known}, and how many are."""
         forms = self.dataset.forms[reference.sets.second]
         asked_for = np.flatnonzero(np.isin(forms, reference.known_forms))
-        if not len(asked_for) or len(np.unique(reference.known_forms)) < 2:
-            return None
-        features = line_features([inks[number] for number in asked_for], self.features.extractor)
-        queries = self.writer_styles(features)
-        return retrieve(queries, forms[asked_for], known=reference.known, known_forms=reference.known_forms)
+        ranks, count = {by: np.full(len(inks), np.nan) for by in RETRIEVALS}, len(set(reference.known_forms))
+        if not len(asked_for) or count < 2:
+            return ranks, 0
+        for by in RETRIEVALS:
+            features = self.ink_features(by, [inks[number] for number in asked_for])
+            found = retrieve(
+                self.writer_styles[by](features),
+                forms[asked_for],
+                known=reference.known[by],
+                known_forms=reference.known_forms,
+            )
+            ranks[by][asked_for] = found.ranks
+        return ranks, count
 
     def geometry_of_real(
         self,
@@ -204,3 +283,14 @@ def points(inks: Sequence[Ink]) -> np.ndarray:
     cut = [(ink.offsets[:FULL_LENGTH], ink.pen_up[:FULL_LENGTH]) for ink in inks]
     offsets, pen_up = strokes.pad(*zip(*cut, strict=True), FULL_LENGTH)
     return np.concatenate((offsets, pen_up[..., None]), axis=2).reshape(len(inks), -1)
+
+
+def _mean(values):
+    """The mean of those that are not NaN; None without any."""
+    values = values[~np.isnan(values)]
+    return float(values.mean()) if len(values) else None
+
+
+def _within(ranks, count):
+    """Which ranks are among the first `count`: 1 or 0, NaN where there is no rank."""
+    return np.where(np.isnan(ranks), np.nan, ranks <= count)

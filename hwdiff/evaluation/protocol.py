@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from hwdiff.data.dataset import style_lines
+from hwdiff.evaluation.bootstrap import paired_difference
 from hwdiff.evaluation.corruption import JITTER, jittered
-from hwdiff.evaluation.frechet import frechet_distance
+from hwdiff.evaluation.frechet import kernel_distance
 from hwdiff.evaluation.measures import Measures
 from hwdiff.evaluation.notes import notes_on_sets, notes_on_values
 from hwdiff.evaluation.pictures import Canvas
@@ -42,6 +43,7 @@ def table1(
     count: int,
     seeds: Sequence[int],
     generators: dict[str, Generator],
+    compared: Sequence[tuple[str, str]] = (),
     settings: dict | None = None,
     canvases: bool = True,
     folder: Path | None = None,
@@ -52,6 +54,7 @@ def table1(
     measures: of the dataset and split.
     split: of the dataset.   count: lines of each of both sets.   seeds: each draws its own sets and noise.
     generators: {row: generator}.
+    compared: pairs of rows whose differences are noted, with intervals.
     settings: what is noted with the table.
     canvases: also measure the first seed's distance on other CANVASES.
     folder: where the table is saved after each seed, None for nowhere.
@@ -59,20 +62,22 @@ def table1(
     Raises HwdiffError when the split is too small.
     """
     dataset = measures.dataset
-    larger = min(GEOMETRY_LINES, len(dataset.split(split)) // 2)
+    larger = GEOMETRY_LINES if len(dataset.split(split)) >= 2 * GEOMETRY_LINES else 0
     table = _empty_table(measures, split, count, larger, settings or {})
-    notes = table.notes
+    notes, by_line = table.notes, []
     for seed in seeds:
         sets = Sets.draw(dataset, split, count=count, seed=seed)
         reference = measures.reference(sets)
 
         # Measure each row.
-        inks_of = {}
+        inks_of, measured = {}, {}
         for row, inks, seconds in _rows(measures, sets, generators):
-            table.add(row, measures(inks, reference), seconds)
+            measured[row] = measures(inks, reference)
+            table.add(row, measured[row].values, seconds)
             inks_of[row] = inks
             if progress:
                 progress(row)
+        by_line.append((dataset.forms[sets.second], {row: found.by_line for row, found in measured.items()}))
 
         # What is measured besides: the first seed on other canvases, and more real lines.
         if canvases and not table.canvases:
@@ -82,6 +87,7 @@ def table1(
             table.add_geometry(measures.geometry_of_real(many))
 
         table.settings["seeds"].append(seed)
+        table.differences = _differences(by_line, compared)
         table.notes = [*notes, *notes_on_values(table)]
         if folder:
             save_table(table, folder)
@@ -102,7 +108,6 @@ def _empty_table(measures, split, count, larger, settings):
         split,
         count=count,
         recognizer=measures.recognizer,
-        landmarks=measures.landmarks,
         is_fid=measures.is_fid,
     )
     paper = PAPER if measures.dataset.of_people else {}
@@ -122,12 +127,28 @@ def _rows(measures, sets, generators) -> Iterator[tuple[str, list[Ink], float | 
     yield CORRUPTED, jittered(second, JITTER, sets.seed), None
 
 
+def _differences(by_line, compared):
+    """{row: {other: {measure: (value, low, high)}}} of pairs of rows, over the lines of all seeds.
+
+    by_line: of each seed the forms of its lines, and {row: {measure: (n, 2)}}. The bootstrap draws whole
+        forms, with all their lines of all seeds, since lines of one writer are alike.
+    """
+    differences, forms = {}, np.concatenate([forms for forms, _ in by_line])
+    for row, other in compared:
+        found = differences.setdefault(row, {}).setdefault(other, {})
+        for measure in by_line[0][1][row]:
+            values = (np.concatenate([rows[one][measure] for _, rows in by_line]) for one in (row, other))
+            if difference := paired_difference(*values, forms):
+                found[measure] = difference
+    return differences
+
+
 def _distances_by_canvas(measures, sets, inks_of):
     first, distances = real_inks(measures.dataset, sets.first), {}
     for name, canvas in CANVASES.items():
         against = measures.picture_features(first, canvas)
         distances[name] = {
-            row: frechet_distance(against, measures.picture_features(inks, canvas))
+            row: kernel_distance(against, measures.picture_features(inks, canvas))
             for row, inks in inks_of.items()
         }
     return distances

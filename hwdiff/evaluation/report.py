@@ -6,31 +6,40 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from hwdiff.evaluation.tables import GEOMETRY_SCORE, SECONDS, Table, mean_sd, row_title
+from hwdiff.evaluation.tables import GEOMETRY_SCORE, KERNEL_DISTANCE, SECONDS, Table, mean_sd
 from hwdiff.utils.files import atomic_write
 
 MEAN, SD = ", mean", ", sd"  # what ends the names of two cells that belong together
 
 
 def table_text(table: Table) -> str:
-    """The table for a person: mean and standard deviation over the seeds, the paper's numbers, and notes."""
+    """The table for a person: mean and standard deviation over the seeds, the paper's numbers, differences
+    and notes.
+    """
     heads = ["", *(column.title for column in table.columns), SECONDS.title]
-    lines = [heads + (["paper: FID", "GS x 1000"] if table.paper else [])]
+    lines = [heads + _papers_heads(table)]
     for row, values in table.values.items():
         cells = [column.text(values[column.key]) for column in table.columns]
         cells.append(SECONDS.text(table.seconds[row]) if row in table.seconds else "")
-        lines.append([row_title(row), *cells, *(_papers_numbers(table, row) if table.paper else ())])
-    rows = [*_aligned(lines), *_canvas_lines(table), *_geometry_lines(table)]
+        lines.append([table.title(row), *cells, *_papers_numbers(table, row)])
+    rows = [*_aligned(lines), *_difference_lines(table), *_canvas_lines(table), *_geometry_lines(table)]
     if table.notes:
         rows += ["", *(f"note: {note}" for note in table.notes)]
     return "\n".join(rows)
 
 
+def _papers_heads(table):
+    if not table.paper:
+        return []
+    return ["paper: FID", *(["GS x 1000"] if GEOMETRY_SCORE in table.columns else [])]
+
+
 def _papers_numbers(table, row):
-    if row not in table.paper:
-        return "", ""
+    heads = _papers_heads(table)
+    if row not in table.paper or table.guidance(row) not in (None, 1):
+        return [""] * len(heads)
     fid, score = table.paper[row]
-    return f"{fid:.2f}", f"{1000 * score:.2f}"
+    return [f"{fid:.2f}", f"{1000 * score:.2f}"][: len(heads)]
 
 
 def _aligned(lines):
@@ -40,14 +49,28 @@ def _aligned(lines):
         yield "  ".join([head.ljust(widths[0]), *padded])
 
 
+def _difference_lines(table):
+    if not table.differences:
+        return
+    yield from ("", "differences, with intervals of 95 % (paired, over forms):")
+    for row, others in table.differences.items():
+        for other, found in others.items():
+            told = (
+                f"{column.title} {column.difference_text(found[column.key])}"
+                for column in table.columns
+                if column.key in found
+            )
+            yield f"  {table.title(row)} less {table.title(other)}: " + "; ".join(told)
+
+
 def _canvas_lines(table):
     if not table.canvases:
         return
-    yield from ("", f"{table.distance} on this and other canvases, first seed:")
+    yield from ("", f"{KERNEL_DISTANCE.title} on this and other canvases, first seed:")
     wide = max(map(len, table.canvases))
     for name, distances in table.canvases.items():
         yield f"  {name:{wide}}  " + ", ".join(
-            f"{row_title(row)} {value:.2f}" for row, value in distances.items()
+            f"{table.title(row)} {KERNEL_DISTANCE.text([value])}" for row, value in distances.items()
         )
 
 
@@ -55,7 +78,7 @@ def _geometry_lines(table):
     if not table.geometry:
         return
     spreads = ", ".join(
-        f"{row_title(row)} {GEOMETRY_SCORE.text(values)}" for row, values in table.geometry.items()
+        f"{table.title(row)} {GEOMETRY_SCORE.text(values)}" for row, values in table.geometry.items()
     )
     lines = table.settings["geometry_lines"]
     yield from ("", f"{GEOMETRY_SCORE.title} of sets of {lines} real lines: {spreads}")
@@ -65,16 +88,34 @@ def named_rows(table: Table) -> list[dict]:
     """Means and standard deviations for a person: {"row", and of each measure its `spread`} of each row."""
     rows = []
     for row, values in table.values.items():
-        rows.append({"row": row_title(row)})
+        rows.append({"row": table.title(row)})
         for column in table.columns:
             rows[-1] |= spread(column.name, values[column.key])
     return rows
 
 
+def named_differences(table: Table) -> list[dict]:
+    """The differences for a person: a row for each pair of rows and measure, with its interval."""
+    return [
+        {
+            "difference": f"{table.title(row)} less {table.title(other)}",
+            "measure": column.title,
+            **{
+                name: column.factor * number
+                for name, number in zip(("value", "2.5 %", "97.5 %"), found[column.key], strict=True)
+            },
+        }
+        for row, others in table.differences.items()
+        for other, found in others.items()
+        for column in table.columns
+        if column.key in found
+    ]
+
+
 def named_geometry(table: Table) -> list[dict]:
     """As `named_rows`, of the Geometry Scores of larger sets of real lines."""
     return [
-        {"row": row_title(row), **spread(GEOMETRY_SCORE.name, values)}
+        {"row": table.title(row), **spread(GEOMETRY_SCORE.name, values)}
         for row, values in table.geometry.items()
     ]
 

@@ -5,23 +5,26 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from hwdiff.evaluation.frechet import AXES
+
 # Rows. Those that a sampler wrote are named by `sampler_row`, but for those of `Bench.table1_rows`.
 GROUND_TRUTH, CORRUPTED, REPEATED = "ground_truth", "corrupted", "repeated"
 ROW_TITLES = {
     GROUND_TRUTH: "ground truth",
-    "eq12": "model (Eq. 12)",
-    "eq9": "ablation (Eq. 9)",
-    "eq12_guided": "Eq. 12, guided",
-    "eq9_guided": "Eq. 9, guided",
-    "fast": "fast",
+    "eq12": "Eq. 12",
+    "eq9": "Eq. 9",
+    "eq12_guided": "Eq. 12",
+    "eq9_guided": "Eq. 9",
     CORRUPTED: "real, corrupted",
     REPEATED: "real, repeated",
 }
+PAPERS_TITLES = {"eq12": "model (Eq. 12)", "eq9": "ablation (Eq. 9)"}  # with guidance 1
 PAPER = {GROUND_TRUTH: (2.91, 5.4e-4), "eq12": (7.10, 3.3e-3), "eq9": (8.05, 2.7e-3)}  # FID, Geometry Score
 PAPER_LINES = 4500  # of each of both sets
-# Of a set for the Geometry Score. Of far fewer it is noise, see `Measures.geometry_of_real`.
+# Of a set for the Geometry Score: with far fewer it is noise, see `Measures.geometry_of_real`.
 GEOMETRY_LINES = 600
-TOP = 10  # forms among which `style_top10` looks: about as many as one person wrote
+TOP = 10  # forms among which form retrieval looks: about as many as one person wrote
+FID = "FID"
 
 
 def sampler_row(sampler: str, steps: int, spacing: str = "") -> str:
@@ -29,12 +32,19 @@ def sampler_row(sampler: str, steps: int, spacing: str = "") -> str:
     return "_".join([sampler, str(steps), *([spacing] if spacing else [])])
 
 
-def row_title(row: str) -> str:
-    """What a row is called for a person."""
+def row_title(row: str, guidance: float | None = None) -> str:
+    """What a row is called for a person.
+
+    guidance: that it was written with, to be named too. Only with guidance 1 are Eq. 12 and Eq. 9 called what
+        the paper calls them.
+    """
     sampler, *rest = row.split("_")
+    title = ROW_TITLES.get(row, row)
     if row not in ROW_TITLES and rest and rest[0].isdigit():
-        return ", ".join([sampler, f"{rest[0]} steps", *rest[1:]])
-    return ROW_TITLES.get(row, row)
+        title = ", ".join([sampler, f"{rest[0]} steps", *rest[1:]])
+    if guidance is None:
+        return title
+    return f"{PAPERS_TITLES.get(row, title) if guidance == 1 else title}, guidance {guidance:g}"
 
 
 @dataclass(frozen=True)
@@ -44,7 +54,7 @@ class Column:
     key: of the values.
     name: for a person.   title: the same with the unit in which `text` prints it, `factor` times the value.
     fmt: how many digits are printed.
-    sign: 1 where less is better, -1 where more is, 0 where neither is.
+    sign: 1 where less is better, -1 where more is.
     """
 
     key: str
@@ -61,21 +71,34 @@ class Column:
             return "-"
         return self.fmt.format(mean) + ("" if np.isnan(sd) else " ± " + self.fmt.format(sd))
 
+    def difference_text(self, difference: Sequence[float]) -> str:
+        """A difference with its interval, (value, low, high), printed."""
+        value, low, high = (self.fmt.format(self.factor * number) for number in difference)
+        return f"{'' if value.startswith('-') else '+'}{value} ({low} to {high})"
 
+
+KERNEL_DISTANCE = Column("kernel_distance", "kernel distance", "kernel distance x 1000", 1000)
 GEOMETRY_SCORE = Column("geometry_score", "Geometry Score", "Geometry Score x 1000", 1000)
 SECONDS = Column("seconds_per_line", "seconds a line", "s a line")
 
 
 def columns(distance: str) -> tuple[Column, ...]:
-    """The columns of a table. distance: what the distance of pictures is called, "FID" or another name."""
-    style = f"top-{TOP} writer-style retrieval"
+    """The columns of a table, those that can be trusted most first.
+
+    distance: what the plain distance of pictures is called, "FID" or another name. Only FID is shown, to be
+        set beside the paper's: with few lines it is mostly bias.
+    """
+    network = "Inception" if distance == FID else "MobileNetV2"
+    unbiased = f"Fréchet distance, N → ∞ ({AXES} axes of {network})"
+    own, circular = (f"top-{TOP} form retrieval, {by}" for by in ("hand-made features", "style features"))
     return (
-        Column("kernel_distance", "kernel distance", "kernel distance x 1000", 1000),
-        Column("kernel_sd", "kernel distance deviation", "its deviation x 1000", 1000, sign=0),
-        Column("distance", distance, distance),
+        KERNEL_DISTANCE,
+        Column("frechet", unbiased, unbiased),
+        *([Column("distance", FID, FID)] if distance == FID else []),
         GEOMETRY_SCORE,
         Column("cer", "CER", "CER, %", 100, "{:.1f}"),
-        Column("style_top10", style, f"{style}, %", 100, "{:.1f}", sign=-1),
+        Column("form_top10", own, f"{own}, %", 100, "{:.1f}", sign=-1),
+        Column("style_top10", f"{circular} (circular)", f"{circular} (circular), %", 100, "{:.1f}", sign=-1),
     )
 
 
@@ -85,11 +108,15 @@ class Table:
 
     distance: as of `columns`.
     settings: what all depends on, in JSON types.
-    values: {row: {measure: [one value a seed]}}. The measures are the keys of the columns, and:
+    values: {row: {measure: [one value a seed]}}, None where a set is too small. The measures are the keys of
+        the columns, and:
+        distance: the plain Fréchet distance, with its bias.
         beyond_i_max: the fraction of the living times that the Geometry Score leaves out.
-        style_top1: top-1 writer-style retrieval.   style_chance: what chance alone gives for `style_top10`.
+        style_top1: top-1 form retrieval by style features.
+        style_chance: what chance alone gives for `form_top10` and `style_top10`.
     seconds: {row: [seconds a line]} of the rows that were written.
-    canvases: {canvas: {row: distance}} of the first seed, that of the table first.
+    differences: {row: {other: {measure: (value, low, high)}}}, the row less the other with its 95 % interval.
+    canvases: {canvas: {row: kernel distance}} of the first seed, that of the table first.
     geometry: {row: [one Geometry Score a seed]} of larger sets of real lines.
     paper: {row: (FID, Geometry Score)} of the paper, {} where nothing can be compared with it.
     notes: sentences on how far the numbers can be trusted.
@@ -99,6 +126,7 @@ class Table:
     settings: dict
     values: dict[str, dict[str, list[float | None]]] = field(default_factory=dict)
     seconds: dict[str, list[float]] = field(default_factory=dict)
+    differences: dict[str, dict[str, dict[str, tuple[float, float, float]]]] = field(default_factory=dict)
     canvases: dict[str, dict[str, float]] = field(default_factory=dict)
     geometry: dict[str, list[float]] = field(default_factory=dict)
     paper: dict[str, tuple[float, float]] = field(default_factory=lambda: PAPER)
@@ -106,9 +134,30 @@ class Table:
 
     @property
     def columns(self) -> tuple[Column, ...]:
-        """The measures that are shown. In sets of fewer than `GEOMETRY_LINES` the Geometry Score is noise."""
+        """The measures that are shown: those of which there is any value."""
+
+        def has_values(key):
+            found = (value for values in self.values.values() for value in values.get(key, []))
+            return any(value is not None for value in found)
+
+        # Older files have Geometry Scores of few lines, too.
         few = self.settings.get("lines", GEOMETRY_LINES) < GEOMETRY_LINES
-        return tuple(one for one in columns(self.distance) if not (few and one is GEOMETRY_SCORE))
+        return tuple(
+            column
+            for column in columns(self.distance)
+            if has_values(column.key) and not (few and column is GEOMETRY_SCORE)
+        )
+
+    def guidance(self, row: str) -> float | None:
+        """What a row was written with, None for one of real lines. In older files it is the same for all."""
+        rows = self.settings.get("rows", {})
+        if row not in rows:
+            return None
+        return rows[row].get("guidance", self.settings.get("writing", {}).get("guidance", 1.0))
+
+    def title(self, row: str) -> str:
+        """What a row is called for a person, with its guidance."""
+        return row_title(row, self.guidance(row))
 
     def add(self, row: str, measured: dict[str, float | None], seconds: float | None = None) -> None:
         """Append a seed's values of a row. seconds: that a line took, of a row that was written."""
@@ -121,24 +170,6 @@ class Table:
         """Append a seed's Geometry Scores of larger sets: {row: score}."""
         for row, score in scores.items():
             self.geometry.setdefault(row, []).append(score)
-
-    def worse(self, row: str, other: str) -> list[Column] | None:
-        """The measures in which `row` is worse than `other`; None with fewer than two seeds.
-
-        It is where the mean of its differences, seed by seed, is more than twice its standard error.
-        """
-        if len(self.settings["seeds"]) < 2:
-            return None
-        found = []
-        for column in self.columns:
-            pairs = zip(self.values[row][column.key], self.values[other][column.key], strict=True)
-            differences = [
-                column.sign * (one - two) for one, two in pairs if one is not None and two is not None
-            ]
-            mean, spread = mean_sd(differences)
-            if mean > 2 * spread / np.sqrt(len(differences)):
-                found.append(column)
-        return found
 
 
 def mean_sd(values: Sequence[float | None]) -> tuple[float, float]:

@@ -1,6 +1,7 @@
-"""Writer-style retrieval: whether style features tell in which style a line was to be written.
+"""Form retrieval: whether features of a line tell in which style it was to be written.
 
-The archives name forms, not writers: what is found is a form, which one writer wrote.
+The archives name forms, not writers: what is looked for is the form that the style came from. With the style
+features that the network was conditioned on this is circular, with hand-made ones it is not.
 """
 
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from scipy.linalg import cholesky, solve_triangular
+from scipy.spatial.distance import pdist
 
 from hwdiff.ink import images
 from hwdiff.ink.ink import Ink
@@ -16,7 +18,8 @@ from hwdiff.model.style_encoder import FEATURES, StyleExtractor
 from hwdiff.utils.errors import HwdiffError
 
 DIRECTIONS = 64
-# Of the covariance within forms towards a multiple of the identity: there are far fewer lines than features.
+# Of the covariance within forms towards a multiple of the identity: there are far fewer lines than style
+# features.
 SHRINKAGE = 1.0
 MIN_FORMS = 10
 
@@ -112,8 +115,9 @@ def _halves(features):
 class WriterStyles:
     """Where writer styles differ: directions in which forms lie apart while the lines of a form lie together.
 
-    centre, spread: (2560,) of the descriptors of the lines that it was learnt from.
-    directions: (2560, k), k at most 64.
+    centre, spread: (d,) mean and deviation of the features that it was learnt from; infinite where they never
+        vary.
+    directions: (d, k), k at most 64.
     """
 
     centre: np.ndarray
@@ -124,7 +128,7 @@ class WriterStyles:
     def learn(cls, features: np.ndarray, forms: Sequence | np.ndarray) -> "WriterStyles":
         """Linear discriminants (Fisher 1936) of forms, each weighted by its reliability.
 
-        features: (n, S, 1280).
+        features: (n, d) of lines, such as `descriptors`.
         forms: (n,) the form of each line.
         Raises HwdiffError for fewer than 10 forms, or when no form has two lines.
         """
@@ -135,9 +139,9 @@ class WriterStyles:
             raise HwdiffError(
                 f"style: {found}; styles are learnt from at least {MIN_FORMS}, with two lines or more"
             )
-        known = descriptors(features)
-        centre, spread = known.mean(axis=0), known.std(axis=0) + 1e-6
-        known = (known - centre) / spread
+        centre, spread = features.mean(axis=0), features.std(axis=0)
+        spread = np.where(spread > 1e-6, spread, np.inf)  # what never varies tells nothing
+        known = (features - centre) / spread
 
         # Whiten by the covariance within forms.
         means = _means(known, member, len(names))
@@ -155,8 +159,17 @@ class WriterStyles:
         return cls(centre, spread, solve_triangular(root, axes[:kept].T, lower=True, trans="T") * weights)
 
     def __call__(self, features: np.ndarray) -> np.ndarray:
-        """Style features (n, S, 1280) in these directions: (n, k) float64."""
-        return ((descriptors(features) - self.centre) / self.spread) @ self.directions
+        """Features (n, d) in these directions: (n, k) float64."""
+        return ((features - self.centre) / self.spread) @ self.directions
+
+    def distances(self, features: np.ndarray) -> np.ndarray:
+        """How far apart each two lines are, in deviations of each feature.
+
+        features: (n, d).
+        Returns (n (n - 1) / 2,), of which the root mean square is 1 for unrelated lines such as those learnt
+        from.
+        """
+        return pdist((features - self.centre) / self.spread) / np.sqrt(2 * features.shape[1])
 
 
 def retrieve(

@@ -74,6 +74,7 @@ def test_measuring_and_releasing_a_model(trained, style_weights, monkeypatch):
     assert result.exit_code == 0, result.output
     assert "dpm in 2 steps, guidance 1, seed 0" in result.output
     assert "ceiling: 2 real lines" in result.output
+    assert "note: the CER is micro-averaged" in result.output
     written = json.loads((trained / "regenerated.json").read_text())
     assert written["written_by"]["metadata"]["step"] == 2
     assert written["ceiling"]["value"] != written["cer"]["value"]

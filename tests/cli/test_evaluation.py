@@ -30,10 +30,12 @@ def test_evaluate_makes_the_table(data, tmp_path):
     result = hwdiff("evaluate", "--data", data, *options, "-o", tmp_path / "out")
     assert result.exit_code == 0, result.output
     assert "are not FID: for FID give --inception-weights download" in result.output
-    assert "note: 2 lines a set" in result.output
-    assert "note: 1 landmarks" in result.output
-    for row in ("ground truth", "model (Eq. 12)", "ablation (Eq. 9)", "fast", "real, corrupted"):
+    assert "note: no Fréchet distance: it needs 50 lines a set" in result.output
+    assert "note: no Geometry Score of sets of 2 lines" in result.output
+    written = ("model (Eq. 12), guidance 1", "ablation (Eq. 9), guidance 1", "fast, guidance 1")
+    for row in ("ground truth", *written, "real, corrupted"):
         assert any(line.startswith(row) and "±" in line for line in result.output.splitlines()), result.output
+    assert "ablation (Eq. 9), guidance 1 less model (Eq. 12), guidance 1: CER, % " in result.output
     settings = json.loads((tmp_path / "out" / "table1.json").read_text())["settings"]
     assert settings["lines"] == 2
     assert list(settings["rows"]) == ["eq12", "eq9", "fast"]  # with guidance 1 there is nothing to add
@@ -57,9 +59,12 @@ def test_compare_samplers_tells_which_are_as_good(data, tmp_path):
     options += ("--lines", 4, "--seeds", 2, "--repetitions", 3)
     result = hwdiff("compare-samplers", "--data", data, *options, "-o", tmp_path)
     assert result.exit_code == 0, result.output
-    heading = "worse than eq12, 60 steps, by twice the standard error of the difference:"
-    verdict = result.output.split(heading)[1]
-    assert "dpm, 1 steps, time" in verdict
+    lines = result.output.splitlines()
+    [difference] = [line for line in lines if line.startswith("  dpm, 1 steps, time, guidance 2.5 less eq12")]
+    assert "; CER, % +" in difference
+    [verdict] = [line for line in lines if line.startswith("  dpm, 1 steps, time  ")]
+    assert verdict.endswith("not shown to be no worse")
+    assert "and 1 of CER, %" in result.output
     row = json.loads((tmp_path / "table1.json").read_text())["settings"]["rows"]["dpm_2_time"]
     assert row["sampler"] == "dpm"
     assert row["levels"] == schedule(2, "time").tolist()
@@ -69,6 +74,18 @@ def test_compare_samplers_tells_which_are_as_good(data, tmp_path):
     result = hwdiff("compare-samplers", "--data", data, "--sampler", "eq13", "--steps", 5)
     assert result.exit_code == 1
     assert "no such sampler as 'eq13'" in result.output
+
+
+def test_diversity_compares_the_samplers(data, tmp_path):
+    options = ("--split", "train", "--texts", 2, "--repeats", 2, "--guidance", 1, "-o", tmp_path / "d.json")
+    result = hwdiff("diversity", "--data", data, *options)
+    assert result.exit_code == 0, result.output
+    assert "2 texts, each written 2 times in one style" in result.output
+    assert "ablation (Eq. 9), guidance 1 less model (Eq. 12), guidance 1: DTW distance" in result.output
+    assert "note: the CER is micro-averaged" in result.output
+    saved = json.loads((tmp_path / "d.json").read_text())
+    assert set(saved["values"]) == set(saved["settings"]["rows"]) == {"eq12", "eq9"}
+    assert saved["settings"]["rows"]["eq9"]["guidance"] == 1
 
 
 def test_alignment_prints_correlations_and_keeps_the_lines(data, tmp_path):

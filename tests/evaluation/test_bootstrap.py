@@ -1,6 +1,6 @@
 import numpy as np
 
-from hwdiff.evaluation.bootstrap import bootstrap_counts
+from hwdiff.evaluation.bootstrap import bootstrap_counts, paired_difference
 
 
 def test_whole_groups_are_drawn_as_many_as_there_are():
@@ -18,3 +18,51 @@ def test_each_line_is_drawn_once_in_the_mean():
     counts = bootstrap_counts(np.arange(20), 2000)
     np.testing.assert_allclose(counts.mean(axis=0), 1, atol=0.1)
     np.testing.assert_allclose(counts.var(axis=0), 1 - 1 / 20, atol=0.2)
+
+
+def rates(edits, characters):
+    return np.stack((edits, characters), axis=1).astype(float)
+
+
+def test_a_difference_is_that_of_micro_averages():
+    first, second = rates([1, 0, 3], [10, 20, 30]), rates([2, 0, 1], [10, 20, 30])
+    difference, low, high = paired_difference(first, second, [0, 1, 2])
+    assert difference == 4 / 60 - 3 / 60
+    assert low < difference < high
+    assert paired_difference(first, second, [0, 1, 2]) == (difference, low, high)
+    assert paired_difference(first, first, [0, 1, 2]) == (0, 0, 0)
+
+
+def test_lines_without_a_value_are_left_out_of_both():
+    first, second = rates([1, np.nan, 3], [1, 1, 1]), rates([0, 5, 1], [1, 1, 1])
+    assert paired_difference(first, second, [0, 1, 2])[0] == 2 - 0.5
+    assert paired_difference(first[:2], second[:2], [0, 1]) is None
+
+
+def test_what_is_common_to_both_drops_out():
+    generator = np.random.default_rng(0)
+    lines = generator.normal(0, 10, 200)
+    ones = np.ones(200)
+    noisy = [rates(lines + generator.normal(place, 1, 200), ones) for place in (0.5, 0)]
+    _, low, high = paired_difference(*noisy, np.arange(200))
+    assert 0 < low < high < 1.2
+    _, low, high = paired_difference(noisy[0], noisy[1][::-1], np.arange(200))
+    assert low < -1 and high > 1
+
+
+def test_the_interval_holds_the_difference_19_times_in_20():
+    inside = []
+    for seed in range(300):
+        generator = np.random.default_rng(seed)
+        first, second = (rates(generator.normal(place, 1, 40), np.ones(40)) for place in (0.3, 0))
+        _, low, high = paired_difference(first, second, np.arange(40), resamples=400, seed=seed)
+        inside.append(low < 0.3 < high)
+    assert 0.90 < np.mean(inside) < 0.98
+
+
+def test_a_line_that_stands_there_twice_counts_once():
+    values = np.random.default_rng(0).normal(size=30)
+    first, second = rates(values, np.ones(30)), rates(0 * values, np.ones(30))
+    once = paired_difference(first, second, np.arange(30))
+    twice = (np.concatenate((some, some)) for some in (first, second))
+    np.testing.assert_allclose(paired_difference(*twice, np.tile(np.arange(30), 2)), once)

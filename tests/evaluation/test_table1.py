@@ -6,13 +6,26 @@ import pytest
 from hwdiff import HwdiffError
 from hwdiff.data.dataset import style_lines
 from hwdiff.data.style_features import StyleFeatures
+from hwdiff.evaluation import protocol
+from hwdiff.evaluation.corruption import jittered
 from hwdiff.evaluation.measures import Measures, points
 from hwdiff.evaluation.notes import notes_on_sets, notes_on_values
 from hwdiff.evaluation.protocol import table1
-from hwdiff.evaluation.report import named_geometry, named_rows, save_table, table_text
-from hwdiff.evaluation.sampler_comparison import BASE, comparison_text, fewest_steps, sampler_rows
-from hwdiff.evaluation.sets import Sets
-from hwdiff.evaluation.tables import CORRUPTED, GROUND_TRUTH, Table, row_title
+from hwdiff.evaluation.report import (
+    named_differences,
+    named_geometry,
+    save_table,
+    table_text,
+)
+from hwdiff.evaluation.sampler_comparison import (
+    BASE,
+    comparison_text,
+    fewest_steps,
+    not_worse,
+    sampler_rows,
+)
+from hwdiff.evaluation.sets import Sets, real_inks
+from hwdiff.evaluation.tables import CORRUPTED, GROUND_TRUTH, REPEATED, Table, row_title
 from hwdiff.ink.ink import Ink
 from hwdiff.model.style_encoder import load_style_extractor
 
@@ -21,7 +34,7 @@ from hwdiff.model.style_encoder import load_style_extractor
 def measures(written, recognizer):
     # Beside the data, where the commands look for them too.
     features = StyleFeatures(written, load_style_extractor("bundled", "cpu"))
-    return Measures(written, "train", features=features, recognizer=recognizer, landmarks=8, repetitions=20)
+    return Measures(written, "train", features=features, recognizer=recognizer, repetitions=20)
 
 
 def test_sets_are_disjoint_and_what_is_known_gave_nothing_away(written):
@@ -70,15 +83,18 @@ def table(measures, written, tmp_path_factory):
         ]
 
     rows = {"copied": copied, "scribbled": scribbled}
-    return table1(
-        measures,
-        "train",
-        count=12,
-        seeds=[0, 1],
-        generators=rows,
-        settings={"origin": "a test"},
-        folder=tmp_path_factory.mktemp("table"),
-    )
+    with pytest.MonkeyPatch.context() as patch:  # there are not so many lines here
+        patch.setattr(protocol, "GEOMETRY_LINES", len(written.split("train")) // 2)
+        return table1(
+            measures,
+            "train",
+            count=12,
+            seeds=[0, 1],
+            generators=rows,
+            compared=[("copied", GROUND_TRUTH), ("scribbled", "copied")],
+            settings={"origin": "a test"},
+            folder=tmp_path_factory.mktemp("table"),
+        )
 
 
 def test_every_measure_moves_the_way_it_should(table):
@@ -90,22 +106,64 @@ def test_every_measure_moves_the_way_it_should(table):
 
     for key in ("distance", "kernel_distance", "cer"):
         assert mean(GROUND_TRUTH, key) < mean(CORRUPTED, key) < mean("scribbled", key), key
-    assert mean(GROUND_TRUTH, "geometry_score") < mean("scribbled", "geometry_score")
-    assert mean(GROUND_TRUTH, "style_top10") > mean("scribbled", "style_top10")
-    assert table.worse("copied", GROUND_TRUTH) == []
-    assert "cer" in [column.key for column in table.worse("scribbled", GROUND_TRUTH)]
-    assert mean(CORRUPTED, "style_top10") < mean(GROUND_TRUTH, "style_top10")
+    for key in ("form_top10", "style_top10"):
+        assert mean(GROUND_TRUTH, key) > max(mean(CORRUPTED, key), mean("scribbled", key)), key
+        assert mean(GROUND_TRUTH, key) > 2 * mean(GROUND_TRUTH, "style_chance")
     assert set(table.seconds) == {"copied", "scribbled"}
     assert all(set(rows) == set(table.values) for rows in table.canvases.values())
     assert len({rows[CORRUPTED] for rows in table.canvases.values()}) == len(table.canvases)
 
 
+def test_differences_have_intervals_over_the_same_lines(table):
+    measured = ("kernel_distance", "cer", "form_top10", "style_top10")
+    assert table.differences["copied"][GROUND_TRUTH] == dict.fromkeys(measured, (0, 0, 0))
+    worse = table.differences["scribbled"]["copied"]
+    for key, sign in (("kernel_distance", 1), ("cer", 1), ("form_top10", -1)):
+        value, low, high = worse[key]
+        assert low < value < high
+        assert min(sign * low, sign * high) > 0, key
+    [kernel] = [
+        row
+        for row in named_differences(table)
+        if row["measure"].startswith("kernel") and row["difference"] == "scribbled less copied"
+    ]
+    assert kernel["value"] == 1000 * worse["kernel_distance"][0]
+    assert kernel["2.5 %"] < kernel["value"] < kernel["97.5 %"]
+    # The same number as in the table: there the kernel distances are means over the seeds.
+    means = [np.mean(table.values[row]["kernel_distance"]) for row in ("scribbled", "copied")]
+    assert worse["kernel_distance"][0] == pytest.approx(means[0] - means[1])
+    assert "scribbled less copied: kernel distance x 1000 +" in table_text(table)
+
+
+def test_what_few_lines_cannot_tell_is_left_out(table):
+    for values in table.values.values():
+        assert values["frechet"] == values["geometry_score"] == values["beyond_i_max"] == [None, None]
+    assert [column.key for column in table.columns] == [
+        "kernel_distance",
+        "cer",
+        "form_top10",
+        "style_top10",
+    ]
+    assert any("no Fréchet distance: it needs 50 lines a set" in note for note in table.notes)
+    assert any("no Geometry Score of sets of 12 lines" in note for note in table.notes)
+
+
+def test_the_frechet_distance_of_enough_lines_has_no_bias(measures, written, monkeypatch):
+    monkeypatch.setattr("hwdiff.evaluation.measures.MAX_AXES_LINES", 80)
+    sets = Sets.draw(written, "train", count=50, seed=0)
+    reference, inks = measures.reference(sets), real_inks(written, sets.second)
+    real, corrupted = (measures(some, reference).values for some in (inks, jittered(inks, 0.4, 0)))
+    assert abs(real["frechet"]) < real["distance"] / 2
+    assert corrupted["frechet"] > 3 * abs(real["frechet"])
+    assert measures.axes.axes.shape == (1280, 10)
+
+
 def test_the_geometry_score_of_many_real_lines_notices_what_is_corrupted(table, measures, written):
     count = len(written.split("train")) // 2
     assert table.settings["geometry_lines"] == count > 12
-    for real, jittered, repeated in zip(*table.geometry.values(), strict=True):
-        assert real < jittered
-        assert real < repeated
+    for real, jittered_, repeated_ in zip(*table.geometry.values(), strict=True):
+        assert real < jittered_
+        assert real < repeated_
     assert f"sets of {count} real lines: ground truth" in table_text(table)
     one, other = (Sets.draw(written, "train", count=20, seed=seed) for seed in (3, 4))
     scores = measures.geometry_of_real(one)
@@ -117,6 +175,15 @@ def test_the_geometry_score_of_many_real_lines_notices_what_is_corrupted(table, 
     ]
 
 
+def test_a_geometry_score_that_does_not_tell_is_commented_on(table):
+    assert not any("partly noise" in note for note in notes_on_values(table))
+    geometry = {GROUND_TRUTH: [0.1, 0.3], CORRUPTED: [0.2, 0.2], REPEATED: [0.4, 0.5]}
+    dipped = Table("FID", {}, table.values, geometry=geometry)
+    [note] = [note for note in notes_on_values(dipped) if "partly noise" in note]
+    assert note.startswith("in 1 of 2 seeds")
+    assert "“real, corrupted”" in note
+
+
 def test_nothing_of_built_in_writers_is_set_beside_the_paper(table):
     assert table.paper == {}
     assert "2.91" not in table_text(table)
@@ -124,13 +191,14 @@ def test_nothing_of_built_in_writers_is_set_beside_the_paper(table):
     assert not any("with guidance" in note for note in table.notes)
 
 
-def test_notes_tell_of_chance_and_guidance(table):
+def test_notes_tell_of_chance_guidance_and_the_recognizer(table):
     rows = {"eq12": {"guidance": 1.0}, "eq12_guided": {"guidance": 2.5}, "fast": {"guidance": 2.5}}
-    table = Table("FID", {"rows": rows}, table.values)
-    [guided] = [note for note in notes_on_values(table) if "guidance 2.5, which is not in the paper" in note]
-    assert "twice a step: Eq. 12, guided, fast; the others" in guided
-    [chance] = [note for note in notes_on_values(table) if "by chance" in note]
+    guided = Table("FID", {"rows": rows}, table.values)
+    assert [note for note in notes_on_values(guided) if note.startswith("guidance 2.5 is not in the paper")]
+    [chance] = [note for note in notes_on_values(guided) if "by chance" in note]
     assert f"{100 * np.mean(table.values[GROUND_TRUTH]['style_chance']):.1f} %" in chance
+    for said in ("a ± is the standard deviation", "micro-averaged", "chose", "circular"):
+        assert any(said in note for note in table.notes), said
 
 
 def test_what_is_no_fid_is_not_called_so(table, tmp_path):
@@ -138,18 +206,28 @@ def test_what_is_no_fid_is_not_called_so(table, tmp_path):
     cells, everything = (
         (tmp_path / name).read_text(encoding="utf-8") for name in ("table1.csv", "table1.json")
     )
-    name = "Fréchet distance (MobileNetV2)"
-    assert all(name in content for content in (table_text(table), everything))
-    assert f"{name}, mean" in named_rows(table)[0]
+    assert "Fréchet distance (MobileNetV2)" in everything
     assert "FID" not in cells
     assert "FID" not in table_text(table)
+    values = {key: [1.0] for key in ("kernel_distance", "frechet", "distance", "cer")}
+    names = [
+        [column.name for column in Table(distance, {}, {"eq12": values}).columns]
+        for distance in ("FID", "Fréchet distance (MobileNetV2)")
+    ]
+    assert names == [
+        ["kernel distance", "Fréchet distance, N → ∞ (10 axes of Inception)", "FID", "CER"],
+        ["kernel distance", "Fréchet distance, N → ∞ (10 axes of MobileNetV2)", "CER"],
+    ]
 
 
 def test_notes_tell_what_is_not_as_in_the_paper(table, written, recognizer):
     assert table.notes[0] in table_text(table)
-    assert "12 lines a set, not the paper's 4500" in table.notes[0]
-    notes = notes_on_sets(written, "train", count=4500, recognizer=recognizer, landmarks=64, is_fid=True)
-    assert not any("lines a set" in note or "landmarks" in note for note in notes)
+    few, many = (
+        list(notes_on_sets(written, "train", count=count, recognizer=recognizer, is_fid=True))
+        for count in (60, 4500)
+    )
+    assert any("60 lines a set, not the paper's 4500: FID of small sets is biased" in note for note in few)
+    assert not any("lines a set" in note or "Geometry" in note for note in many)
 
 
 def test_the_files_hold_the_table_and_times_lie_apart(table, tmp_path):
@@ -160,12 +238,16 @@ def test_the_files_hold_the_table_and_times_lie_apart(table, tmp_path):
     settings = {"origin": "a test", "split": "train", "lines": 12, "seeds": [0, 1], "canvas": canvas}
     assert {key: saved["settings"][key] for key in settings} == settings
     assert saved["settings"]["geometry_score"] == {
-        "landmarks": 8,
+        "landmarks": 64,
         "repetitions": 20,
         "gamma": 12 / 640_000,
         "i_max": 100,
         "points_per_line": 488,
+        "min_lines": 600,
     }
+    assert saved["differences"]["scribbled"]["copied"]["cer"] == list(
+        table.differences["scribbled"]["copied"]["cer"]
+    )
     assert saved["notes"] == table.notes
     assert "seconds" not in saved
     assert json.loads((tmp_path / "timings.json").read_text())["seconds_per_line"] == table.seconds
@@ -201,54 +283,41 @@ def test_the_text_has_means_spreads_and_the_papers_numbers():
     values = {
         "distance": [1.0, 3.0],
         "kernel_distance": [0.001, 0.001],
-        "kernel_sd": [0.002, 0.002],
         "geometry_score": [0.0, 0.002],
         "cer": [0.5, 0.5],
         "style_top10": [None, None],
     }
-    table = Table("FID", {}, {"eq12": values}, {"eq12": [0.5, 0.7]})
-    head, row = table_text(table).splitlines()
+    settings = {"rows": {"eq12": {"guidance": 1}, "eq12_guided": {"guidance": 2.5}}}
+    rows = {"eq12": values, "eq12_guided": values}
+    head, row, guided = table_text(Table("FID", settings, rows, {"eq12": [0.5, 0.7]})).splitlines()
     assert head.split()[:2] == ["kernel", "distance"]
-    assert row.split("  ")[0] == "model (Eq. 12)"
+    assert row.startswith("model (Eq. 12), guidance 1  ")
     cells = [cell.strip() for cell in row.split("  ")[1:] if cell.strip()]
     assert cells == [
         "1.00 ± 0.00",
-        "2.00 ± 0.00",
         "2.00 ± 1.41",
         "1.00 ± 1.41",
         "50.0 ± 0.0",
-        "-",
         "0.60 ± 0.14",
         "7.10",
         "3.30",
     ]
-    few = Table("FID", {"lines": 60}, {"eq12": values}, {"eq12": [0.5, 0.7]})
-    assert "Geometry Score" not in table_text(few)
-    many = Table("FID", {"lines": 600}, {"eq12": values}, {"eq12": [0.5, 0.7]})
-    assert "Geometry Score x 1000" in table_text(many)
+    # The paper's name and numbers stand beside the paper's method alone.
+    assert guided.startswith("Eq. 12, guidance 2.5  ")
+    assert "7.10" not in guided
+    few = table_text(Table("FID", {**settings, "lines": 60}, rows))
+    assert "Geometry Score" not in few
+    assert "GS x 1000" not in few
+    assert "7.10" in few
 
 
-def test_worse_is_what_differs_by_more_than_chance_seed_by_seed():
-    base = {
-        "distance": [1.0, 5.0, 9.0],
-        "kernel_distance": [1.0, 2.0, 3.0],
-        "kernel_sd": [1.0, 1.0, 1.0],
-        "geometry_score": [1.0, 1.0, 1.0],
-        "cer": [0.1, 0.2, 0.3],
-        "style_top10": [0.5, None, 0.6],
-    }
-    other = {
-        "distance": [2.0, 6.1, 9.9],  # differs by far more from seed to seed
-        "kernel_distance": [3.0, 1.0, 2.5],
-        "kernel_sd": [9.0, 9.0, 9.0],
-        "geometry_score": [0.5, 0.5, 0.4],
-        "cer": [0.1, 0.2, 0.3],
-        "style_top10": [0.2, 0.1, 0.31],
-    }
-    table = Table("FID", {"seeds": [0, 1, 2]}, {"base": base, "other": other})
-    assert [column.key for column in table.worse("other", "base")] == ["distance", "style_top10"]
-    assert [column.title for column in table.worse("base", "other")] == ["Geometry Score x 1000"]
-    assert Table("FID", {"seeds": [0]}, table.values).worse("other", "base") is None
+def test_a_table_of_an_older_version_is_read():
+    values = {"distance": [3.0], "kernel_distance": [0.1], "kernel_sd": [0.2], "cer": [0.1]}
+    settings = {"writing": {"guidance": 2.5}, "rows": {"eq12": {"sampler": "eq12"}}, "lines": 60}
+    table = Table("Fréchet distance (MobileNetV2)", settings, {"eq12": values})
+    assert table.title("eq12") == "Eq. 12, guidance 2.5"
+    assert "7.10" not in table_text(table)
+    assert [column.key for column in table.columns] == ["kernel_distance", "cer"]
 
 
 def test_rows_have_titles_for_people():
@@ -267,35 +336,49 @@ def test_rows_have_titles_for_people():
         "eq12-released, 60 steps",
         "eq12-released, 8 steps, log-snr",
     ]
-    assert [row_title(row) for row in (GROUND_TRUTH, "eq12", "fast", "anything")] == [
+    named = [(GROUND_TRUTH, None), ("eq12", 1), ("eq12", 2.5), ("eq9", 1.0), ("eq9", None), ("fast", 1.5)]
+    assert [row_title(*one) for one in named] == [
         "ground truth",
-        "model (Eq. 12)",
-        "fast",
-        "anything",
+        "model (Eq. 12), guidance 1",
+        "Eq. 12, guidance 2.5",
+        "ablation (Eq. 9), guidance 1",
+        "Eq. 9",
+        "fast, guidance 1.5",
     ]
 
 
-def test_a_comparison_names_the_fewest_steps_that_are_as_good():
+@pytest.fixture
+def comparison():
+    """A comparison of two rows with 60 steps, of which neither is worse."""
     rows = sampler_rows(["eq12"], [30, 8], ["time"])
-    settings = {
-        "seeds": [0, 1],
-        "rows": {row: {"levels": levels.tolist()} for row, (_, levels, _) in rows.items()},
-    }
-    keys = ("distance", "kernel_distance", "kernel_sd", "geometry_score", "cer", "style_top10")
-    values = {row: {key: [0.1, 0.2] for key in keys} for row in rows}
-    table = Table("FID", settings, values)
-    assert fewest_steps(table) == ["eq12_8_time"]
-    values["eq12_8_time"]["cer"] = [0.3, 0.4]
-    assert fewest_steps(table) == ["eq12_30_time"]
-    assert comparison_text(table).splitlines() == [
-        f"worse than {row_title(BASE)}, by twice the standard error of the difference:",
-        "  eq12, 30 steps, time          not worse in any measure",
-        "  eq12, 8 steps, time           CER, %",
-        "fewest steps that are not worse in any measure: eq12, 30 steps, time",
+    settings = {"rows": {row: {"levels": written.alpha_bar.tolist()} for row, written in rows.items()}}
+    values = {row: {"kernel_distance": [0.01, 0.02], "cer": [0.1, 0.2]} for row in rows}
+    alike = {"kernel_distance": (0.1e-3, -0.2e-3, 0.4e-3), "cer": (0.002, -0.004, 0.008)}
+    differences = {row: {BASE: dict(alike)} for row in rows if row != BASE}
+    return Table("FID", settings, values, differences=differences)
+
+
+def test_a_comparison_names_the_fewest_steps_that_are_not_worse(comparison):
+    assert fewest_steps(comparison) == ["eq12_8_time"]
+    # An interval that ends above the margin is no success, even where it holds 0.
+    comparison.differences["eq12_8_time"][BASE]["cer"] = (0.002, -0.02, 0.03)
+    assert not not_worse(comparison, "eq12_8_time")
+    assert not_worse(comparison, "eq12_8_time", cer=0.04)
+    assert fewest_steps(comparison) == ["eq12_30_time"]
+    assert comparison_text(comparison).splitlines() == [
+        f"not worse than {row_title(BASE)}: the intervals of the differences end below "
+        "1 points of CER and 0.5 of kernel distance x 1000",
+        "  eq12, 30 steps, time          not worse",
+        "  eq12, 8 steps, time           not shown to be no worse",
+        "fewest steps that are not worse: eq12, 30 steps, time",
     ]
-    settings["seeds"] = [0]
-    assert fewest_steps(table) == []
-    assert "cannot be told from one seed" in comparison_text(table)
+
+
+def test_a_row_without_intervals_is_not_chosen(comparison):
+    comparison.differences["eq12_8_time"][BASE].pop("kernel_distance")
+    comparison.differences["eq12_30_time"][BASE]["kernel_distance"] = (0.1e-3, -0.2e-3, 0.6e-3)
+    assert fewest_steps(comparison) == []
+    assert "fewest" not in comparison_text(comparison)
 
 
 def test_a_split_whose_others_have_too_few_forms_is_refused(dataset, features, recognizer):

@@ -20,9 +20,10 @@ BLOT = GENERATOR.normal(size=(1, 1280))  # what differs from line to line far mo
 
 
 def lines(forms, noise, seed, blot=0.0):
+    """The descriptors of lines of some forms."""
     generator = np.random.default_rng(seed)
     blots = generator.normal(0, blot, (len(forms), 1, 1)) * BLOT
-    return STYLES[forms] + blots + generator.normal(0, noise, (len(forms), 14, 1280))
+    return descriptors(STYLES[forms] + blots + generator.normal(0, noise, (len(forms), 14, 1280)))
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +49,7 @@ def test_the_right_form_is_found_where_lines_are_like_it_and_by_chance_where_the
     )
     assert wrong.within(1) == 0
     guessed = retrieve(
-        writer_styles(np.random.default_rng(3).normal(size=(400, 14, 1280))),
+        writer_styles(np.random.default_rng(3).normal(size=(400, 2560))),
         np.arange(20).repeat(20),
         known=writer_styles(known),
         known_forms=known_forms,
@@ -77,7 +78,7 @@ def test_directions_are_those_in_which_forms_differ(writer_styles):
     forms = np.arange(20).repeat(4)
     drawn = lines(forms, 1.0, 5, blot=5.0)
     fractions = []
-    for seen in (writer_styles(drawn), descriptors(drawn)):
+    for seen in (writer_styles(drawn), drawn):
         seen = seen.reshape(20, 4, -1)
         fractions.append(seen.mean(axis=1).var(axis=0).sum() / seen.reshape(80, -1).var(axis=0).sum())
     assert writer_styles(drawn).shape == (80, 39)
@@ -86,12 +87,12 @@ def test_directions_are_those_in_which_forms_differ(writer_styles):
 
 def test_lines_without_any_style_are_no_success(writer_styles):
     forms = np.arange(4)
-    same = np.ones((4, 14, 1280))
+    same = np.ones((4, 2560))
     assert (
         retrieve(
             writer_styles(same),
             forms,
-            known=writer_styles(np.ones((8, 14, 1280))),
+            known=writer_styles(np.ones((8, 2560))),
             known_forms=forms.repeat(2),
         ).within(1)
         == 0
@@ -124,24 +125,45 @@ def test_features_of_ink_are_those_of_its_line_image(extractor, made_up_lines):
 
 
 @pytest.mark.parametrize(
-    ("queries", "query_forms", "known", "known_forms", "message"),
+    ("query_forms", "known_forms", "message"),
     [
-        (np.zeros((0, 14, 1280)), [], np.ones((2, 14, 1280)), [0, 1], r"features of shape \(0, 14, 1280\)"),
-        (np.ones((1, 14, 1280)), [5], np.ones((2, 14, 1280)), [0, 1], "no known lines of the form 5"),
-        (np.ones((1, 14, 1280)), [0], np.ones((2, 14, 1280)), [0, 0], "1 known forms"),
-        (np.ones((1, 14, 1280)), [0, 1], np.ones((2, 14, 1280)), [0, 1], "2 forms for 1 lines"),
-        (np.full((1, 14, 1280), np.nan), [0], np.ones((2, 14, 1280)), [0, 1], "not finite"),
+        ([5], [0, 1], "no known lines of the form 5"),
+        ([0], [0, 0], "1 known forms"),
+        ([0, 1], [0, 1], "2 forms for 1 lines"),
     ],
 )
-def test_bad_input_is_named(writer_styles, queries, query_forms, known, known_forms, message):
+def test_bad_input_is_named(query_forms, known_forms, message):
     with pytest.raises(HwdiffError, match=message):
-        retrieve(writer_styles(queries), query_forms, known=writer_styles(known), known_forms=known_forms)
+        retrieve(np.ones((1, 3)), query_forms, known=np.ones((2, 3)), known_forms=known_forms)
+
+
+@pytest.mark.parametrize(
+    ("features", "message"),
+    [
+        (np.zeros((0, 14, 1280)), r"features of shape \(0, 14, 1280\)"),
+        (np.full((1, 14, 1280), np.nan), "not finite"),
+    ],
+)
+def test_bad_style_features_are_named(features, message):
+    with pytest.raises(HwdiffError, match=message):
+        descriptors(features)
 
 
 @pytest.mark.parametrize("forms", [np.arange(20), np.repeat(np.arange(5), 4)])
 def test_styles_are_not_learnt_from_too_little(forms):
     with pytest.raises(HwdiffError, match=f"20 lines of {len(set(forms))} forms"):
-        WriterStyles.learn(np.ones((20, 14, 1280)), forms)
+        WriterStyles.learn(np.ones((20, 30)), forms)
+
+
+def test_unrelated_lines_are_at_distance_one_whatever_the_features_measure():
+    generator = np.random.default_rng(0)
+    sizes = np.array([1, 1000, 1e-3, 0.0])  # the last one never varies
+    known = generator.normal(size=(400, 4)) * sizes
+    styles = WriterStyles.learn(known, np.arange(400) // 4)
+    distances = styles.distances(generator.normal(size=(300, 4)) * sizes)
+    assert distances.shape == (300 * 299 // 2,)
+    assert np.sqrt(np.mean(distances**2)) == pytest.approx(np.sqrt(3 / 4), rel=0.05)
+    assert styles.distances(np.array([[0, 0, 0, 0], [0, 0, 0, 9]])) == [0]
 
 
 def test_places_between_two_writer_styles():

@@ -29,6 +29,9 @@ SMALL = [
     "repeats=2",
     "quiz=4",
     "text=a fox",
+    "checked=6",
+    "diversity_texts=2",
+    "diversity_repeats=2",
 ]
 TRAINED = ["checkpoint=trained", *SMALL]
 EXPECTED = {
@@ -38,14 +41,14 @@ EXPECTED = {
         02-samples-step-000002 02-samples-step-000004
         03-lines 03-attention 03-attention-worst 03-every-head 03-characters 03-by-step 03-against-truth
         04-interpolation 04-similarity 04-four-styles 04-several-images
-        05-corrupted 05-table1
+        05-corrupted 05-table1 05-differences 05-row-pictures 05-row-features 05-diversity 05-diversity-lines
         06-styles 06-writers 06-eq12-eq9 06-film 06-samplers 06-quiz 06-wrong-level
         07-network 07-conditioning 07-style-attention
         """,
     "tables": """
         00-one-form 01-splits 01-dropped 01-points 02-loss
         03-characters 03-alignment 03-relations 03-boundaries
-        04-interpolation 04-several-images 05-corrupted 05-table1 05-table1-geometry 05-canvases
+        04-interpolation 04-several-images 05-corrupted 05-table1 05-table1-differences 05-diversity 05-canvases
         06-samplers 06-wrong-level 06-quiz-answers 07-parameters 07-receptive-field
         """,
     "timings": "02-training 05-table1 06-samplers",
@@ -87,11 +90,11 @@ def test_all_files_come_out(run):
     assert table["paper"] == {}
     assert [row["row"] for row in table["rows"]] == [
         "ground truth",
-        "model (Eq. 12)",
-        "ablation (Eq. 9)",
-        "Eq. 12, guided",
-        "Eq. 9, guided",
-        "fast",
+        "model (Eq. 12), guidance 1",
+        "ablation (Eq. 9), guidance 1",
+        "Eq. 12, guidance 2.5",
+        "Eq. 9, guidance 2.5",
+        "fast, guidance 2.5",
         "real, corrupted",
     ]
     page = (run / "index.html").read_text()
