@@ -240,6 +240,21 @@ def written(once):
 
 
 @pytest.fixture(scope="session")
+def written_features(written, once):
+    """Style features of the lines of `written`, beside the data, where the commands look for them too."""
+    features = StyleFeatures(written, load_style_extractor("bundled", "cpu"))
+
+    def compute(done):
+        # Most of what sets of training lines need: four lines of each form, and all of other splits.
+        known = [np.flatnonzero(written.forms == form)[:4] for form in np.unique(written.forms)]
+        features.compute(np.concatenate((*known, np.flatnonzero(written.splits != "train"))))
+        done.touch()
+
+    once("writers.features", compute)
+    return features
+
+
+@pytest.fixture(scope="session")
 def recognizer():
     return load_recognizer(device="cpu")
 

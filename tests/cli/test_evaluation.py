@@ -13,7 +13,7 @@ def hwdiff(*arguments):
 
 
 @pytest.fixture
-def data(written):
+def data(written, written_features):
     return written.path
 
 

@@ -5,7 +5,6 @@ import pytest
 
 from hwdiff import HwdiffError
 from hwdiff.data.dataset import style_lines
-from hwdiff.data.style_features import StyleFeatures
 from hwdiff.evaluation import protocol
 from hwdiff.evaluation.corruption import jittered
 from hwdiff.evaluation.measures import Measures, points
@@ -27,14 +26,11 @@ from hwdiff.evaluation.sampler_comparison import (
 from hwdiff.evaluation.sets import Sets, real_inks
 from hwdiff.evaluation.tables import CORRUPTED, GROUND_TRUTH, REPEATED, Table, row_title
 from hwdiff.ink.ink import Ink
-from hwdiff.model.style_encoder import load_style_extractor
 
 
 @pytest.fixture(scope="module")
-def measures(written, recognizer):
-    # Beside the data, where the commands look for them too.
-    features = StyleFeatures(written, load_style_extractor("bundled", "cpu"))
-    return Measures(written, "train", features=features, recognizer=recognizer, repetitions=20)
+def measures(written, written_features, recognizer):
+    return Measures(written, "train", features=written_features, recognizer=recognizer, repetitions=20)
 
 
 def test_sets_are_disjoint_and_what_is_known_gave_nothing_away(written):

@@ -48,8 +48,8 @@ EXPECTED = {
     "tables": """
         00-one-form 01-splits 01-dropped 01-points 02-loss
         03-characters 03-alignment 03-relations 03-boundaries
-        04-interpolation 04-several-images 05-corrupted 05-table1 05-table1-differences 05-diversity 05-canvases
-        06-samplers 06-wrong-level 06-quiz-answers 07-parameters 07-receptive-field
+        04-interpolation 04-several-images 05-corrupted 05-table1 05-table1-differences 05-diversity
+        05-canvases 06-samplers 06-wrong-level 06-quiz-answers 07-parameters 07-receptive-field
         """,
     "timings": "02-training 05-table1 06-samplers",
 }
@@ -124,7 +124,7 @@ def test_a_dry_run_of_a_finished_run_says_that_all_is_up_to_date(run):
 
 def test_the_same_seed_gives_the_same_tables_and_figures(run, tmp_path):
     # The data are the same file in any case, and are not prepared again.
-    for folder in ("data", "records", "figures", "tables", "notebooks"):
+    for folder in ("data", "attention", "records", "figures", "tables", "notebooks"):
         shutil.copytree(run / folder, tmp_path / folder)
     for path in [*tmp_path.glob("records/*"), *tmp_path.glob("figures/*"), *tmp_path.glob("tables/*")]:
         if not path.name.startswith("01"):
