@@ -22,6 +22,7 @@ DIRECTIONS = 64
 # features.
 SHRINKAGE = 1.0
 MIN_FORMS = 10
+MAX_DEVIATION = 4  # of a feature in distances: one that hardly varies would outweigh the rest where it does
 
 
 @dataclass
@@ -169,7 +170,8 @@ class WriterStyles:
         Returns (n (n - 1) / 2,), of which the root mean square is 1 for unrelated lines such as those learnt
         from.
         """
-        return pdist((features - self.centre) / self.spread) / np.sqrt(2 * features.shape[1])
+        deviations = np.clip((features - self.centre) / self.spread, -MAX_DEVIATION, MAX_DEVIATION)
+        return pdist(deviations) / np.sqrt(2 * features.shape[1])
 
 
 def retrieve(

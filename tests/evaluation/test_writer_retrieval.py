@@ -187,3 +187,9 @@ def test_noise_does_not_draw_places_towards_the_middle():
             [place_between(ends, first, second).mean(), place_between(ends + 1, first, second).mean()]
         )
     assert np.mean(found, axis=0) == pytest.approx([1, 0], abs=0.1)
+
+
+def test_one_feature_does_not_outweigh_the_rest():
+    styles = WriterStyles(np.zeros(4), np.array([1e-4, 1, 1, 1]), np.eye(4))
+    [distance] = styles.distances(np.array([[0.1, 0, 0, 0], [0, 0, 0, 0]]))
+    assert distance == pytest.approx(4 / np.sqrt(8))
