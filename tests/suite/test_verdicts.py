@@ -17,7 +17,7 @@ def measurements(tmp_path):
             "lines": 60,
             "seeds": [0, 1, 2, 3, 4],
         }
-        scores = {"distance": [3.0] * 5, "style_top10": [0.5, 0.6, 0.4, 0.5, 0.5], "style_chance": [0.05] * 5}
+        scores = {"distance": [3.0] * 5, "form_top10": [0.5, 0.6, 0.4, 0.5, 0.5], "style_chance": [0.05] * 5}
         values = {
             "ground_truth": {**scores, "kernel_distance": [0.0] * 5, "cer": [0.08] * 5},
             "eq12": {**scores, "kernel_distance": list(eq12), "cer": [0.1, 0.09, 0.1, 0.1, 0.1]},
