@@ -7,7 +7,7 @@ import nbformat
 import numpy as np
 import pytest
 
-from hwdiff.evaluation.tables import row_title
+from hwdiff.evaluation.tables import Table
 from hwdiff.suite.page import FOLDERS
 from hwdiff.utils.files import sha256_of
 
@@ -54,20 +54,31 @@ def test_the_page_has_all_notebooks():
 
 @pytest.mark.parametrize("name", ["evaluate-test", "evaluate-train"])
 def test_table_1_of_the_documentation_is_what_was_measured(name):
-    table = json.loads((RESULTS / "measurements" / name / "table1.json").read_text())
+    table = Table(**json.loads((RESULTS / "measurements" / name / "table1.json").read_text()))
     times = json.loads((RESULTS / "measurements" / name / "timings.json").read_text())["seconds_per_line"]
     page = (RESULTS.parent / "docs" / "evaluation.md").read_text().replace("`fast`", "fast")
-    for row, values in table["values"].items():
+    for row, values in table.values.items():
         cells = []
         for key, factor, digits, unit in (
-            ("distance", 1, 2, ""),
             ("kernel_distance", 1000, 2, ""),
-            ("geometry_score", 1000, 0, ""),
+            ("frechet", 1, 2, ""),
             ("cer", 100, 1, " %"),
+            ("form_top10", 100, 1, " %"),
             ("style_top10", 100, 1, " %"),
         ):
             mean, sd = factor * np.mean(values[key]), factor * np.std(values[key], ddof=1)
             cells.append(f"{mean:.{digits}f} ± {sd:.{digits}f}{unit}")
         cells += [f"{np.mean(times[row]):.2f}"] if row in times else []
-        lines = [line for line in page.splitlines() if line.startswith(f"| {row_title(row)} |")]
-        assert any(all(f"| {cell} " in line for cell in cells) for line in lines), (row, cells)
+        assert _has_row(page, table.title(row), cells)
+    for row, others in table.differences.items():
+        for other, found in others.items():
+            cells = []
+            for key, factor in (("kernel_distance", 1000), ("cer", 100)):
+                value, low, high = (factor * number for number in found[key])
+                cells.append(f"{value:+.1f} ({low:.1f} to {high:.1f})")
+            assert _has_row(page, f"{table.title(row)} less {table.title(other)}", cells)
+
+
+def _has_row(page, title, cells):
+    lines = [line for line in page.splitlines() if line.startswith(f"| {title} |")]
+    return any(all(f"| {cell} " in line for cell in cells) for line in lines)

@@ -64,7 +64,7 @@ def test_compare_samplers_tells_which_are_as_good(data, tmp_path):
     assert "; CER, % +" in difference
     [verdict] = [line for line in lines if line.startswith("  dpm, 1 steps, time  ")]
     assert verdict.endswith("not shown to be no worse")
-    assert "and 1 of CER, %" in result.output
+    assert "end below 1 points of CER and 0.5 of kernel distance" in result.output
     row = json.loads((tmp_path / "table1.json").read_text())["settings"]["rows"]["dpm_2_time"]
     assert row["sampler"] == "dpm"
     assert row["levels"] == schedule(2, "time").tolist()

@@ -86,7 +86,7 @@ def test_all_files_come_out(run):
         }
     assert set(manifest["notebooks"]["02_training"]["inputs"]) == {"data/lines.npz"}
     table = json.loads((run / "tables" / "05-table1.json").read_text())
-    assert "can't be compared with the paper's" in table["title"]
+    assert "not to be compared with the paper's" in table["title"]
     assert table["paper"] == {}
     assert [row["row"] for row in table["rows"]] == [
         "ground truth",

@@ -70,7 +70,7 @@ def test_a_stopped_distillation_resumes_bit_for_bit(run, sources, extractor, tmp
 def test_a_student_comes_nearer_to_its_teacher(sources, extractor, lines, dataset, tmp_path, monkeypatch):
     monkeypatch.setattr(distillation, "WARMUP", 5)
     cosines = []
-    for steps in (2, 25):
+    for steps in (2, 50):
         config = replace(CONFIG, steps=steps, fine_steps=1, pieces=4, save_every=1000)
         path = distillation.distil(config, sources, extractor, tmp_path / str(steps))
         indices = distillation.lines_to_judge(dataset)
