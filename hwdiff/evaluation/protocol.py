@@ -25,8 +25,8 @@ from hwdiff.ink.ink import Ink
 
 # Between the noise of one seed and the next: line i of one must not be written as line i + 1 of the other.
 SEED_STRIDE = 1_000_000
-CANVASES = {
-    "1200 x 120, pen 2": Canvas(),
+TABLES_CANVAS = "1200 x 120, pen 2"
+OTHER_CANVASES = {
     "1200 x 120, pen 4": Canvas(pen=4.0),
     "600 x 60, pen 1": Canvas(600, 60, 2.5, 1.0),
     "1200 x 240, pen 2": Canvas(height=240),
@@ -56,7 +56,7 @@ def table1(
     generators: {row: generator}.
     compared: pairs of rows whose differences are noted, with intervals.
     settings: what is noted with the table.
-    canvases: also measure the first seed's distance on other CANVASES.
+    canvases: also measure the first seed's kernel distance on OTHER_CANVASES.
     folder: where the table is saved after each seed, None for nowhere.
     progress(row): called after each row of each seed.
     Raises HwdiffError when the split is too small.
@@ -81,7 +81,8 @@ def table1(
 
         # What is measured besides: the first seed on other canvases, and more real lines.
         if canvases and not table.canvases:
-            table.canvases = _distances_by_canvas(measures, sets, inks_of)
+            distances = {row: found.values["kernel_distance"] for row, found in measured.items()}
+            table.canvases = {TABLES_CANVAS: distances, **_distances_by_canvas(measures, sets, inks_of)}
         if larger > count:
             many = Sets.draw(dataset, split, count=larger, seed=seed)
             table.add_geometry(measures.geometry_of_real(many))
@@ -145,7 +146,7 @@ def _differences(by_line, compared):
 
 def _distances_by_canvas(measures, sets, inks_of):
     first, distances = real_inks(measures.dataset, sets.first), {}
-    for name, canvas in CANVASES.items():
+    for name, canvas in OTHER_CANVASES.items():
         against = measures.picture_features(first, canvas)
         distances[name] = {
             row: kernel_distance(against, measures.picture_features(inks, canvas))
