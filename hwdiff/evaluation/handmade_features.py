@@ -56,7 +56,7 @@ def _features(ink):
         return np.zeros(COUNT)
     pairs = list(zip(strokes, lengths, strict=True))
     height, zones = _zones(np.concatenate([_even_points(*one, total / MANY) for one in pairs]))
-    points = [_even_points(*one, STEP * height) / height for one in pairs]
+    points = [_even_points(*one, STEP * height) for one in pairs]
     strokes, lengths = [stroke / height for stroke in strokes], [some / height for some in lengths]
     paths = [_directions(some) for some in points]
     directions = np.concatenate(paths)

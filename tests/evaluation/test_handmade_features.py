@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 
 from hwdiff.evaluation.handmade_features import COUNT, GROUPS, handmade_features
 from hwdiff.evaluation.sets import Sets, real_inks
@@ -44,6 +45,12 @@ def test_slant_is_seen(made_up_lines):
     change = of(slanted, "slant") - of(made_up_lines, "slant")
     assert (change < 0).all()
     assert change.mean() < -0.15
+
+
+def test_slant_is_that_of_what_is_drawn_downwards():
+    down, up = (-0.5, -2.0), (1.5, 2.0)
+    zigzag = Ink(np.tile([down, up], (20, 1)), np.zeros(40, dtype=bool), "w")
+    assert of([zigzag], "slant")[0] == pytest.approx(-np.arctan(0.5 / 2), abs=0.05)
 
 
 def test_the_slope_of_the_line_is_seen_and_is_no_slant(made_up_lines):

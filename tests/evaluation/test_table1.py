@@ -144,6 +144,17 @@ def test_what_few_lines_cannot_tell_is_left_out(table):
     assert any("no Geometry Score of sets of 12 lines" in note for note in table.notes)
 
 
+def test_the_bootstrap_draws_whole_forms():
+    # Two forms, of which one is far better in all its lines: of lines the interval would be much narrower.
+    forms = np.repeat(["a", "b"], 50)
+    rows = {"new": np.repeat([0.0, 1.0], 50), "old": np.zeros(100)}
+    by_line = [
+        (forms, {row: {"cer": np.stack((values, np.ones(100)), axis=1)} for row, values in rows.items()})
+    ]
+    value, low, high = protocol._differences(by_line, [("new", "old")])["new"]["old"]["cer"]
+    assert (value, low, high) == (0.5, 0, 1)
+
+
 def test_the_frechet_distance_of_enough_lines_has_no_bias(measures, written, monkeypatch):
     monkeypatch.setattr("hwdiff.evaluation.measures.MAX_AXES_LINES", 80)
     sets = Sets.draw(written, "train", count=50, seed=0)

@@ -23,10 +23,10 @@ def test_nothing_is_loaded_from_elsewhere(tmp_path):
 
 
 def test_formulas_are_mathml(tmp_path):
-    html = write(tmp_path, new_markdown_cell(r"$\bar\alpha_t$ and $$y = \sqrt{x}$$, but `$HOME` and 5 $."))
+    html = write(tmp_path, new_markdown_cell(r"$\bar\alpha_t$ and $$y = \sqrt{x}$$, but `$HOME$` and 5 $."))
     assert html.count("<math") == 2
     assert 'display="block"' in html
-    assert "<code>$HOME</code>" in html
+    assert "<code>$HOME$</code>" in html
     assert "5 $." in html
 
 
