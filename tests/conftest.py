@@ -296,7 +296,7 @@ SLOW = (
 
 
 def pytest_collection_modifyitems(items):
-    """Mark the tests of slow files and of the whole real database, and begin with the slowest.
+    """Mark the tests of slow files and of many lines, and begin with the slowest.
 
     So two processes end at about the same time.
     """
@@ -307,5 +307,6 @@ def pytest_collection_modifyitems(items):
 
     items.sort(key=place)
     for item in items:
-        if place(item) < len(SLOW) or "iam_dataset" in item.fixturenames or "[real" in item.name:
+        many_lines = {"iam_dataset", "written"}.intersection(item.fixturenames)
+        if place(item) < len(SLOW) or many_lines or "[real" in item.name:
             item.add_marker(pytest.mark.slow)

@@ -5,11 +5,9 @@ import pytest
 from scipy.spatial.distance import cdist
 
 from hwdiff import HwdiffError
-from hwdiff.data.style_features import StyleFeatures
 from hwdiff.evaluation.diversity import DIVERSITY, dtw_distance, measure_diversity, positions
 from hwdiff.evaluation.measures import Measures
 from hwdiff.ink.ink import Ink
-from hwdiff.model.style_encoder import load_style_extractor
 
 
 def by_definition(first, second):
@@ -49,9 +47,8 @@ def test_positions_lie_about_their_mean():
 
 
 @pytest.fixture(scope="module")
-def measures(written, recognizer):
-    features = StyleFeatures(written, load_style_extractor("bundled", "cpu"))
-    return Measures(written, "train", features=features, recognizer=recognizer, repetitions=3)
+def measures(written, written_features, recognizer):
+    return Measures(written, "train", features=written_features, recognizer=recognizer, repetitions=3)
 
 
 def test_a_sampler_with_more_noise_is_more_diverse(measures, written, tmp_path):
