@@ -12,6 +12,7 @@ set -euo pipefail
 here=$PWD
 cd "$(dirname "$0")"
 export PYTHONUNBUFFERED=1
+export GOMP_SPINCOUNT=${GOMP_SPINCOUNT:-3000}  # threads that wait sleep soon, see hwdiff/cli
 
 say() { printf '\n== %s\n' "$*"; }
 fail() { printf 'error: %s\n' "$*" >&2; exit 1; }

@@ -1,5 +1,6 @@
 """Commands that run the notebooks and publish their results."""
 
+import os
 import signal
 from pathlib import Path
 from typing import Annotated
@@ -40,6 +41,10 @@ def reproduce(
 
     What has not changed is not run again. After a failure or an interruption the same command resumes.
     """
+    if profile == "smoke":
+        # The same bits with any number of cores, and hardly slower beside other programs. PyTorch reads this
+        # when it is loaded, here and in the kernels.
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
     from hwdiff.suite.runner import Reproduction, chosen_parameters, find_notebooks, newest_run, selected
     from hwdiff.utils.files import lock_directory
 

@@ -45,7 +45,7 @@ PROFILES = {
     "smoke": {},
     "paper": {
         "02_training": {"preset": "paper", "sample_every": 10_000},
-        "03_attention": {"checkpoint": "trained", "scored": 120},
+        "03_attention": {"checkpoint": "trained", "scored": 120, "known": 120},
         "04_style_interpolation": {"checkpoint": "trained", "repeats": 16},
         "05_evaluation": {
             "checkpoint": "trained",

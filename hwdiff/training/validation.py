@@ -1,4 +1,6 @@
-"""The loss on lines that are held back from training."""
+"""The loss on lines that are held back from training, and what it is held against."""
+
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -83,6 +85,39 @@ def linear_baseline(dataset: Dataset, indices: np.ndarray, *, neighbours: int = 
         inverse = np.linalg.inv(signal * covariance + (1 - signal) * np.eye(2 * size))
         losses[t] = float(2 - (1 - signal) * inverse[middle, middle].sum())
     return losses
+
+
+def gradient_norms(
+    network: UNet,
+    lines: Lines,
+    batches: Sequence[np.ndarray],
+    *,
+    seed: int = 0,
+) -> dict[int, tuple[float, float]]:
+    """How strongly each term of the loss pulls at the weights, by noise level.
+
+    It is the norm of the gradient over all weights, for batches of which every line has the same noise level
+    and nothing is dropped.
+
+    batches: the (B,) indices of the lines of each.
+    seed: of the noise.
+    Returns {t: (stroke, pen)} for `NOISE_STEPS`, root mean squares over the batches, the pen's not weighted.
+    """
+    alpha_bar, weights = process.alpha_bars(), list(network.parameters())
+    generator = torch.Generator().manual_seed(seed)
+    squares = {t: np.zeros(2) for t in NOISE_STEPS}
+    for indices in batches:
+        batch = lines.batch(indices)
+        eps = torch.randn(batch.strokes.shape, generator=generator).to(lines.device)
+        for t in NOISE_STEPS:
+            level = alpha_bar[t].sqrt().float().to(lines.device).expand(len(indices), 1, 1)
+            noisy = process.add_noise(batch.strokes, level, eps)
+            eps_predicted, logit, _ = network.predict(noisy, batch.text, level, batch.style)
+            terms = process.loss_terms(eps, eps_predicted, batch.pen_up, logit, torch.ones_like(level))
+            for place, term in enumerate(terms):
+                gradients = torch.autograd.grad(term, weights, retain_graph=True, allow_unused=True)
+                squares[t][place] += sum(g.square().sum().item() for g in gradients if g is not None)
+    return {t: tuple(np.sqrt(total / len(batches)).tolist()) for t, total in squares.items()}
 
 
 @torch.inference_mode()

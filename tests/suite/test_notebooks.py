@@ -37,7 +37,7 @@ TRAINED = ["checkpoint=trained", *SMALL]
 EXPECTED = {
     "figures": """
         00-written 00-film 01-lines 01-merging 01-one-round 01-lengths 01-style-image
-        02-schedule 02-forward 02-loss 02-validation-by-noise
+        02-schedule 02-forward 02-gradients 02-loss 02-validation-by-noise
         02-samples-step-000002 02-samples-step-000004
         03-lines 03-attention 03-attention-worst 03-every-head 03-characters 03-by-step 03-against-truth
         04-interpolation 04-similarity 04-four-styles 04-several-images

@@ -1,9 +1,13 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
 from hwdiff import HwdiffError
 from hwdiff.diffusion import process
-from hwdiff.training.validation import NOISE_STEPS, linear_baseline
+from hwdiff.training.validation import NOISE_STEPS, gradient_norms, linear_baseline
 
 
 class Lines:
@@ -46,3 +50,35 @@ def test_it_is_what_least_squares_finds():
 def test_lines_that_are_too_short_are_refused():
     with pytest.raises(HwdiffError, match="no line of 1 has 33 points"):
         linear_baseline(Lines(np.zeros((5, 2))), np.array([0]))
+
+
+class OneBatch:
+    """`Lines` of one batch: white noise, with the pen up at a tenth of the points."""
+
+    device = torch.device("cpu")
+
+    def batch(self, indices):
+        strokes = torch.randn(len(indices), 2000, 2, generator=torch.Generator().manual_seed(1))
+        pen_up = (torch.arange(2000) % 10 == 0).float().expand(len(indices), 2000)[..., None]
+        return SimpleNamespace(strokes=strokes, pen_up=pen_up, text=None, style=None)
+
+
+class Gains(nn.Module):
+    """Predicts the noise as a multiple of what is seen, the pen without seeing anything; both begin at 0."""
+
+    def __init__(self):
+        super().__init__()
+        self.gain, self.logit = nn.Parameter(torch.zeros(2)), nn.Parameter(torch.zeros(()))
+
+    def predict(self, noisy, text, noise_level, style):
+        return self.gain * noisy, self.logit.expand(*noisy.shape[:2], 1), None
+
+
+def test_gradients_of_each_term():
+    norms = gradient_norms(Gains(), OneBatch(), [np.arange(8), np.arange(8)])
+    for t, (stroke, pen) in norms.items():
+        # d/dgain of |eps - gain noisy|^2 is -2 eps noisy: -2 sqrt(1 - alpha_bar) for each coordinate.
+        noise = (1 - process.alpha_bars()[t].item()) ** 0.5
+        assert stroke == pytest.approx(2 * noise * 2**0.5, abs=0.1)
+        # d/dlogit of the cross-entropy is p - flag, with p = 1/2, whatever the noise level.
+        assert pen == pytest.approx(0.4, abs=1e-6)
