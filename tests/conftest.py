@@ -282,6 +282,7 @@ def lines(request):
 # Files whose tests run notebooks, browsers, commands or whole trainings.
 SLOW = (
     "suite/test_notebooks.py",
+    "suite/test_same_seed.py",
     "training/test_distributed.py",
     "cli/test_evaluation.py",
     "suite/test_browser.py",

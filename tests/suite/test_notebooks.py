@@ -5,34 +5,13 @@ import shutil
 
 import nbformat
 import pytest
-from typer.testing import CliRunner
 
 from hwdiff import HwdiffError
-from hwdiff.cli import app
 from hwdiff.suite.page import publish
 from hwdiff.suite.runner import find_notebooks
 from hwdiff.utils.files import sha256_of
+from tests.suite.conftest import SMALL, reproduce
 
-SMALL = [
-    "writers=16",
-    "steps=4",
-    "sample_every=2",
-    "seeds=1",
-    "repetitions=20",
-    "texts=1",
-    "step_counts=[4, 2]",
-    "lines=3",
-    "scored=4",
-    "drawn=2",
-    "known=3",
-    "points=96",
-    "repeats=2",
-    "quiz=4",
-    "text=a fox",
-    "checked=6",
-    "diversity_texts=2",
-    "diversity_repeats=2",
-]
 TRAINED = ["checkpoint=trained", *SMALL]
 EXPECTED = {
     "figures": """
@@ -53,19 +32,6 @@ EXPECTED = {
         """,
     "timings": "02-training 05-table1 06-samplers",
 }
-
-
-def reproduce(out, parameters, *options):
-    given = [argument for parameter in parameters for argument in ("--param", parameter)]
-    return CliRunner().invoke(app, ["reproduce", "--out", str(out), *given, *options])
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    out = tmp_path_factory.mktemp("run")
-    result = reproduce(out, SMALL)
-    assert result.exit_code == 0, result.output
-    return out
 
 
 def test_all_files_come_out(run):
@@ -120,21 +86,6 @@ def test_a_dry_run_of_a_finished_run_says_that_all_is_up_to_date(run):
     assert all(": up to date, took 0" in line for line in lines)
     changed = reproduce(run, [*SMALL, "quiz=5"], "--dry-run").output
     assert "  06_sampling: runs: other parameters: quiz = 5, took 0" in changed
-
-
-def test_the_same_seed_gives_the_same_tables_and_figures(run, tmp_path):
-    # The data are the same file in any case, and are not prepared again.
-    for folder in ("data", "attention", "records", "figures", "tables", "notebooks"):
-        shutil.copytree(run / folder, tmp_path / folder)
-    for path in [*tmp_path.glob("records/*"), *tmp_path.glob("figures/*"), *tmp_path.glob("tables/*")]:
-        if not path.name.startswith("01"):
-            path.unlink()
-    result = reproduce(tmp_path, SMALL)
-    assert result.exit_code == 0, result.output
-    assert "01_preprocessing: up to date" in result.output
-    for folder in ("figures", "tables"):
-        for path in (run / folder).iterdir():
-            assert (tmp_path / folder / path.name).read_bytes() == path.read_bytes(), path.name
 
 
 def test_the_model_of_the_same_run_can_be_taken(run, tmp_path):
