@@ -97,3 +97,14 @@ def boundary_errors(
         found = boundaries_of(aligned, len(characters))
         errors.append(np.abs(found - true_boundaries(characters, aligned.text)))
     return errors
+
+
+def even_boundary_errors(dataset: Dataset, index: int) -> np.ndarray:
+    """How far letters spread evenly over a line's points are from the true ones, in points.
+
+    That is what the length of the text alone tells: the least that attention must beat.
+    """
+    text, characters = dataset.texts[index], dataset.characters(index)
+    letters = np.array([number for number, character in enumerate(text) if character != " "])
+    found = letters[1:] / len(text) * len(characters)
+    return np.abs(found - true_boundaries(characters, text))

@@ -41,7 +41,7 @@ def notes_on_sets(
     if not dataset.of_people:
         yield (
             "the lines are by built-in writers: nothing here can be compared with the paper's numbers, and "
-            "the recognizer, which was trained on people's lines, reads them worse than what a model of "
+            "the recognizer, which was trained on people's lines, may read them worse than what a model of "
             "people's handwriting writes"
         )
     elif not is_fid:

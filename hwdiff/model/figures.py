@@ -86,7 +86,7 @@ def plot_attention_to_style(weights: np.ndarray, names: Sequence[str]) -> Figure
     axes = figure.add_subplot()
     image = axes.imshow(weights, aspect="auto", cmap="magma", vmin=0)
     axes.set_yticks(range(len(names)), names, fontsize=6)
-    axes.set_xlabel("column of the style image, 100 pixels each")
+    axes.set_xlabel("column of the style image, 96 pixels each")
     axes.set_ylabel("character")
     figure.colorbar(image, ax=axes, label="fraction of the attention")
     return figure

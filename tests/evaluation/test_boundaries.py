@@ -4,7 +4,12 @@ import pytest
 from hwdiff import HwdiffError
 from hwdiff.data.style_features import StyleFeatures
 from hwdiff.evaluation.alignment import Alignment
-from hwdiff.evaluation.boundaries import boundaries_of, boundary_errors, true_boundaries
+from hwdiff.evaluation.boundaries import (
+    boundaries_of,
+    boundary_errors,
+    even_boundary_errors,
+    true_boundaries,
+)
 from tests.conftest import write_dataset
 
 
@@ -42,3 +47,14 @@ def test_errors_of_a_network_are_in_points(network, extractor, tmp_path):
 def test_peoples_lines_are_refused(network, dataset, features):
     with pytest.raises(HwdiffError, match="not known letter by letter"):
         boundary_errors(network, dataset, features, [0], t=5)
+
+
+def test_letters_spread_evenly():
+    class OneLine:
+        texts = ("ab cd",)
+
+        def characters(self, index):
+            return np.repeat([0, 1, 3, 4], [4, 4, 8, 4])  # the space has no points of its own
+
+    # Spread evenly, b begins at 4, c at 12 and d at 16; truly at 4, 8 and 16.
+    np.testing.assert_allclose(even_boundary_errors(OneLine(), 0), [0, 4, 0])

@@ -50,19 +50,29 @@ def test_the_interval_decides(measurements):
 
 
 @pytest.mark.parametrize(
-    ("lowest", "step", "verdict"),
-    [(0.95, 20_000, REPRODUCED), (0.5, 20_000, DIFFERS), (0.95, 10_000, OPEN), (0.5, 10_000, OPEN)],
+    ("lowest", "least", "step", "verdict"),
+    [
+        (0.95, 0.95, 20_000, REPRODUCED),
+        (0.5, 0.95, 20_000, DIFFERS),
+        (0.95, 0.5, 20_000, DIFFERS),
+        (0.95, 0.95, 10_000, OPEN),
+        (0.5, 0.5, 10_000, OPEN),
+    ],
 )
-def test_attention_must_go_forward_in_every_line_once_training_has_ended(tmp_path, lowest, step, verdict):
-    for run, step_then, scores in (("first", 20_000, (0.1, 0.2)), ("second", step, (lowest, 1.0))):
+def test_attention_must_go_forward_in_every_line_once_training_has_ended(
+    tmp_path, lowest, least, step, verdict
+):
+    for run, step_then, forward, covered in (
+        ("first", 20_000, (0.1, 0.2), (1.0, 1.0)),
+        ("second", step, (lowest, 1.0), (1.0, least)),
+    ):
         (tmp_path / "training" / run).mkdir(parents=True)
         content = {
             "step": step_then,
             "planned": 20_000,
             "guidance": 1,
-            "scores": {
-                text: {"monotonicity": one, "coverage": 1} for text, one in zip("ab", scores, strict=True)
-            },
+            "scores": {text: {"coverage": one} for text, one in zip("ab", covered, strict=True)},
+            "monotonicity_at": {text: {"55": one, "5": 1.0} for text, one in zip("ab", forward, strict=True)},
         }
         (tmp_path / "training" / run / f"alignment-{step_then:06}.json").write_text(json.dumps(content))
     [row] = verdicts(tmp_path)
