@@ -12,5 +12,6 @@ from hwdiff.cli.options import app
 __all__ = ["app"]
 
 # Threads that wait for one another sleep soon: GNU's OpenMP reads this when torch is loaded. By default they
-# keep their cores busy, and beside one other busy program on two cores, writing took seven times as long.
+# keep their cores busy: beside one other busy program on two cores, writing took eleven times
+# as long as alone.
 os.environ.setdefault("GOMP_SPINCOUNT", "3000")

@@ -23,8 +23,12 @@ def true_boundaries(characters: np.ndarray, text: str) -> np.ndarray:
 
     characters: (N,) of `Dataset.characters`. Dots and crossbars, which come later, count for nothing.
     """
-    letters = np.array([number for number, character in enumerate(text) if character != " "])
-    return np.searchsorted(np.maximum.accumulate(characters), letters[1:])
+    return np.searchsorted(np.maximum.accumulate(characters), _letters(text)[1:])
+
+
+def _letters(text):
+    """The numbers of the characters that are not spaces."""
+    return np.array([number for number, character in enumerate(text) if character != " "])
 
 
 def boundaries_of(aligned: Alignment, count: int) -> np.ndarray:
@@ -33,7 +37,7 @@ def boundaries_of(aligned: Alignment, count: int) -> np.ndarray:
     A letter begins where the mean attended character first passes the middle between it and the letter
     before, or after all `count` points.
     """
-    letters = np.array([number for number, character in enumerate(aligned.text) if character != " "])
+    letters = _letters(aligned.text)
     places = np.maximum.accumulate(aligned.places)
     middles = aligned.points * (np.arange(len(places)) + 0.5)
     # A point before and one after all others, where no letter and every letter has begun.
@@ -89,10 +93,7 @@ def boundary_errors(
     """
     errors = []
     for number, index in enumerate(map(int, indices)):
-        characters = dataset.characters(index)
-        if characters is None:
-            advice = "take those of the built-in writers"
-            raise HwdiffError(f"{dataset.path}: its lines are not known letter by letter; {advice}")
+        characters = _known_characters(dataset, index)
         aligned = alignment_to_real(network, dataset, features, index, t=t, block=block, seed=seed + number)
         found = boundaries_of(aligned, len(characters))
         errors.append(np.abs(found - true_boundaries(characters, aligned.text)))
@@ -103,8 +104,19 @@ def even_boundary_errors(dataset: Dataset, index: int) -> np.ndarray:
     """How far letters spread evenly over a line's points are from the true ones, in points.
 
     That is what the length of the text alone tells: the least that attention must beat.
+
+    index: of the line.
+    Returns (number of letters - 1,). Raises HwdiffError when the dataset does not know its letters.
     """
-    text, characters = dataset.texts[index], dataset.characters(index)
-    letters = np.array([number for number, character in enumerate(text) if character != " "])
-    found = letters[1:] / len(text) * len(characters)
+    text, characters = dataset.texts[index], _known_characters(dataset, index)
+    found = _letters(text)[1:] / len(text) * len(characters)
     return np.abs(found - true_boundaries(characters, text))
+
+
+def _known_characters(dataset, index):
+    """`Dataset.characters`, which must be known."""
+    characters = dataset.characters(index)
+    if characters is None:
+        advice = "take those of the built-in writers"
+        raise HwdiffError(f"{dataset.path}: its lines are not known letter by letter; {advice}")
+    return characters

@@ -1,4 +1,4 @@
-"""The loss on lines that are held back from training, and what it is held against."""
+"""The loss on lines that are held back from training, what it is held against, and how its terms pull."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,5 @@
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -255,6 +256,22 @@ def test_help_reads_well_and_does_not_wait_for_torch():
     for command in ("prepare", "train", "write", "info"):
         assert command in result.output
         assert hwdiff(command, "--help").exit_code == 0
+
+
+@pytest.mark.parametrize("given", [{}, {"OMP_NUM_THREADS": "2", "GOMP_SPINCOUNT": "5"}])
+def test_the_suite_in_small_computes_with_one_thread_unless_told_otherwise(given, tmp_path):
+    code = (
+        "import os; from hwdiff.cli import app; app(['reproduce', '--dry-run', '--out', os.environ['OUT']], "
+        "standalone_mode=False); import torch; print(torch.get_num_threads(), os.environ['GOMP_SPINCOUNT'])"
+    )
+    others = {
+        name: value for name, value in os.environ.items() if name not in ("OMP_NUM_THREADS", "GOMP_SPINCOUNT")
+    }
+    options = {"capture_output": True, "text": True, "check": True}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=others | given | {"OUT": str(tmp_path)}, **options
+    )
+    assert done.stdout.splitlines()[-1] == " ".join(given.values() or ("1", "3000"))
 
 
 def test_benchmark_reports_fractions(trained, monkeypatch):

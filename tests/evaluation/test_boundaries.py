@@ -47,6 +47,8 @@ def test_errors_of_a_network_are_in_points(network, extractor, tmp_path):
 def test_peoples_lines_are_refused(network, dataset, features):
     with pytest.raises(HwdiffError, match="not known letter by letter"):
         boundary_errors(network, dataset, features, [0], t=5)
+    with pytest.raises(HwdiffError, match="not known letter by letter"):
+        even_boundary_errors(dataset, 0)
 
 
 def test_letters_spread_evenly():
