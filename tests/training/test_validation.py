@@ -82,3 +82,10 @@ def test_gradients_of_each_term():
         assert stroke == pytest.approx(2 * noise * 2**0.5, abs=0.1)
         # d/dlogit of the cross-entropy is p - flag, with p = 1/2, whatever the noise level.
         assert pen == pytest.approx(0.4, abs=1e-6)
+
+
+def test_gradients_depend_on_the_seed_alone():
+    first = gradient_norms(Gains(), OneBatch(), [np.arange(8)], seed=3)
+    torch.rand(5)  # whatever else draws numbers
+    assert gradient_norms(Gains(), OneBatch(), [np.arange(8)], seed=3) == first
+    assert gradient_norms(Gains(), OneBatch(), [np.arange(8)], seed=4) != first
