@@ -388,6 +388,40 @@ def diversity(
 
 
 @command
+def attention(
+    model: Model = "pretrained",
+    style: Annotated[str, typer.Option(help="The name of one of hwdiff styles.")] = "ada",
+    out: Annotated[Path, typer.Option("--out", "-o", help="The folder for the maps and the scores.")] = Path(
+        "."
+    ),
+    device: Device = None,
+):
+    """Save the attention of three fixed lines, to watch a training by.
+
+    Writes attention-STEP.npz, the maps at t = 55, 30 and 5 as in the paper's Fig. 4, and alignment-STEP.json,
+    how far they are diagonals. Written with guidance 1, from fixed seeds.
+    """
+    import json
+
+    import numpy as np
+
+    from hwdiff.evaluation.alignment import watch_attention
+    from hwdiff.model.checkpoint import load_model
+    from hwdiff.utils.files import atomic_write
+
+    maps, record = watch_attention(load_model(model, device), style)
+    name = f"{record['step'] or 0:06}"
+    with atomic_write(out / f"attention-{name}.npz") as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, **maps)
+    with atomic_write(out / f"alignment-{name}.json") as temporary:
+        temporary.write_text(json.dumps(record | {"style": style}, indent=1) + "\n")
+    for text, forward in record["monotonicity_at"].items():
+        said = ", ".join(f"{100 * value:.0f} % at t = {t}" for t, value in forward.items())
+        covered = 100 * record["scores"][text]["coverage"]
+        print(f"{text}: forward on {said} of its way; {covered:.0f} % of the letters have ink")
+
+
+@command
 def alignment(
     data: Annotated[Path, typer.Option(help="A dataset file.")],
     model: Model = "pretrained",

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.stats import spearmanr
+from torch import Tensor
 
 from hwdiff.data.dataset import Dataset
 from hwdiff.data.style_features import StyleFeatures
@@ -20,6 +21,8 @@ from hwdiff.utils.errors import HwdiffError
 
 SEEN = 0.25  # fraction of a cell's attention that makes it part of a character
 LATE = 0.5  # fraction of the steps, the last ones, whose attention is taken: the first see only noise
+WATCHED = ("the quick brown fox jumps", "Samples from a diffusion model", "here in the same words in")
+FIG_4 = (55, 30, 5)  # the steps that the paper shows
 # What columns of `Alignment.table` are called for a person, where that is not their key.
 TITLES = {"first_point": "first point", "last_point": "last point"}
 
@@ -194,6 +197,39 @@ def alignment_by_step(written: Trace, block: int = -1) -> list[dict[str, float]]
         }
         for t, one in aligned.items()
     ]
+
+
+def watch_attention(network: UNet, style: str | Tensor = "ada") -> tuple[dict[str, np.ndarray], dict]:
+    """How the attention of three fixed lines stands, by which a training is watched (Fig. 4).
+
+    The lines are `WATCHED`, in one style, with seeds 0, 1 and 2 and the paper's guidance of 1.
+
+    style: as of `sample`.
+    Returns {"LINE.tT": (M, L) float16, the mean over the last block's heads at step T}, and what is measured
+    of them, in JSON types: `suite.verdicts` reads it. Raises HwdiffError when the network writes nothing.
+    """
+    maps, scores, forward = {}, {}, {}
+    for seed, text in enumerate(WATCHED):
+        written = trace(network, text, style=style, seed=seed, guidance=1)
+        aligned = alignment_of_trace(written)
+        if aligned is None:
+            raise HwdiffError(f"attention: the network writes nothing for {text!r}; train it for longer")
+        maps |= {f"{seed}.t{t}": written.weights(t).mean(axis=0).astype(np.float16) for t in FIG_4}
+        scores[text] = aligned.scores
+        forward[text] = {
+            str(row["t"]): row["monotonicity"] for row in alignment_by_step(written) if row["t"] in FIG_4
+        }
+    training = network.metadata.get("training", {})
+    return maps, {
+        "step": network.metadata.get("step"),
+        "planned": training.get("steps"),
+        "parameters": sum(weight.numel() for weight in network.parameters()),
+        "guided_attention": training.get("guided_attention", 0),
+        "seeds": list(range(len(WATCHED))),
+        "guidance": 1,
+        "scores": scores,
+        "monotonicity_at": forward,
+    }
 
 
 @dataclass(frozen=True)

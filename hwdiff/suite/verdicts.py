@@ -77,17 +77,20 @@ def _about(table, command, better=None):
     settings, verdict = table.settings, OPEN
     row = next(iter(settings.get("rows", {}).values()), {})  # the first is that of Eq. 12
     guidance, model = row.get("guidance", settings["writing"]["guidance"]), settings["model"]
-    papers = model.get("parameters") == PAPER_PARAMETERS and not model.get("guided_attention")
-    if better is not None and papers and guidance == 1:
+    if better is not None and _is_papers(model) and guidance == 1:
         low, high = _interval(better)
         verdict = REPRODUCED if low > 0 else DIFFERS if high < 0 else OPEN
     return {
         "lines": f"{settings['lines']} of the {settings['split']} split, {len(settings['seeds'])} seeds",
         "guidance": f"{guidance:g}",
-        "network": f"{PAPERS if papers else 'small'}, {model['step']:,} steps",
+        "network": f"{PAPERS if _is_papers(model) else 'small'}, {model['step']:,} steps",
         "verdict": verdict,
         "command": command,
     }
+
+
+def _is_papers(model):
+    return model.get("parameters") == PAPER_PARAMETERS and not model.get("guided_attention")
 
 
 def _differences(table, row, other, key):
@@ -159,9 +162,9 @@ def _attention(of):
         f"rests on {_percents(covered)} of the letters",
         f"{len(covered)} texts, one seed each",
         f"{of['guidance']:g}",
-        f"{PAPERS}, {of['step']:,} of {of['planned']:,} steps",
-        verdict if of["step"] == of["planned"] else OPEN,
-        "hwdiff train --data iam.npz --preset paper-cpu; then notebook 03",
+        f"{PAPERS if _is_papers(of) else 'small'}, {of['step']:,} of {of['planned']:,} steps",
+        verdict if _is_papers(of) and of["step"] == of["planned"] else OPEN,
+        "hwdiff train --data iam.npz --preset paper-cpu; hwdiff attention --model RUN",
     )
 
 

@@ -12,6 +12,7 @@ from hwdiff import Ink
 from hwdiff.cli import app
 from hwdiff.data.dataset import Dataset
 from hwdiff.evaluation.error_rates import recognize
+from hwdiff.suite.verdicts import OPEN, verdicts
 
 
 def hwdiff(*arguments):
@@ -256,6 +257,17 @@ def test_help_reads_well_and_does_not_wait_for_torch():
     for command in ("prepare", "train", "write", "info"):
         assert command in result.output
         assert hwdiff(command, "--help").exit_code == 0
+
+
+def test_attention_is_saved_as_verdicts_read_it(tmp_path):
+    out = tmp_path / "training" / "first"
+    result = hwdiff("attention", "--out", out)
+    assert result.exit_code == 0, result.output
+    assert result.output.startswith("the quick brown fox jumps: forward on 100 % at t = 55,")
+    assert sorted(path.name for path in out.iterdir()) == ["alignment-033145.json", "attention-033145.npz"]
+    [row] = verdicts(tmp_path)
+    assert row["network"] == "small, 33,145 of 33,145 steps"
+    assert row["verdict"] == OPEN  # it was taught
 
 
 @pytest.mark.parametrize("given", [{}, {"OMP_NUM_THREADS": "2", "GOMP_SPINCOUNT": "5"}])

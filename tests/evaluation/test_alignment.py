@@ -16,6 +16,7 @@ from hwdiff.evaluation.alignment import (
     alignment_of,
     regenerate_aligned,
     relations,
+    watch_attention,
 )
 from hwdiff.evaluation.error_rates import legibility
 from hwdiff.ink.ink import Ink
@@ -188,3 +189,23 @@ def test_hard_texts_alone_make_no_relation():
     rates = hard + noise[0]
     own = relations(lines_of(rates, hard, own=rates + 0.1 * noise[1]), resamples=100)["own"]
     assert own.given_low > 0.8
+
+
+def test_a_training_is_watched_by_three_fixed_lines(network):
+    maps, record = watch_attention(network, network.default_style)
+    assert [name for name in maps if name.endswith("t55")] == ["0.t55", "1.t55", "2.t55"]
+    for seed, text in enumerate(module.WATCHED):
+        written = trace(network, text, style=network.default_style, seed=seed, guidance=1)
+        for t in (55, 30, 5):
+            found = maps[f"{seed}.t{t}"]
+            np.testing.assert_allclose(found, written.weights(t).mean(axis=0), atol=1e-3)
+            seen = alignment_of(written.ink, written.weights(t), written.length)
+            assert record["monotonicity_at"][text][str(t)] == seen.monotonicity
+        assert record["scores"][text] == module.alignment_of_trace(written).scores
+
+
+def test_a_network_that_writes_nothing_cannot_be_watched(network, monkeypatch):
+    written = replace(trace(network, "a", style=network.default_style), ink=Ink(np.zeros((0, 2)), []))
+    monkeypatch.setattr(module, "trace", lambda *arguments, **options: written)
+    with pytest.raises(HwdiffError, match="the network writes nothing for 'the quick"):
+        watch_attention(network, network.default_style)

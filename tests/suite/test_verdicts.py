@@ -50,17 +50,19 @@ def test_the_interval_decides(measurements):
 
 
 @pytest.mark.parametrize(
-    ("lowest", "least", "step", "verdict"),
+    ("lowest", "least", "step", "parameters", "guided", "verdict"),
     [
-        (0.95, 0.95, 20_000, REPRODUCED),
-        (0.5, 0.95, 20_000, DIFFERS),
-        (0.95, 0.5, 20_000, DIFFERS),
-        (0.95, 0.95, 10_000, OPEN),
-        (0.5, 0.5, 10_000, OPEN),
+        (0.95, 0.95, 20_000, PAPER_PARAMETERS, 0, REPRODUCED),
+        (0.5, 0.95, 20_000, PAPER_PARAMETERS, 0, DIFFERS),
+        (0.95, 0.5, 20_000, PAPER_PARAMETERS, 0, DIFFERS),
+        (0.95, 0.95, 10_000, PAPER_PARAMETERS, 0, OPEN),
+        (0.5, 0.5, 10_000, PAPER_PARAMETERS, 0, OPEN),
+        (0.95, 0.95, 20_000, 2_593_491, 0, OPEN),
+        (0.95, 0.95, 20_000, PAPER_PARAMETERS, 0.1, OPEN),
     ],
 )
 def test_attention_must_go_forward_in_every_line_once_training_has_ended(
-    tmp_path, lowest, least, step, verdict
+    tmp_path, lowest, least, step, parameters, guided, verdict
 ):
     for run, step_then, forward, covered in (
         ("first", 20_000, (0.1, 0.2), (1.0, 1.0)),
@@ -70,6 +72,8 @@ def test_attention_must_go_forward_in_every_line_once_training_has_ended(
         content = {
             "step": step_then,
             "planned": 20_000,
+            "parameters": parameters,
+            "guided_attention": guided,
             "guidance": 1,
             "scores": {text: {"coverage": one} for text, one in zip("ab", covered, strict=True)},
             "monotonicity_at": {text: {"55": one, "5": 1.0} for text, one in zip("ab", forward, strict=True)},
