@@ -191,7 +191,8 @@ def test_hard_texts_alone_make_no_relation():
     assert own.given_low > 0.8
 
 
-def test_a_training_is_watched_by_three_fixed_lines(network):
+def test_a_training_is_watched_by_three_fixed_lines(network, monkeypatch):
+    monkeypatch.setattr(network, "metadata", {"writing": {"guidance": 2.0}})  # of no account
     maps, record = watch_attention(network, network.default_style)
     assert [name for name in maps if name.endswith("t55")] == ["0.t55", "1.t55", "2.t55"]
     for seed, text in enumerate(module.WATCHED):
