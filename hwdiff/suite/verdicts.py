@@ -11,6 +11,7 @@ from hwdiff.evaluation.tables import FID, PAPER, TOP, Table, mean_sd
 
 MEASUREMENTS = Path(__file__).parents[2] / "results" / "measurements"
 EVALUATE = "hwdiff evaluate --data iam.npz --split test"
+COMPARE = "hwdiff compare-samplers --data iam.npz --sampler eq12 --steps 40,30,20 --spacing time --lines 60"
 REPRODUCED, DIFFERS, OPEN = "reproduced", "differs", "can't tell yet"
 PAPERS = "the paper's"
 PAPER_PARAMETERS = 10_028_451
@@ -164,7 +165,7 @@ def _attention(of):
         f"{of['guidance']:g}",
         f"{PAPERS if _is_papers(of) else 'small'}, {of['step']:,} of {of['planned']:,} steps",
         verdict if _is_papers(of) and of["step"] == of["planned"] else OPEN,
-        "hwdiff train --data iam.npz --preset paper-cpu; hwdiff attention --model RUN",
+        "hwdiff train --data iam.npz --preset paper-cpu; hwdiff attention --model RUN/model.safetensors",
     )
 
 
@@ -181,7 +182,7 @@ def _fewer_steps(table):
         f"CER {', '.join(said)} steps",
         **_about(
             table,
-            "hwdiff compare-samplers --data iam.npz",
+            COMPARE,
             MARGIN - _differences(table, rows[30], rows[60], "cer"),
         ),
     )
