@@ -253,6 +253,7 @@ def test_help_reads_well_and_does_not_wait_for_torch():
     code = "import sys, hwdiff.cli; print('torch' in sys.modules)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert found.strip() == "False"
+    subprocess.run([sys.executable, "-m", "hwdiff", "--help"], capture_output=True, check=True)
     result = hwdiff("--help")
     for command in ("prepare", "train", "write", "info"):
         assert command in result.output
