@@ -14,7 +14,7 @@ from hwdiff.data.dataset import Dataset, style_lines
 from hwdiff.data.style_features import StyleFeatures
 from hwdiff.diffusion import process
 from hwdiff.evaluation.alignment import Alignment, alignment_of
-from hwdiff.model.unet import UNet
+from hwdiff.model.unet import LENGTH_UNIT, UNet
 from hwdiff.utils.errors import HwdiffError
 
 
@@ -110,6 +110,22 @@ def even_boundary_errors(dataset: Dataset, index: int) -> np.ndarray:
     """
     text, characters = dataset.texts[index], _known_characters(dataset, index)
     found = _letters(text)[1:] / len(text) * len(characters)
+    return np.abs(found - true_boundaries(characters, text))
+
+
+def perfect_boundary_errors(dataset: Dataset, index: int) -> np.ndarray:
+    """How far boundaries lie from the true ones by perfect attention, in points.
+
+    That is, when each cell of the last block attends to the character of most of its points.
+
+    index: of the line.
+    Returns (number of letters - 1,). Raises HwdiffError when the dataset does not know its letters.
+    """
+    text, characters = dataset.texts[index], _known_characters(dataset, index)
+    cells = np.array_split(characters, range(LENGTH_UNIT, len(characters), LENGTH_UNIT))
+    weights = np.array([np.bincount(cell, minlength=len(text)) for cell in cells])
+    sharp = np.eye(len(text))[weights.argmax(axis=1)]
+    found = boundaries_of(Alignment(text, LENGTH_UNIT, sharp), len(characters))
     return np.abs(found - true_boundaries(characters, text))
 
 

@@ -81,7 +81,7 @@ def notes_on_values(table: Table) -> Iterator[str]:
     chances = [chance for chance in table.values[GROUND_TRUTH]["style_chance"] if chance]
     if chances:
         percent = f"{100 * np.mean(chances):.1f} %"
-        yield f"by chance {percent} of the forms would be among the first {TOP} as well"
+        yield f"by chance the form asked for would be among the first {TOP} in {percent} of the lines"
     beyond = [value for values in table.values.values() for value in values["beyond_i_max"] if value]
     if beyond:
         yield (

@@ -165,7 +165,7 @@ class FeedForward(nn.Module):
 class AttentionBlock(nn.Module):
     """Fig. 8: strokes (B, N, channels) attend to the text (B, L, text_channels) and to themselves.
 
-    position_factor: strokes are shorter here than text by this factor.
+    position_factor: 4, 2 or 1, how many times as many cells the strokes have here as at the deepest level.
     position_variant: which positions it multiplies, those of the "strokes" (the released code) or of the
         "text" (the paper).
     """

@@ -62,18 +62,18 @@ def plot_conditioning(t: Sequence[int], strength: dict[str, tuple[np.ndarray, np
     """How scales and shifts of the affine transforms (Fig. 6) change with the noise level.
 
     t: (T,) steps.
-    strength: {group: (root mean square of scale - 1 (T,), root mean square of shift (T,))}.
+    strength: {group: (change of the scale (T,), change of the shift (T,))}, root mean squares over channels.
     """
     figure = Figure(figsize=(10, 3), layout="constrained")
     for axes, place, title in zip(
-        figure.subplots(1, 2), (0, 1), ("scale, away from 1", "shift"), strict=True
+        figure.subplots(1, 2), (0, 1), ("change of the scale", "change of the shift"), strict=True
     ):
         for name, both in strength.items():
             axes.plot(t, both[place], label=name)
         axes.set(xlabel="step t (60 is noise)", title=title, ylim=(0, None))
         axes.title.set_fontsize(9)
     axes.legend(frameon=False, fontsize=7)
-    figure.axes[0].set_ylabel("root mean square")
+    figure.axes[0].set_ylabel("root mean square over channels")
     return figure
 
 

@@ -11,7 +11,10 @@ from hwdiff.evaluation.tables import FID, PAPER, TOP, Table, mean_sd
 
 MEASUREMENTS = Path(__file__).parents[2] / "results" / "measurements"
 EVALUATE = "hwdiff evaluate --data iam.npz --split test"
-COMPARE = "hwdiff compare-samplers --data iam.npz --sampler eq12 --steps 40,30,20 --spacing time --lines 60"
+COMPARE = (
+    "hwdiff compare-samplers --data iam.npz --sampler eq12 --steps 40,30,20 --spacing time --lines 60 "
+    "--seeds 3 --repetitions 100"
+)
 REPRODUCED, DIFFERS, OPEN = "reproduced", "differs", "can't tell yet"
 PAPERS = "the paper's"
 PAPER_PARAMETERS = 10_028_451
@@ -165,7 +168,8 @@ def _attention(of):
         f"{of['guidance']:g}",
         f"{PAPERS if _is_papers(of) else 'small'}, {of['step']:,} of {of['planned']:,} steps",
         verdict if _is_papers(of) and of["step"] == of["planned"] else OPEN,
-        "hwdiff train --data iam.npz --preset paper-cpu; hwdiff attention --model RUN/model.safetensors",
+        "hwdiff train --data iam.npz --preset paper-cpu --precision bf16 --out RUN; "
+        "hwdiff attention --model RUN/model.safetensors",
     )
 
 

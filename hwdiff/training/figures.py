@@ -72,7 +72,8 @@ def plot_validation(rows: Sequence[dict], baseline: dict[int, float]) -> Figure:
     baseline: {t: loss} of the strokes by `validation.linear_baseline`, dashed.
     """
     figure = Figure(figsize=(9, 3.2), layout="constrained")
-    for axes, term in zip(figure.subplots(1, 2), ("stroke", "pen"), strict=True):
+    names = {"stroke": "stroke loss", "pen": "pen loss, not weighted"}
+    for axes, term in zip(figure.subplots(1, 2), names, strict=True):
         for place, row in enumerate(rows):
             levels = sorted(map(int, row[term]))
             losses = [row[term][str(t)] for t in levels]
@@ -81,6 +82,6 @@ def plot_validation(rows: Sequence[dict], baseline: dict[int, float]) -> Figure:
         if term == "stroke":
             style = {"color": "C3", "linestyle": "--", "label": "best linear predictor"}
             axes.plot(baseline.keys(), baseline.values(), **style)
-        axes.set(xlabel="t (more noise to the right)", ylabel=f"{term} loss", ylim=(0, None))
+        axes.set(xlabel="t (more noise to the right)", ylabel=names[term], ylim=(0, None))
         axes.legend(frameon=False, fontsize=7)
     return figure

@@ -8,6 +8,7 @@ from hwdiff.evaluation.boundaries import (
     boundaries_of,
     boundary_errors,
     even_boundary_errors,
+    perfect_boundary_errors,
     true_boundaries,
 )
 from tests.conftest import write_dataset
@@ -51,12 +52,18 @@ def test_peoples_lines_are_refused(network, dataset, features):
         even_boundary_errors(dataset, 0)
 
 
+class OneLine:
+    texts = ("ab cd",)
+
+    def characters(self, index):
+        return np.repeat([0, 1, 3, 4], [4, 4, 8, 4])  # the space has no points of its own
+
+
+def test_perfect_attention_of_cells():
+    # The cells are at a, c and d, whose middles are at 4, 12 and 20: b begins at 5.33, c at 9.33, d at 16.
+    np.testing.assert_allclose(perfect_boundary_errors(OneLine(), 0), [4 / 3, 4 / 3, 0])
+
+
 def test_letters_spread_evenly():
-    class OneLine:
-        texts = ("ab cd",)
-
-        def characters(self, index):
-            return np.repeat([0, 1, 3, 4], [4, 4, 8, 4])  # the space has no points of its own
-
     # Spread evenly, b begins at 4, c at 12 and d at 16; truly at 4, 8 and 16.
     np.testing.assert_allclose(even_boundary_errors(OneLine(), 0), [0, 4, 0])

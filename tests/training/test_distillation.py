@@ -76,7 +76,7 @@ def test_a_student_comes_nearer_to_its_teacher(sources, extractor, lines, datase
         indices = distillation.lines_to_judge(dataset)
         found = distillation.agreement(load_style_extractor(path), extractor, lines, indices)
         cosines.append(found.mean())
-    assert cosines[1] > cosines[0] + 0.1, cosines
+    assert cosines[1] > cosines[0] + 0.05, cosines
 
 
 def test_pieces_come_from_training_lines_and_half_are_varied(lines, sources):
