@@ -129,6 +129,11 @@ def guided(network: Network, weight: float) -> Network:
     return call
 
 
+def network_evaluations(steps: int, guidance: float) -> int:
+    """How often the network is evaluated for a line (NFE): with guidance twice a step."""
+    return steps if guidance == 1 else 2 * steps
+
+
 def _call(network, y, text, style, alpha_bar, t, callback):
     """The network's eps and pen_up at step t. The attention is only computed for a callback."""
     noise_level = alpha_bar[t].sqrt().to(y).expand(len(y), 1, 1)

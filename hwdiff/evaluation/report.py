@@ -9,6 +9,7 @@ from pathlib import Path
 from hwdiff.evaluation.tables import GEOMETRY_SCORE, KERNEL_DISTANCE, SECONDS, Table, mean_sd
 from hwdiff.utils.files import atomic_write
 
+NFE = "NFE"  # network evaluations a line, a guided step being two
 MEAN, SD = ", mean", ", sd"  # what ends the names of two cells that belong together
 
 
@@ -16,10 +17,11 @@ def table_text(table: Table) -> str:
     """The table for a person: mean and standard deviation over the seeds, the paper's numbers, differences
     and notes.
     """
-    heads = ["", *(column.title for column in table.columns), SECONDS.title]
+    heads = ["", NFE, *(column.title for column in table.columns), SECONDS.title]
     lines = [heads + _papers_heads(table)]
     for row, values in table.values.items():
-        cells = [column.text(values[column.key]) for column in table.columns]
+        cells = [str(table.evaluations(row) or "")]
+        cells += [column.text(values[column.key]) for column in table.columns]
         cells.append(SECONDS.text(table.seconds[row]) if row in table.seconds else "")
         lines.append([table.title(row), *cells, *_papers_numbers(table, row)])
     rows = [*_aligned(lines), *_difference_lines(table), *_canvas_lines(table), *_geometry_lines(table)]
@@ -88,7 +90,7 @@ def named_rows(table: Table) -> list[dict]:
     """Means and standard deviations for a person: {"row", and of each measure its `spread`} of each row."""
     rows = []
     for row, values in table.values.items():
-        rows.append({"row": table.title(row)})
+        rows.append({"row": table.title(row), NFE: table.evaluations(row)})
         for column in table.columns:
             rows[-1] |= spread(column.name, values[column.key])
     return rows
@@ -140,9 +142,9 @@ def save_table(table: Table, folder: Path) -> None:
         for number, (row, values) in enumerate(table.values.items()):
             if number == 0:
                 statistics = [f"{column.key}_{what}" for column in table.columns for what in ("mean", "sd")]
-                writer.writerow(["row", *statistics])
+                writer.writerow(["row", NFE, *statistics])
             found = [value for column in table.columns for value in mean_sd(values[column.key])]
-            writer.writerow([row, *(f"{value:.6g}" for value in found)])
+            writer.writerow([row, table.evaluations(row), *(f"{value:.6g}" for value in found)])
     everything = asdict(table)
     times = {SECONDS.key: everything.pop("seconds")}
     for name, content in (("table1.json", everything), ("timings.json", times)):

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from hwdiff.diffusion.samplers import network_evaluations
 from hwdiff.evaluation.frechet import AXES
 
 # Rows. Those that a sampler wrote are named by `sampler_row`, but for those of `Bench.table1_rows`.
@@ -154,6 +155,16 @@ class Table:
         if row not in rows:
             return None
         return rows[row].get("guidance", self.settings.get("writing", {}).get("guidance", 1.0))
+
+    def evaluations(self, row: str) -> int | None:
+        """How often the network was evaluated for a line of a row (NFE).
+
+        None for one of real lines, and where an older file does not say.
+        """
+        levels = self.settings.get("rows", {}).get(row, {}).get("levels")
+        if levels is None:
+            return None
+        return network_evaluations(len(levels) - 1, self.guidance(row))  # the last level is that of clean ink
 
     def title(self, row: str) -> str:
         """What a row is called for a person, with its guidance."""

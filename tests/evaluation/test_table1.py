@@ -294,13 +294,16 @@ def test_the_text_has_means_spreads_and_the_papers_numbers():
         "cer": [0.5, 0.5],
         "style_top10": [None, None],
     }
-    settings = {"rows": {"eq12": {"guidance": 1}, "eq12_guided": {"guidance": 2.5}}}
+    levels = [1.0] * 61
+    written = {"eq12": {"guidance": 1, "levels": levels}, "eq12_guided": {"guidance": 2.5, "levels": levels}}
+    settings = {"rows": written}
     rows = {"eq12": values, "eq12_guided": values}
     head, row, guided = table_text(Table("FID", settings, rows, {"eq12": [0.5, 0.7]})).splitlines()
-    assert head.split()[:2] == ["kernel", "distance"]
+    assert head.split()[:3] == ["NFE", "kernel", "distance"]
     assert row.startswith("model (Eq. 12), guidance 1  ")
     cells = [cell.strip() for cell in row.split("  ")[1:] if cell.strip()]
     assert cells == [
+        "60",
         "1.00 ± 0.00",
         "2.00 ± 1.41",
         "1.00 ± 1.41",
@@ -311,6 +314,7 @@ def test_the_text_has_means_spreads_and_the_papers_numbers():
     ]
     # The paper's name and numbers stand beside the paper's method alone.
     assert guided.startswith("Eq. 12, guidance 2.5  ")
+    assert "  120  " in guided  # a guided step takes two evaluations
     assert "7.10" not in guided
     few = table_text(Table("FID", {**settings, "lines": 60}, rows))
     assert "Geometry Score" not in few
