@@ -3,9 +3,13 @@
 import shutil
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from hwdiff.cli import app
+from hwdiff.model.checkpoint import load_model, save_model
+from hwdiff.model.unet import UNet
+from tests.conftest import TINY
 
 SMALL = [
     "writers=16",
@@ -35,16 +39,32 @@ def reproduce(out, parameters, *options):
 
 
 @pytest.fixture(scope="session")
-def run_suite(once):
+def small(once):
+    """Parameters of the suite in small, with an untrained network that passes for the bundled one."""
+
+    def make(path):
+        bundled = load_model("pretrained")
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            network = UNet(TINY)
+        network.default_style = bundled.default_style
+        about = ("step", "training", "dataset", "style_weights", "writing")
+        save_model(network, path, **{name: bundled.metadata[name] for name in about})
+
+    return [f"checkpoint={once('untrained.safetensors', make)}", *SMALL]
+
+
+@pytest.fixture(scope="session")
+def run_suite(once, small):
     """run_suite(out): runs all notebooks in small. What 01 writes is the same in any case, and shared."""
 
     def prepared(out):
-        result = reproduce(out, SMALL, "--only", "01")
+        result = reproduce(out, small, "--only", "01")
         assert result.exit_code == 0, result.output
 
     def run_all(out):
         shutil.copytree(once("suite-data", prepared), out)
-        result = reproduce(out, SMALL)
+        result = reproduce(out, small)
         assert result.exit_code == 0, result.output
         assert "01_preprocessing: up to date" in result.output
 

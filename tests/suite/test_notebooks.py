@@ -77,14 +77,14 @@ def test_all_files_come_out(run):
         assert not any(output.output_type == "error" for output in outputs)
 
 
-def test_a_dry_run_of_a_finished_run_says_that_all_is_up_to_date(run):
-    result = reproduce(run, SMALL, "--dry-run")
+def test_a_dry_run_of_a_finished_run_says_that_all_is_up_to_date(run, small):
+    result = reproduce(run, small, "--dry-run")
     assert result.exit_code == 0, result.output
     head, *lines = result.output.splitlines()
     assert head == f"{run}:"
     assert [line.split()[0] for line in lines] == [f"{notebook.name}:" for notebook in find_notebooks()]
     assert all(": up to date, took 0" in line for line in lines)
-    changed = reproduce(run, [*SMALL, "quiz=5"], "--dry-run").output
+    changed = reproduce(run, [*small, "quiz=5"], "--dry-run").output
     assert "  06_sampling: runs: other parameters: quiz = 5, took 0" in changed
 
 
