@@ -12,13 +12,20 @@ from hwdiff.utils.errors import HwdiffError
 
 @command
 def write(
-    text: Annotated[str, typer.Argument(help="What to write, on one line.")],
     out: Annotated[
         Path,
         typer.Option(
-            "--out", "-o", help="The picture to save: *.svg, *.png, or *.gif, an animation of the pen."
+            "--out",
+            "-o",
+            help="What to save: of a line *.svg, *.png, or *.gif, an animation of the pen; of a file *.pdf, "
+            "or *.svg or *.png, numbered if there are several pages.",
         ),
     ],
+    text: Annotated[str | None, typer.Argument(help="What to write, on one line.")] = None,
+    file: Annotated[
+        Path | None,
+        typer.Option(help="A text file (UTF-8) to write on pages, wrapped at words; line breaks are kept."),
+    ] = None,
     model: Model = "pretrained",
     style: Annotated[
         str | None,
@@ -41,9 +48,32 @@ def write(
             help="Pad the style image to 1400 pixels, as in training; the authors' program does not."
         ),
     ] = True,
+    check: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="With --file: how often a piece of a line that the recognizer reads wrong is written again, "
+            "with another seed.",
+        ),
+    ] = 0,
+    paper: Annotated[str, typer.Option(help="With --file: A4, A5 or letter.")] = "A4",
+    margin: Annotated[float, typer.Option(help="With --file: in millimetres.")] = 20.0,
+    line_spacing: Annotated[
+        float, typer.Option(help="With --file: in millimetres; it gives the size of the writing too.")
+    ] = 9.0,
+    pen_width: Annotated[float, typer.Option(help="With --file: in millimetres.")] = 0.4,
+    color: Annotated[
+        str, typer.Option(help="With --file: of the pen, a name or one such as #1a2a6c.")
+    ] = "black",
+    smooth: Annotated[
+        bool,
+        typer.Option(
+            "--smooth", help="With --file: draw curves through the points instead of straight lines."
+        ),
+    ] = False,
     device: Device = None,
 ):
-    """Write a text as handwriting."""
+    """Write a text as handwriting: a line, or a file on pages."""
     # What is imported here is never garbage. Scanning it would take 0.4 s, at the start and at the end.
     gc.disable()
     from hwdiff.diffusion.generate import sample
@@ -51,22 +81,51 @@ def write(
 
     gc.freeze()
     gc.enable()
-    if out.suffix.lower() not in (".svg", ".png", ".gif"):
-        raise HwdiffError(f"{out}: ink is saved as .svg, .png or .gif; choose such a name")
-    [ink] = sample(
-        load_model(model, device),
-        [text],
-        style,
-        sampler=sampler.value,
-        steps=steps,
-        seed=seed,
-        style_extractor=style_encoder,
-        end_tokens=end_tokens,
-        padded_style=padded_style,
-        guidance=guidance,
-    )
-    ink.save(out)
-    print(f"wrote {out}: {len(ink)} points, {len(ink.strokes())} strokes")
+    if (text is None) == (file is None):
+        raise HwdiffError("give a text to write on a line, or --file FILE to write it on pages")
+    endings = (".svg", ".png", ".gif") if file is None else (".pdf", ".svg", ".png")
+    if out.suffix.lower() not in endings:
+        raise HwdiffError(
+            f"{out}: {'ink is' if file is None else 'pages are'} saved as {', '.join(endings[:-1])} "
+            f"or {endings[-1]}; choose such a name"
+        )
+    options = {
+        "sampler": sampler.value,
+        "steps": steps,
+        "guidance": guidance,
+        "style_extractor": style_encoder,
+        "end_tokens": end_tokens,
+        "padded_style": padded_style,
+    }
+    if file is None:
+        [ink] = sample(load_model(model, device), [text], style, seed=seed, **options)
+        ink.save(out)
+        print(f"wrote {out}: {len(ink)} points, {len(ink.strokes())} strokes")
+        return
+
+    from hwdiff.diffusion.pages import count_pieces, write_pages
+    from hwdiff.ink.page import Layout, save_pages
+    from hwdiff.utils.progress import Progress
+
+    layout = Layout(paper, margin, line_spacing, pen_width, color, smooth)
+    try:
+        content = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise HwdiffError(f"{file}: cannot be read as text ({error}); give a UTF-8 text file") from error
+    reader = None
+    if check:
+        from hwdiff.evaluation.error_rates import reads_right
+
+        reader = reads_right
+    network = load_model(model, device)
+    with Progress("writing", count_pieces(content, layout), unit="pieces of lines") as progress:
+        options |= {"layout": layout, "seed": seed, "tries": check, "reader": reader}
+        written = write_pages(network, content, style, progress=progress.update, **options)
+    paths = save_pages(written.pages, out)
+    print(f"wrote {', '.join(map(str, paths))}: {written.pieces} pieces of lines")
+    if written.wrong:
+        first, left = written.wrong
+        print(f"the recognizer read {first} of them wrong at first, {left} in the end")
 
 
 @command

@@ -82,6 +82,14 @@ def recognize(inks: Sequence[Ink], recognizer: Recognizer | None = None) -> list
     return recognitions
 
 
+def reads_right(inks: Sequence[Ink], recognizer: Recognizer | None = None) -> list[bool]:
+    """Whether each ink is read as its `text`, both normalised."""
+    found = recognize(inks, recognizer)
+    return [
+        normalise_text(one.text) == normalise_text(ink.text) for one, ink in zip(found, inks, strict=True)
+    ]
+
+
 def _decode(classes, points):
     best = classes.argmax(axis=1)
     starts = np.flatnonzero(np.diff(best, prepend=-1))

@@ -249,6 +249,32 @@ def test_unknown_characters_are_named(trained):
     assert "warning: text 'a € b': the model cannot write '€'" in result.output
 
 
+def test_a_file_is_written_on_pages(trained, tmp_path):
+    (tmp_path / "letter.txt").write_text("Dear Mary,\n\nthank you for the book that you sent me in May.")
+    given = (
+        "--model",
+        trained / "run" / "model.safetensors",
+        "--steps",
+        2,
+        "--file",
+        tmp_path / "letter.txt",
+    )
+    result = hwdiff("write", *given, "--check", 1, "-o", tmp_path / "letter.svg", "--paper", "A5", "--smooth")
+    assert result.exit_code == 0, result.output
+    assert f"wrote {tmp_path / 'letter.svg'}: 3 pieces of lines" in result.output
+    assert "the recognizer read 3 of them wrong at first, 3 in the end" in result.output
+    assert 'width="148mm"' in (tmp_path / "letter.svg").read_text()
+    for options, message in (
+        (("-o", tmp_path / "letter.gif"), "letter.gif: pages are saved as .pdf, .svg or .png"),
+        (("-o", "a.pdf", "--paper", "A0"), "paper 'A0': no such paper"),
+        (("-o", "a.pdf", "hello"), "give a text to write on a line, or --file FILE to write it on pages"),
+        (("-o", "a.pdf", "--file", tmp_path / "none.txt"), "none.txt: cannot be read as text"),
+    ):
+        result = hwdiff("write", *given, *options)
+        assert result.exit_code == 1
+        assert message in result.output
+
+
 def test_help_reads_well_and_does_not_wait_for_torch():
     code = "import sys, hwdiff.cli; print('torch' in sys.modules)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout

@@ -1,0 +1,129 @@
+"""Pages of text: longer than a line, wrapped at words, in one handwriting."""
+
+import textwrap
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from hwdiff.diffusion.generate import default_length, sample, style_features, writing_settings
+from hwdiff.ink.ink import Ink
+from hwdiff.ink.page import SPACE, Layout, Page, place_lines
+from hwdiff.model.unet import LENGTH_UNIT, UNet
+from hwdiff.utils.errors import HwdiffError
+
+PIECE = 30  # characters that are written at a time: what lines of the training have
+CHARACTER_WIDTH = 3.1  # in the unit of offsets, spaces included: a little more than most styles need
+MORE_ROOM = 1.3  # the points of a piece that needed all it was given
+SEED_STRIDE = 1_000_003  # between the seeds of two tries of a piece
+AT_ONCE = 16  # pieces, between two calls of `progress`
+
+Reader = Callable[[Sequence[Ink]], Sequence[bool]]
+"""reader(inks): whether each says what it is meant to say."""
+
+
+@dataclass
+class Written:
+    """A text on pages.
+
+    pages: at least one.
+    pieces: how many pieces of lines were written.
+    wrong: how many of them the reader read wrong at first, and how many in the end; None without a reader.
+    """
+
+    pages: list[Page]
+    pieces: int
+    wrong: tuple[int, int] | None = None
+
+
+def wrap(text: str, layout: Layout) -> list[list[str]]:
+    """The lines of a text on paper, each as the pieces that are written one by one.
+
+    Line breaks of the text are kept; an empty line has no pieces. A word is broken only where it alone is
+    too long.
+    """
+    room = int((layout.text_width / layout.scale + SPACE) / CHARACTER_WIDTH)
+    lines = []
+    for paragraph in text.expandtabs(4).splitlines():
+        for line in textwrap.wrap(paragraph, room) or [""]:
+            # As few pieces as there must be, of about one length.
+            count = -(-len(line) // PIECE)
+            pieces = textwrap.wrap(line, -(-len(line) // count)) if count else []
+            lines.append(pieces if len(pieces) <= count else textwrap.wrap(line, PIECE))
+    return lines
+
+
+def count_pieces(text: str, layout: Layout) -> int:
+    """In how many pieces `write_pages` writes a text."""
+    return sum(map(len, wrap(text, layout)))
+
+
+def write_pages(
+    network: UNet,
+    text: str,
+    style: Any = None,
+    *,
+    layout: Layout | None = None,
+    seed: int = 0,
+    tries: int = 0,
+    reader: Reader | None = None,
+    progress: Callable[[int], None] | None = None,
+    **options: Any,
+) -> Written:
+    """Write a text of any length on pages.
+
+    network, style: as of `sample`.
+    text: line breaks are kept.
+    seed: piece i is written with seed + i.
+    tries: how often a piece that `reader` reads wrong is written again, with other seeds.
+    progress: called with the number of pieces written since the last call.
+    options: of `sample`.
+    Raises HwdiffError as `sample` does, and for a text without a word.
+    """
+    layout = layout or Layout()
+    lines = wrap(text, layout)
+    pieces = [piece for line in lines for piece in line]
+    if not pieces:
+        raise HwdiffError("the text has no word; there is nothing to write")
+    how = {"style_extractor": options.pop("style_extractor", "bundled")}
+    how["padded"] = options.pop("padded_style", True)
+    [features] = style_features(network, style, 1, **how)
+    points = writing_settings(network)["points_per_character"]
+
+    # Write all pieces, and again those that needed all the points that they were given.
+    inks = []
+    for start in range(0, len(pieces), AT_ONCE):
+        some = pieces[start : start + AT_ONCE]
+        inks += sample(network, some, features, seed=seed + start, **options)
+        if progress:
+            progress(len(some))
+    for number, piece in enumerate(pieces):
+        length = default_length(piece, points)
+        if len(inks[number]) >= length:
+            more = int(np.ceil(MORE_ROOM * length / LENGTH_UNIT)) * LENGTH_UNIT
+            [inks[number]] = sample(network, piece, features, seed=seed + number, length=more, **options)
+
+    # Write those again that are read wrong.
+    wrong = None
+    if reader:
+        left = first = _read_wrong(reader, inks, range(len(inks)))
+        for number_of_try in range(1, tries + 1):
+            others = list(inks)
+            for number in left:
+                own = seed + number + number_of_try * SEED_STRIDE
+                [others[number]] = sample(network, pieces[number], features, seed=own, **options)
+            still = _read_wrong(reader, others, left)
+            for number in set(left) - set(still):
+                inks[number] = others[number]
+            left = still
+        wrong = (len(first), len(left))
+    written = iter(inks)
+    pages = place_lines([[next(written) for _ in line] for line in lines], layout)
+    return Written(pages, len(pieces), wrong)
+
+
+def _read_wrong(reader, inks, numbers):
+    numbers = list(numbers)
+    right = reader([inks[number] for number in numbers]) if numbers else []
+    return [number for number, is_right in zip(numbers, right, strict=True) if not is_right]

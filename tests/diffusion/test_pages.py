@@ -1,0 +1,85 @@
+import numpy as np
+import pytest
+
+from hwdiff import HwdiffError
+from hwdiff.diffusion import pages
+from hwdiff.diffusion.generate import sample
+from hwdiff.diffusion.pages import PIECE, count_pieces, wrap, write_pages
+from hwdiff.ink.page import Layout
+
+TEXT = """Dear Mary,
+
+thank you for the book that you sent me in May. I have read it twice, once on the train to the north."""
+
+
+def test_texts_are_wrapped_at_words_and_keep_their_lines():
+    lines = wrap(TEXT, Layout())
+    assert lines[0] == ["Dear Mary,"]
+    assert lines[1] == []
+    pieces = [piece for line in lines for piece in line]
+    assert " ".join(pieces).split() == TEXT.split()
+    assert max(map(len, pieces)) <= PIECE
+    assert count_pieces(TEXT, Layout()) == len(pieces)
+    narrow = wrap(TEXT, Layout(paper="A5", margin=40))
+    assert len(narrow) > len(lines)
+    assert wrap("", Layout()) == [] and wrap(" \n", Layout()) == [[]]
+    long = "a" * 100
+    assert "".join(piece for line in wrap(long, Layout()) for piece in line) == long
+
+
+def test_each_piece_is_written_as_sample_writes_it(network):
+    told = []
+    written = write_pages(network, TEXT, seed=3, steps=2, progress=told.append)
+    pieces = [piece for line in wrap(TEXT, Layout()) for piece in line]
+    assert written.pieces == len(pieces) == sum(told)
+    assert written.wrong is None
+    [page] = written.pages
+    assert page.texts == [" ".join(line) for line in wrap(TEXT, Layout())]
+    whole = sample(network, pieces, seed=3, steps=2)
+    counted = sum(len(ink.strokes()) for ink in whole)
+    assert sum(map(len, page.lines)) == pytest.approx(counted, rel=0.3)  # some were given more room
+    again = write_pages(network, TEXT, seed=3, steps=2)
+    np.testing.assert_array_equal(again.pages[0].lines[0][0], page.lines[0][0])
+
+
+def test_a_piece_that_needs_more_points_gets_them(network, monkeypatch):
+    lengths = []
+
+    def spied(network, texts, style, **options):
+        lengths.append(options.get("length"))
+        return sample(network, texts, style, **{**options, "length": options.get("length") or 40})
+
+    monkeypatch.setattr(pages, "sample", spied)
+    monkeypatch.setattr(pages, "default_length", lambda text, points: 1)  # whatever was written filled it
+    write_pages(network, "a quick fox", steps=2)
+    assert lengths == [None, 8]
+
+
+def test_what_is_read_wrong_is_written_again_and_counted(network, monkeypatch):
+    seeds = []
+
+    def spied(network, texts, style, **options):
+        seeds.append(options["seed"])
+        return sample(network, texts, style, **options)
+
+    monkeypatch.setattr(pages, "sample", spied)
+    monkeypatch.setattr(pages, "MORE_ROOM", 0.5)
+    tried = []
+
+    def reader(inks):
+        tried.append([ink.text for ink in inks])
+        return [ink.text != "Dear Mary," or len(tried) == 3 for ink in inks]
+
+    written = write_pages(network, TEXT, steps=2, tries=5, reader=reader)
+    assert written.wrong == (1, 0)
+    assert tried[1:] == [["Dear Mary,"]] * 2
+    assert seeds[-2:] == [pages.SEED_STRIDE, 2 * pages.SEED_STRIDE]
+    never = write_pages(network, TEXT, steps=2, tries=2, reader=lambda inks: [False] * len(inks))
+    assert never.wrong == (never.pieces, never.pieces)
+    first = write_pages(network, TEXT, steps=2)
+    np.testing.assert_array_equal(never.pages[0].lines[0][0], first.pages[0].lines[0][0])
+
+
+def test_a_text_without_a_word_is_refused(network):
+    with pytest.raises(HwdiffError, match="the text has no word"):
+        write_pages(network, " \n\n")
