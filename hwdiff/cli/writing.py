@@ -17,8 +17,8 @@ def write(
         typer.Option(
             "--out",
             "-o",
-            help="What to save: of a line *.svg, *.png, or *.gif, an animation of the pen; of a file *.pdf, "
-            "or *.svg or *.png, numbered if there are several pages.",
+            help="What to save: of a line *.svg, *.png, *.gif (an animation of the pen), *.inkml or *.json; "
+            "of a file *.pdf, or *.svg or *.png, numbered if there are several pages.",
         ),
     ],
     text: Annotated[str | None, typer.Argument(help="What to write, on one line.")] = None,
@@ -77,18 +77,17 @@ def write(
     # What is imported here is never garbage. Scanning it would take 0.4 s, at the start and at the end.
     gc.disable()
     from hwdiff.diffusion.generate import sample
+    from hwdiff.ink.ink import FORMATS, or_list
     from hwdiff.model.checkpoint import load_model
 
     gc.freeze()
     gc.enable()
     if (text is None) == (file is None):
         raise HwdiffError("give a text to write on a line, or --file FILE to write it on pages")
-    endings = (".svg", ".png", ".gif") if file is None else (".pdf", ".svg", ".png")
-    if out.suffix.lower() not in endings:
-        raise HwdiffError(
-            f"{out}: {'ink is' if file is None else 'pages are'} saved as {', '.join(endings[:-1])} "
-            f"or {endings[-1]}; choose such a name"
-        )
+    suffixes = FORMATS if file is None else (".pdf", ".svg", ".png")
+    if out.suffix.lower() not in suffixes:
+        what = "ink is" if file is None else "pages are"
+        raise HwdiffError(f"{out}: {what} saved as {or_list(suffixes)}; choose such a name")
     options = {
         "sampler": sampler.value,
         "steps": steps,

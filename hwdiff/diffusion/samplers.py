@@ -119,7 +119,7 @@ def guided(network: Network, weight: float) -> Network:
     def call(y, text, noise_level, style, attention=False):
         # Both evaluations in one batch: for few lines that takes hardly longer than one.
         texts = torch.cat((text, tokenizer.without_text(text)))
-        twice = (y.repeat(2, 1, 1), texts, noise_level, style.repeat(2, 1, 1))
+        twice = (y.repeat(2, 1, 1), texts, noise_level.repeat(2, 1, 1), style.repeat(2, 1, 1))
         both, pen_up, weights = network(*twice, attention=attention)
         eps, free = both.chunk(2)
         if attention:
@@ -136,7 +136,7 @@ def network_evaluations(steps: int, guidance: float) -> int:
 
 def _call(network, y, text, style, alpha_bar, t, callback):
     """The network's eps and pen_up at step t. The attention is only computed for a callback."""
-    noise_level = alpha_bar[t].sqrt().to(y).view(1, 1, 1)  # of all lines, and embedded once
+    noise_level = alpha_bar[t].sqrt().to(y).expand(len(y), 1, 1)
     eps, pen_up, attention = network(y, text, noise_level, style, attention="all" if callback else False)
     if callback:
         callback(Step(t, y, _clean(y, eps, alpha_bar[t]), pen_up, attention))

@@ -1,4 +1,11 @@
-"""Reading ink from files of other programs."""
+"""Ink in files that other programs read and write: SVG, InkML, JSON, and IAM's line files.
+
+Functions take or return strokes [(n, 2)], y downwards, and the text that they say.
+"""
+
+import json
+from collections.abc import Sequence
+from html import escape
 
 import numpy as np
 from lxml import etree
@@ -38,3 +45,86 @@ def parse_points(content: bytes) -> tuple[np.ndarray, np.ndarray]:
     first = np.zeros(len(points), dtype=bool)
     first[np.cumsum([0, *lengths[:-1]])] = True
     return points, first
+
+
+def parse_svg(content: bytes) -> tuple[list[np.ndarray], str]:
+    """The strokes and the title of an SVG document of polylines, or of paths of straight lines.
+
+    Raises ValueError or etree.XMLSyntaxError for anything else.
+    """
+    root = etree.fromstring(content, etree.XMLParser(**_SAFE))
+    strokes, elements = [], list(root.iter("{*}path", "{*}polyline"))
+    if not elements:
+        raise ValueError("an SVG without path or polyline")
+    for element in elements:
+        if any("transform" in node.attrib for node in (element, *element.iterancestors())):
+            raise ValueError("an SVG with transforms, which are not read")
+        if etree.QName(element).localname == "polyline":
+            parts = [element.attrib["points"]]
+        else:
+            parts = [part.replace("L", " ") for part in element.attrib["d"].split("M")[1:]]
+        for part in parts:
+            stroke = np.array(part.replace(",", " ").split(), dtype=float).reshape(-1, 2)
+            # A dot is written as two points, so that it can be seen.
+            is_dot = len(stroke) == 2 and (stroke[0] == stroke[1]).all()
+            strokes.append(stroke[:1] if is_dot else stroke)
+    return _checked(strokes), root.findtext("{*}title", "")
+
+
+def to_inkml(strokes: Sequence[np.ndarray], text: str) -> str:
+    """An InkML document (W3C 2011) in its default trace format: a trace for each stroke, x and y decimal.
+
+    The text is an annotation of the type "truth", as usual in data for recognizers.
+    """
+    traces = (", ".join(f"{x:.6f} {y:.6f}" for x, y in stroke) for stroke in strokes)
+    return (
+        '<?xml version="1.0" encoding="UTF-8"?>\n<ink xmlns="http://www.w3.org/2003/InkML">\n'
+        f'<annotation type="truth">{escape(text, quote=False)}</annotation>\n'
+        + "".join(f"<trace>{trace}</trace>\n" for trace in traces)
+        + "</ink>\n"
+    )
+
+
+def parse_inkml(content: bytes) -> tuple[list[np.ndarray], str]:
+    """The strokes of an InkML document and its text: the annotation "truth", if there is one.
+
+    Of other channels than X and Y nothing is kept. Values must be written out: differences (' and ") are not
+    read. Raises ValueError or etree.XMLSyntaxError for anything else.
+    """
+    root = etree.fromstring(content, etree.XMLParser(**_SAFE))
+    if etree.QName(root).localname != "ink":
+        raise ValueError("no InkML document")
+    names = [channel.attrib.get("name") for channel in root.iterfind(".//{*}traceFormat/{*}channel")]
+    names = names or ["X", "Y"]
+    if not {"X", "Y"} <= set(names):
+        raise ValueError("a trace format without X and Y")
+    columns = [names.index("X"), names.index("Y")]
+    strokes = []
+    for trace in root.iter("{*}trace"):
+        points = [point.split() for point in (trace.text or "").split(",") if point.strip()]
+        if any(len(point) < len(names) for point in points):
+            raise ValueError("a point with too few values, or with differences, which are not read")
+        strokes.append(np.array([[float(point[column]) for column in columns] for point in points]))
+    truth = (note.text or "" for note in root.iterfind("{*}annotation[@type='truth']"))
+    return _checked([stroke for stroke in strokes if len(stroke)]), next(truth, "")
+
+
+def to_json(strokes: Sequence[np.ndarray], text: str) -> str:
+    """A JSON object: "text", and "strokes", a list of [[x, y], ...]."""
+    return json.dumps({"text": text, "strokes": [stroke.tolist() for stroke in strokes]}, ensure_ascii=False)
+
+
+def parse_json(content: bytes) -> tuple[list[np.ndarray], str]:
+    """The strokes and the text of a JSON object as `to_json` writes it.
+
+    Raises ValueError, KeyError or TypeError for anything else.
+    """
+    found = json.loads(content)
+    strokes = [np.array(stroke, dtype=float).reshape(-1, 2) for stroke in found["strokes"]]
+    return _checked([stroke for stroke in strokes if len(stroke)]), str(found.get("text", ""))
+
+
+def _checked(strokes):
+    if not all(np.isfinite(stroke).all() for stroke in strokes):
+        raise ValueError("coordinates that are not finite numbers")
+    return strokes

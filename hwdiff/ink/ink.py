@@ -1,6 +1,7 @@
 """Ink: one line of pen strokes, as the model writes it, and how it is drawn."""
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -10,8 +11,7 @@ import numpy as np
 from lxml import etree
 from PIL import Image
 
-from hwdiff.ink import images, strokes
-from hwdiff.ink.formats import parse_points
+from hwdiff.ink import formats, images, strokes
 from hwdiff.utils.errors import HwdiffError
 from hwdiff.utils.files import atomic_write
 
@@ -21,6 +21,8 @@ MAX_TABLET = np.array((20_000, 4_000))
 MARGIN = 1.5
 PIXELS_PER_UNIT = 8
 MAX_SIDE = 4000
+FORMATS = (".svg", ".png", ".gif", ".inkml", ".json")  # of `Ink.save`
+_PARSERS = {".inkml": formats.parse_inkml, ".json": formats.parse_json}
 POINTS_PER_SECOND, POINTS_PER_FRAME, GIF_PAUSE = 60, 3, 2000  # of an animation; the pause in milliseconds
 
 
@@ -59,24 +61,28 @@ class Ink:
     def load(cls, path: str | Path) -> Self:
         """The ink of a file.
 
-        path: an `.svg` that `save` wrote (offsets to 0.001, its title the text), or an `.xml` line file of
-            IAM's lineStrokes, which is merged and normalised as the model sees it and has no text.
+        path: an `.svg`, `.inkml` or `.json` that `save` wrote, or such a file of another program, of straight
+            lines and in its own unit; or an `.xml` line file of IAM's lineStrokes, which is merged and
+            normalised as the model sees it and has no text.
         Raises HwdiffError when the file is missing or holds no such ink.
         """
         path = Path(path)
-        advice = "give an .svg that hwdiff write made, or an .xml line file of IAM"
+        advice = "give an .svg, .inkml or .json that hwdiff write made, or an .xml line file of IAM"
         try:
             content = path.read_bytes()
         except OSError as error:
             raise HwdiffError(f"{path}: cannot be read ({error.strerror}); {advice}") from error
         try:
-            return cls._of_line_file(content) if path.suffix.lower() == ".xml" else cls._of_svg(content)
-        except (ValueError, LookupError, etree.XMLSyntaxError, HwdiffError) as error:
+            if path.suffix.lower() == ".xml":
+                return cls._of_line_file(content)
+            parse = _PARSERS.get(path.suffix.lower(), formats.parse_svg)
+            return cls._of_strokes(*parse(content))
+        except (ValueError, LookupError, TypeError, etree.XMLSyntaxError, HwdiffError) as error:
             raise HwdiffError(f"{path}: holds no ink ({error}); {advice}") from error
 
     @classmethod
     def _of_line_file(cls, content) -> "Ink":
-        offsets, pen_up = strokes.to_offsets(*parse_points(content))
+        offsets, pen_up = strokes.to_offsets(*formats.parse_points(content))
         merged, pen_up = strokes.merge(offsets, pen_up, strokes.merge_collinear(offsets))
         scale = strokes.scale_of(merged)
         if not scale:
@@ -84,20 +90,12 @@ class Ink:
         return cls(merged / scale, np.concatenate(([True], pen_up[1:])))
 
     @classmethod
-    def _of_svg(cls, content) -> "Ink":
-        root = etree.fromstring(content, etree.XMLParser(resolve_entities=False, no_network=True))
-        [path] = root.iter("{*}path")
-        subpaths = [
-            np.array(part.replace("L", " ").split(), dtype=float).reshape(-1, 2)
-            for part in path.attrib["d"].split("M")[1:]
-        ]
-        # A dot was written as two points, so that it can be seen.
-        subpaths = [part[:1] if len(part) == 2 and (part[0] == part[1]).all() else part for part in subpaths]
-        points = np.concatenate([np.zeros((0, 2)), *subpaths])
+    def _of_strokes(cls, parts, text) -> "Ink":
+        """The ink of strokes with y downwards. It begins at its first point, not at the place of that."""
+        points = np.concatenate([np.zeros((0, 2)), *parts])
         pen_up = np.zeros(len(points), dtype=bool)
-        pen_up[np.cumsum([0, *map(len, subpaths)])[:-1]] = True
-        offsets = np.diff(points, axis=0, prepend=points[:1]) * (1, -1)
-        return cls(offsets, pen_up, root.findtext("{*}title", ""))
+        pen_up[np.cumsum([0, *map(len, parts)])[:-1]] = True
+        return cls(np.diff(points, axis=0, prepend=points[:1]) * (1, -1), pen_up, text)
 
     def trimmed(self) -> Self:
         """The ink without the pen-up moves at its end: the padding that the model writes after the text.
@@ -181,22 +179,31 @@ class Ink:
     def save(self, path: str | Path) -> None:
         """Write the line to the file `path`, whose folders are made.
 
-        path: an `.svg`, a `.png`, or a `.gif` of the pen writing it.
+        path: an `.svg`, a `.png`, a `.gif` of the pen writing it, or for other programs an `.inkml` (W3C) or
+            a `.json`; in these two y is downwards and the unit that of the offsets.
         Raises HwdiffError for another suffix, or when the file cannot be written.
         """
         path = Path(path)
-        if path.suffix.lower() == ".svg":
-            with atomic_write(path) as temporary:
-                temporary.write_text(self.to_svg(), encoding="utf-8")
-        elif path.suffix.lower() == ".png":
-            with atomic_write(path) as temporary:
-                self.to_image().save(temporary, format="PNG")
-        elif path.suffix.lower() == ".gif":
-            with atomic_write(path) as temporary:
-                temporary.write_bytes(self.to_gif())
-        else:
+        suffix, text = path.suffix.lower(), _printable(self.text)
+        if suffix not in FORMATS:
             found = path.suffix or "a file without a suffix"
-            raise HwdiffError(f"{path}: ink is saved as .svg, .png or .gif, not as {found}")
+            raise HwdiffError(f"{path}: ink is saved as {or_list(FORMATS)}, not as {found}")
+        with atomic_write(path) as temporary:
+            if suffix == ".svg":
+                temporary.write_text(self.to_svg(), encoding="utf-8")
+            elif suffix == ".png":
+                self.to_image().save(temporary, format="PNG")
+            elif suffix == ".gif":
+                temporary.write_bytes(self.to_gif())
+            else:
+                write = formats.to_inkml if suffix == ".inkml" else formats.to_json
+                downwards = [stroke * (1, -1) for stroke in self.strokes()]
+                temporary.write_text(write(downwards, text), encoding="utf-8")
+
+
+def or_list(names: Sequence[str]) -> str:
+    """Some names as in a sentence: "a, b or c"."""
+    return f"{', '.join(names[:-1])} or {names[-1]}"
 
 
 def _printable(text):

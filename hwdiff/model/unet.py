@@ -21,7 +21,7 @@ class UNet(nn.Module):
 
     strokes: (B, N, 2), N divisible by 8.
     text: (B, L) tokens, 0 is padding.
-    noise_level: (B, 1, 1), sqrt(alpha_bar); (1, 1, 1) where it is the same for all.
+    noise_level: (B, 1, 1), sqrt(alpha_bar).
     style: (B, S, 1280), S = 14 columns of MobileNetV2 features.
     attention: True for that of the last block to the text, (B, 6, N / 8, L), as in Fig. 4; "all" for a list
         of every block's, (B, heads, N / 2, 4 or 8, L); False for None, which is faster.

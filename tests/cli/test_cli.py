@@ -158,7 +158,10 @@ def test_preparing_twice_says_so(trained, source):
         ("write '' --model {run}/model.safetensors -o a.svg", "error: text '': nothing in it can be written"),
         ("write hi --model {run}/none.safetensors -o a.svg", "none.safetensors: cannot be read"),
         ("write hi --model {run}/config.json -o a.svg", "config.json: not a whole checkpoint"),
-        ("write hi --model {run}/model.safetensors -o a.bmp", "a.bmp: ink is saved as .svg, .png or .gif"),
+        (
+            "write hi --model {run}/model.safetensors -o a.bmp",
+            "a.bmp: ink is saved as .svg, .png, .gif, .inkml or",
+        ),
         (
             "write hi --model {run}/model.safetensors --style no.png --style-encoder {weights} -o a.svg",
             "no.png: no such file",

@@ -52,7 +52,9 @@ def test_saving(ink, tmp_path):
     ink.save(tmp_path / "deep" / "line.PNG")
     assert (tmp_path / "deep" / "line.svg").read_text() == ink.to_svg()
     assert Image.open(tmp_path / "deep" / "line.PNG").size == ink.to_image().size
-    with pytest.raises(HwdiffError, match=r"line\.bmp: ink is saved as \.svg, \.png or \.gif"):
+    with pytest.raises(
+        HwdiffError, match=r"line\.bmp: ink is saved as \.svg, \.png, \.gif, \.inkml or \.json"
+    ):
         ink.save(tmp_path / "line.bmp")
     (tmp_path / "file").write_text("")
     with pytest.raises(HwdiffError, match="cannot be written"):
@@ -94,6 +96,50 @@ def test_ink_comes_back_from_its_svg(ink, tmp_path):
     assert (tmp_path / "again.svg").read_text() == (tmp_path / "ink.svg").read_text()
 
 
+@pytest.mark.parametrize("suffix", [".inkml", ".json"])
+def test_files_for_other_programs_lose_nothing(suffix, tmp_path):
+    generator = np.random.default_rng(0)
+    offsets = generator.normal(size=(200, 2)).astype(np.float32)
+    offsets[0] = 0
+    ink = Ink(offsets, generator.random(200) < 0.2, 'a < b & "c"')
+    ink.pen_up[0] = True
+    ink.save(tmp_path / f"ink{suffix}")
+    again = Ink.load(tmp_path / f"ink{suffix}")
+    np.testing.assert_allclose(again.offsets, ink.offsets, atol=2e-6)
+    np.testing.assert_array_equal(again.pen_up, ink.pen_up)
+    assert again.text == ink.text
+
+
+def test_inkml_is_as_the_standard_has_it(ink, tmp_path):
+    ink.trimmed().save(tmp_path / "ink.inkml")
+    root = ET.parse(tmp_path / "ink.inkml").getroot()
+    assert root.tag == "{http://www.w3.org/2003/InkML}ink"
+    assert [child.tag.split("}")[1] for child in root] == ["annotation", "trace", "trace"]
+    assert root[0].attrib == {"type": "truth"} and root[0].text == "a & b"
+    assert root[1].text == "0.000000 -0.000000, 4.000000 -0.000000, 4.000000 -3.000000"
+
+
+INKML = '<ink xmlns="http://www.w3.org/2003/InkML">{}</ink>'
+CHANNELS = "<traceFormat>{}</traceFormat>".format("".join(f'<channel name="{name}"/>' for name in "TYX"))
+
+
+def test_files_of_other_programs_are_read(tmp_path):
+    files = {
+        "a.inkml": INKML.format(f"<definitions>{CHANNELS}</definitions><trace>7 1 2, 8 3 5</trace>"),
+        "b.inkml": INKML.format("<trace>2 1,5 3</trace>").replace(
+            ' xmlns="http://www.w3.org/2003/InkML"', ""
+        ),
+        "a.svg": '<svg xmlns="http://www.w3.org/2000/svg"><polyline points="2,1 5,3"/></svg>',
+        "b.svg": '<svg xmlns="http://www.w3.org/2000/svg"><g><path d="M2,1L5,3"/></g></svg>',
+        "a.json": '{"strokes": [[[2, 1], [5, 3]]]}',
+    }
+    for name, content in files.items():
+        (tmp_path / name).write_text(content)
+        ink = Ink.load(tmp_path / name)
+        assert ink.offsets.tolist() == [[0, 0], [3, -2]], name
+        assert ink.text == ""
+
+
 def test_empty_ink_comes_back_empty(tmp_path):
     Ink(np.zeros((0, 2)), []).save(tmp_path / "empty.svg")
     assert len(Ink.load(tmp_path / "empty.svg")) == 0
@@ -119,6 +165,14 @@ def test_a_line_file_of_iam_is_loaded_as_the_model_sees_it(dataset, source, tmp_
         ("a.svg", '<svg xmlns="http://www.w3.org/2000/svg"><path/></svg>', "holds no ink"),
         ("a.svg", '<svg xmlns="http://www.w3.org/2000/svg"><path d="M0 0 L nan 1"/></svg>', "not finite"),
         ("a.xml", "<WhiteboardCaptureSession/>", "strokes without extent"),
+        ("a.svg", '<svg><path transform="scale(2)" d="M0 0 L1 1"/></svg>', "transforms, which are not read"),
+        ("a.inkml", "<svg/>", "holds no ink .no InkML document"),
+        ("a.inkml", INKML.format("<trace>1 2, '3 '4</trace>"), "holds no ink"),
+        ("a.inkml", INKML.format(f"{CHANNELS}<trace>1 2</trace>"), "a point with too few values"),
+        ("a.inkml", INKML.format("<trace>nan 2, 3 4</trace>"), "not finite"),
+        ("a.json", "[]", "holds no ink"),
+        ("a.json", '{"strokes": [[[1, 2, 3]]]}', "holds no ink"),
+        ("a.json", '{"strokes": 3}', "holds no ink"),
         ("a.png", "", "holds no ink"),
     ],
 )
