@@ -20,7 +20,7 @@ from hwdiff.cli.options import (
     setting_options,
 )
 from hwdiff.model.config import ModelConfig
-from hwdiff.training.config import TrainingConfig, changed, config_of
+from hwdiff.training.config import StepDistillationConfig, TrainingConfig, changed, config_of
 from hwdiff.training.config import preset as preset_config
 from hwdiff.utils.errors import HwdiffError
 
@@ -235,6 +235,57 @@ def _print_agreement(dataset, lines, encoder, teacher):
         f"{dataset.path}: cosine with {teacher.name} on {len(cosines)} test lines: "
         f"mean {cosines.mean():.3f}, 5 % to 95 % {low:.3f} to {high:.3f}"
     )
+
+
+@command
+@setting_options(StepDistillationConfig)
+def distil_steps(
+    data: Annotated[
+        Path, typer.Option(help="A dataset file; texts and styles of its training split are used.")
+    ],
+    out: Annotated[Path, typer.Option(help="The folder of the run; the student is model.safetensors in it.")],
+    model: Model = "pretrained",
+    style_encoder: StyleEncoder = "bundled",
+    resume: Resume = False,
+    minutes: Minutes = None,
+    device: Device = None,
+    **settings,
+):
+    """Train a student that writes in few network evaluations.
+
+    The teacher, with its guidance, takes two in each of 60 steps. Ctrl-C saves and stops; the same command
+    with --resume resumes the run.
+    """
+    from hwdiff.data.dataset import Dataset
+    from hwdiff.data.style_features import StyleFeatures
+    from hwdiff.model.checkpoint import load_model
+    from hwdiff.model.style_encoder import load_style_extractor
+    from hwdiff.training import step_distillation
+    from hwdiff.utils.interrupt import Stop
+    from hwdiff.utils.progress import Progress
+
+    config = StepDistillationConfig(**{key: value for key, value in settings.items() if value is not None})
+    teacher, dataset = load_model(model, device), Dataset(data)
+    extractor = load_style_extractor(style_encoder, next(teacher.parameters()).device)
+    with Stop(minutes) as stop, Progress("distilling steps", config.batches, unit="batches") as progress:
+        reached = step_distillation.distil_steps(
+            config,
+            teacher,
+            dataset,
+            StyleFeatures(dataset, extractor),
+            out,
+            resume=resume,
+            stop=stop,
+            progress=progress,
+        )
+    if reached < config.batches:
+        print(
+            f"{stop.reason}: saved at batch {reached} of {config.batches}; "
+            "resume with the same command and --resume"
+        )
+        raise typer.Exit(130 if stop.signal else UNFINISHED)
+    file = out / "model.safetensors"
+    print(f"wrote {file}; try: hwdiff write hello --model {file} -o hello.svg")
 
 
 @command

@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from hwdiff.data import tokenizer
 from hwdiff.data.batches import FULL_LENGTH
+from hwdiff.diffusion.process import alpha_bars
 from hwdiff.diffusion.samplers import Callback, NoiseSource, Sampler, find_sampler, guided
 from hwdiff.diffusion.style_gallery import load_styles
 from hwdiff.ink.images import ImageSource
@@ -60,7 +61,8 @@ def sample(
         image or a uint8 array); features (S, 1280), or (len(texts), S, 1280) for a style for each text; None
         for the model's default.
     sampler: the name of one of `samplers.SAMPLERS`, or a function like those in `samplers`.
-    steps: by default the sampler's, 60 or fewer. A step is one network evaluation, with guidance two.
+    steps: by default the sampler's, 60 or fewer; for eq12 and a network of `training.step_distillation`, that
+        network's own. A step is one network evaluation, with guidance two.
     alpha_bar: (T + 1,) signal levels, instead of the sampler's for `steps`.
     seed: text i is written with seed + i. Its ink depends on that, the text, the style and its length alone.
     guidance: how closely to follow the text, see `samplers.guided`. 1 is the paper's method; None is what the
@@ -85,6 +87,9 @@ def sample(
         raise HwdiffError("steps, alpha_bar: give one of them")
     _check_numbers(len(texts), seed, length, guidance)
     chosen = find_sampler(sampler)
+    if alpha_bar is None and steps is None and sampler == "eq12" and "levels" in settings:
+        published = alpha_bars()
+        alpha_bar = torch.cat((published[:1], published[settings["levels"][::-1]]))
     alpha_bar = (chosen.alpha_bar(steps) if alpha_bar is None else alpha_bar).to(torch.float32)
 
     # Prepare what the network sees.
@@ -127,8 +132,11 @@ def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:
         yield from (alike[start : start + BATCH_SIZE] for start in range(0, len(alike), BATCH_SIZE))
 
 
-def writing_settings(network: UNet) -> dict[str, float]:
-    """How a model writes by default: {"guidance": ..., "points_per_character": ...}."""
+def writing_settings(network: UNet) -> dict[str, Any]:
+    """How a model writes by default: {"guidance": ..., "points_per_character": ...}.
+
+    After a distillation of steps there are "levels" too: the t of the noise levels that it visits.
+    """
     return {**WRITING, **network.metadata.get("writing", {})}
 
 

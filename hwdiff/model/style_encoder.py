@@ -1,6 +1,5 @@
 """Style features: MobileNetV2 on the image of a line (section 3.2 of Luhman & Luhman 2020)."""
 
-import hashlib
 import pickle
 import warnings
 from collections.abc import Mapping
@@ -18,7 +17,7 @@ from torchvision.models import MobileNet_V2_Weights, mobilenet_v2
 from hwdiff.ink import images
 from hwdiff.model.config import BOTH_SIDES, RIGHT_BOTTOM
 from hwdiff.utils.errors import HwdiffError
-from hwdiff.utils.tensors import load_tensors
+from hwdiff.utils.tensors import fingerprint_of, load_tensors
 
 FEATURES = (14, 1280)
 BUNDLED = Path(__file__).parents[1] / "weights" / "style-encoder.safetensors"
@@ -38,7 +37,7 @@ class StyleExtractor(nn.Module):
         self.features = mobilenet_v2(weights=None).features
         self.load_state_dict({key: value for key, value in state_dict.items() if key.startswith("features.")})
         self.name, self.padding = name, padding
-        self.fingerprint = _fingerprint(self.state_dict(), padding)
+        self.fingerprint = fingerprint_of(self.state_dict(), padding)
         self.requires_grad_(False)
         self.eval()
         fold_batch_norms(self.features)
@@ -134,14 +133,6 @@ def fold_batch_norms(module: nn.Module) -> None:
             setattr(module, next_name, nn.Identity())
     for child in module.children():
         fold_batch_norms(child)
-
-
-def _fingerprint(state_dict, padding):
-    digest = hashlib.sha256(padding.encode())
-    for name in sorted(state_dict):
-        digest.update(name.encode())
-        digest.update(np.ascontiguousarray(state_dict[name].cpu().numpy()).tobytes())
-    return digest.hexdigest()
 
 
 def load_style_extractor(

@@ -105,6 +105,28 @@ class TrainingConfig:
         return self.excerpts * max(0.0, 1 - step / self.excerpt_steps)
 
 
+@dataclass(frozen=True)
+class StepDistillationConfig:
+    """A distillation of steps, see `training.step_distillation`."""
+
+    evaluations: int = setting(12, "Network evaluations in which the student writes a line.", low=2, high=60)
+    batches: int = setting(
+        400, "Batches of lines, each of which trains the student at all its levels.", low=1
+    )
+    batch_size: int = setting(16, "Lines per batch.", low=1)
+    learning_rate: float = setting(
+        2e-4, "Highest learning rate; it falls to 0 in the second half.", above=0, below=1
+    )
+    guidance: float | None = setting(None, "The teacher's guidance, by default its own.", low=0, below=100)
+    ema: float = setting(0.998, "Decay of the EMA of the student's weights.", low=0, below=1)
+    precision: str = setting("fp32", "Precision of the networks' arithmetic.", choices=("fp32", "bf16"))
+    seed: int = setting(0, "Seed of texts, styles and noise.", low=0, below=2**63)
+    save_every: int = setting(20, "Save the state every so many batches.", low=1)
+
+    def __post_init__(self):
+        check_settings(self)
+
+
 PRESETS = {
     "smoke": TrainingConfig(
         steps=100,

@@ -1,5 +1,6 @@
 """Tensors on disk: safetensors files with metadata in JSON. No pickle is ever loaded."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -21,6 +22,15 @@ def save_tensors(path: str | Path, tensors: dict[str, Tensor], metadata: dict) -
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with atomic_write(path) as temporary:
         save_file(tensors, temporary, metadata={_KEY: json.dumps(metadata)})
+
+
+def fingerprint_of(tensors: dict[str, Tensor], about: str = "") -> str:
+    """The SHA-256 of some tensors and their names.   about: what else it is to depend on."""
+    digest = hashlib.sha256(about.encode())
+    for name in sorted(tensors):
+        digest.update(name.encode())
+        digest.update(tensors[name].detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def load_metadata(path: str | Path, *formats: str, what: str, advice: str) -> dict:

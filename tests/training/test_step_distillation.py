@@ -1,0 +1,118 @@
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from hwdiff import HwdiffError, load_model, sample
+from hwdiff.diffusion.process import alpha_bars
+from hwdiff.diffusion.samplers import guided, sample_eq12
+from hwdiff.model.unet import UNet
+from hwdiff.training import step_distillation
+from hwdiff.training.config import StepDistillationConfig
+from hwdiff.training.step_distillation import distil_steps, draw_texts, look_ahead, student_levels
+from hwdiff.utils.interrupt import Stop
+from tests.conftest import TINY
+
+CONFIG = StepDistillationConfig(evaluations=3, batches=4, batch_size=2, guidance=2, save_every=2)
+
+
+def test_levels_go_from_noise_to_ink():
+    assert student_levels(12) == [60, 56, 52, 48, 44, 40, 35, 30, 25, 19, 12, 1]
+    for count in (2, 5, 30, 59, 60):
+        levels = student_levels(count)
+        assert len(levels) == count
+        assert levels[0] == 60 and levels[-1] == 1
+        assert (np.diff(levels) < 0).all()
+    assert student_levels(60) == list(range(60, 0, -1))
+
+
+def test_texts_are_words_of_a_line_and_about_alike():
+    texts = ["the quick brown fox jumps over the lazy dog", "Of 3 lines, or so", "a"]
+    for seed in range(20):
+        drawn, numbers = draw_texts(texts, 5, np.random.default_rng(seed))
+        assert max(map(len, drawn)) - min(map(len, drawn)) < 4
+        assert all(text in texts[number] for text, number in zip(drawn, numbers, strict=True))
+        assert all(set(text.split()) <= set(" ".join(texts).split()) for text in drawn)
+    with pytest.raises(HwdiffError, match="too few texts of"):
+        draw_texts(["", " "], 5, np.random.default_rng(0))
+
+
+def test_the_teacher_walks_as_it_writes(network):
+    """From t = 60 to 1 looking ahead is Eq. 12."""
+    alpha_bar = alpha_bars().float()
+    generator = torch.Generator().manual_seed(0)
+    y, text = torch.randn(1, 16, 2, generator=generator), torch.tensor([[3, 4, 1]])
+    draws = [torch.randn(1, 16, 2, generator=generator) for _ in range(59)]
+    style, teacher = network.default_style[None], guided(network, 2)
+    with torch.no_grad():
+        queue = iter(draws)
+        clean, pen_up = look_ahead(teacher, y, text, style, alpha_bar, lambda: next(queue), first=60, last=1)
+        wanted = sample_eq12(teacher, y, text, style, alpha_bar, lambda t: draws[60 - t])
+    torch.testing.assert_close((clean, pen_up), wanted, rtol=1e-3, atol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def teacher(features):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = UNet(TINY)
+    network.metadata = {"style_weights": features.extractor.identity}
+    return network.eval()
+
+
+@pytest.fixture(scope="module")
+def whole(teacher, dataset, features, tmp_path_factory):
+    out = tmp_path_factory.mktemp("steps") / "run"
+    assert distil_steps(CONFIG, teacher, dataset, features, out) == 4
+    return out
+
+
+def rows(out):
+    found = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    return [(row["step"], row["loss"]) for row in found]
+
+
+def test_a_stopped_distillation_resumes_bit_for_bit(whole, teacher, dataset, features, tmp_path):
+    class StopAfter(Stop):
+        reason = property(lambda self: "enough" if len(seen) >= 2 else None)
+
+    class Seen:
+        def reach(self, step, note):
+            seen.append(step)
+
+    seen, out = [], tmp_path / "run"
+    assert distil_steps(CONFIG, teacher, dataset, features, out, stop=StopAfter(), progress=Seen()) < 4
+    with pytest.raises(HwdiffError, match="holds a training run already"):
+        distil_steps(CONFIG, teacher, dataset, features, out)
+    with pytest.raises(HwdiffError, match="it has guidance = 2, not 1"):
+        distil_steps(replace(CONFIG, guidance=1), teacher, dataset, features, out, resume=True)
+    assert distil_steps(CONFIG, teacher, dataset, features, out, resume=True) == 4
+    assert rows(out) == rows(whole)
+    ours, theirs = load_file(out / "model.safetensors"), load_file(whole / "model.safetensors")
+    assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+
+
+def test_a_student_writes_in_its_own_levels_without_guidance(whole, network):
+    student = load_model(whole / "model.safetensors")
+    assert student.metadata["writing"]["guidance"] == 1
+    seen = []
+    [ink] = sample(student, "a fox", network.default_style, callback=seen.append)
+    assert [step.t for step in seen] == [3, 2, 1]
+    levels = student_levels(3)
+    published = alpha_bars()
+    chosen = torch.cat((published[:1], published[levels[::-1]]))
+    [same] = sample(student, "a fox", network.default_style, alpha_bar=chosen, guidance=1)
+    np.testing.assert_allclose(ink.offsets, same.offsets, atol=1e-4)  # attention is kept for a callback only
+    sample(student, "a fox", network.default_style, steps=2, callback=seen.append)
+    assert len(seen) == 5
+
+
+def test_a_student_comes_nearer_to_its_teacher(teacher, dataset, features, tmp_path, monkeypatch):
+    monkeypatch.setattr(step_distillation, "WARMUP", 1)
+    config = replace(CONFIG, batches=12, learning_rate=3e-3, save_every=40)
+    distil_steps(config, teacher, dataset, features, tmp_path / "run")
+    losses = [loss for _, loss in rows(tmp_path / "run")]
+    assert np.mean(losses[-4:]) < 0.8 * np.mean(losses[:2]), losses
