@@ -1,6 +1,7 @@
 """Commands that write."""
 
 import gc
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -28,10 +29,11 @@ def write(
     ] = None,
     model: Model = "pretrained",
     style: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
             help="A named style (see hwdiff styles), or a picture of a line in the handwriting to imitate; "
-            "by default the model's own style."
+            "by default the model's own style. Given several times it mixes them, with weights that add up "
+            "to 1: --style ada:0.7 --style line.png:0.3."
         ),
     ] = None,
     style_encoder: StyleEncoder = "bundled",
@@ -39,6 +41,13 @@ def write(
     steps: Steps = None,
     seed: Annotated[int, typer.Option(help="Another seed gives another version of the same text.")] = 0,
     guidance: Guidance = None,
+    style_guidance: Annotated[
+        float,
+        typer.Option(
+            help="1: the paper's method; above 1: follow the style more closely, with one more network "
+            "evaluation a step."
+        ),
+    ] = 1.0,
     end_tokens: Annotated[
         int, typer.Option(help="End tokens after the text: 1, or 2 as in the authors' program.")
     ] = 1,
@@ -92,12 +101,13 @@ def write(
         "sampler": sampler.value,
         "steps": steps,
         "guidance": guidance,
+        "style_guidance": style_guidance,
         "style_extractor": style_encoder,
         "end_tokens": end_tokens,
         "padded_style": padded_style,
     }
     if file is None:
-        [ink] = sample(load_model(model, device), [text], style, seed=seed, **options)
+        [ink] = sample(load_model(model, device), [text], mixture(style), seed=seed, **options)
         ink.save(out)
         print(f"wrote {out}: {len(ink)} points, {len(ink.strokes())} strokes")
         return
@@ -119,12 +129,26 @@ def write(
     network = load_model(model, device)
     with Progress("writing", count_pieces(content, layout), unit="pieces of lines") as progress:
         options |= {"layout": layout, "seed": seed, "tries": check, "reader": reader}
-        written = write_pages(network, content, style, progress=progress.update, **options)
+        written = write_pages(network, content, mixture(style), progress=progress.update, **options)
     paths = save_pages(written.pages, out)
     print(f"wrote {', '.join(map(str, paths))}: {written.pieces} pieces of lines")
     if written.wrong:
         first, left = written.wrong
         print(f"the recognizer read {first} of them wrong at first, {left} in the end")
+
+
+def mixture(given: list[str] | None) -> str | dict[str, float] | None:
+    """What --style was given: nothing, one style, or {style: weight}; equal weights where none is given."""
+    if not given:
+        return None
+    found = [re.fullmatch(r"(.+?)(?::(\d*\.?\d+))?", one).groups() for one in given]
+    if len(found) == 1 and found[0][1] is None:
+        return given[0]
+    if len({name for name, _ in found}) < len(found):
+        raise HwdiffError(f"--style {' '.join(given)}: a style is named twice; give each once")
+    if len({weight is None for _, weight in found}) > 1:
+        raise HwdiffError(f"--style {' '.join(given)}: give a weight to each, as in ada:0.7, or to none")
+    return {name: 1 / len(found) if weight is None else float(weight) for name, weight in found}
 
 
 @command

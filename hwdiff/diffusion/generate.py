@@ -13,7 +13,7 @@ from hwdiff.data import tokenizer
 from hwdiff.data.batches import FULL_LENGTH
 from hwdiff.diffusion.process import alpha_bars
 from hwdiff.diffusion.samplers import Callback, NoiseSource, Sampler, find_sampler, guided
-from hwdiff.diffusion.style_gallery import load_styles
+from hwdiff.diffusion.style_gallery import load_styles, mixed
 from hwdiff.ink.images import ImageSource
 from hwdiff.ink.ink import Ink
 from hwdiff.model.config import DISTILLED, RIGHT_BOTTOM
@@ -40,13 +40,14 @@ class ImageExtractor(Protocol):
 def sample(
     network: UNet,
     texts: str | Sequence[str],
-    style: ImageSource | Tensor | None = None,
+    style: ImageSource | Tensor | dict[str, float] | None = None,
     *,
     sampler: str | Sampler = "eq12",
     steps: int | None = None,
     alpha_bar: Tensor | None = None,
     seed: int = 0,
     guidance: float | None = None,
+    style_guidance: float = 1.0,
     length: int | None = None,
     style_extractor: str | ImageExtractor = "bundled",
     end_tokens: int = 1,
@@ -58,8 +59,8 @@ def sample(
     network: from `load_model`.
     texts: a list of strings, or one.
     style: the name of one of `load_styles()`; an image of a line of handwriting to imitate (a path, a PIL
-        image or a uint8 array); features (S, 1280), or (len(texts), S, 1280) for a style for each text; None
-        for the model's default.
+        image or a uint8 array); features (S, 1280), or (len(texts), S, 1280) for a style for each text;
+        several names and paths with weights, {"ada": 0.7, "line.png": 0.3}; None for the model's default.
     sampler: the name of one of `samplers.SAMPLERS`, or a function like those in `samplers`.
     steps: by default the sampler's, 60 or fewer; for eq12 and a network of `training.step_distillation`, that
         network's own. A step is one network evaluation, with guidance two.
@@ -67,6 +68,7 @@ def sample(
     seed: text i is written with seed + i. Its ink depends on that, the text, the style and its length alone.
     guidance: how closely to follow the text, see `samplers.guided`. 1 is the paper's method; None is what the
         model's metadata says.
+    style_guidance: how closely to follow the style, in the same way. 1 is the paper's method.
     length: points to write, a multiple of 8; by default `default_length`.
     style_extractor: for style images, the `StyleExtractor` of the training, or its name or path for
         `load_style_extractor`.
@@ -85,7 +87,7 @@ def sample(
     guidance = settings["guidance"] if guidance is None else guidance
     if steps is not None and alpha_bar is not None:
         raise HwdiffError("steps, alpha_bar: give one of them")
-    _check_numbers(len(texts), seed, length, guidance)
+    _check_numbers(len(texts), seed, length, guidance, style_guidance)
     chosen = find_sampler(sampler)
     if alpha_bar is None and steps is None and sampler == "eq12" and "levels" in settings:
         published = alpha_bars()
@@ -96,7 +98,7 @@ def sample(
     styles = style_features(network, style, len(texts), style_extractor=style_extractor, padded=padded_style)
     tokens = [tokenizer.encode(text, end_tokens) for text in texts]
     lengths = [length or default_length(text, settings["points_per_character"]) for text in texts]
-    predict, device = guided(network, guidance), next(network.parameters()).device
+    predict, device = guided(network, guidance, style_guidance), next(network.parameters()).device
 
     # Write, batch by batch.
     inks = [None] * len(texts)
@@ -111,14 +113,15 @@ def sample(
     return inks
 
 
-def _check_numbers(count, seed, length, guidance):
+def _check_numbers(count, seed, length, guidance, style_guidance):
     """Raises HwdiffError when a number given to `sample` is out of its range. count: of the texts."""
     if not 0 <= seed < 2**63 - count:
         raise HwdiffError(f"seed = {seed}: must be between 0 and 2^63 - 1")
     if length is not None and (length < LENGTH_UNIT or length % LENGTH_UNIT):
         raise HwdiffError(f"length = {length}: must be a positive multiple of {LENGTH_UNIT}")
-    if not 0 <= guidance < 100:
-        raise HwdiffError(f"guidance = {guidance}: must be at least 0 and below 100")
+    for name, weight in (("guidance", guidance), ("style_guidance", style_guidance)):
+        if not 0 <= weight < 100:
+            raise HwdiffError(f"{name} = {weight}: must be at least 0 and below 100")
 
 
 def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:
@@ -182,7 +185,7 @@ def check_text(text: str) -> None:
 
 def style_features(
     network: UNet,
-    style: ImageSource | Tensor | None,
+    style: ImageSource | Tensor | dict[str, float] | None,
     count: int,
     *,
     style_extractor: str | ImageExtractor = "bundled",
@@ -195,6 +198,10 @@ def style_features(
     Raises HwdiffError when the style cannot be used, or comes from other style weights than the model was
     trained with.
     """
+    if isinstance(style, dict):
+        how = {"style_extractor": style_extractor, "padded": padded}
+        parts = [style_features(network, one, 1, **how)[0] for one in style]
+        return mixed(parts, list(style.values())).expand(count, -1, -1)
     is_array = isinstance(style, np.ndarray) and style.shape[-1] == 1280 and style.dtype.kind == "f"
     if style is None:
         features = network.default_style

@@ -106,32 +106,40 @@ def schedule(steps: int = STEPS, spacing: str = "log-snr") -> Tensor:
     return torch.cat((published[:1], levels))
 
 
-def guided(network: Network, weight: float) -> Network:
-    """A network with classifier-free guidance by the text (Ho & Salimans 2022, Eq. 6).
+def guided(network: Network, weight: float, style_weight: float = 1.0) -> Network:
+    """A network with classifier-free guidance by the text, and by the style (Ho & Salimans 2022, Eq. 6).
 
-    The noise predicted with the text is moved to `weight` times its distance from that predicted without.
-    More than 1 follows the text more closely; 1 changes nothing. A step takes two network evaluations. The
-    network must have been trained on some lines without text.
+    The noise predicted with the text is moved to `weight` times its distance from that predicted without, and
+    `style_weight` does the same for the style. More than 1 follows it more closely; 1 changes nothing and
+    costs nothing. The network must have been trained on some lines without text, and some without style.
     """
-    if weight == 1:
+    if weight == style_weight == 1:
         return network
 
     def call(y, text, noise_level, style, attention=False):
-        # Both evaluations in one batch: for few lines that takes hardly longer than one.
-        texts = torch.cat((text, tokenizer.without_text(text)))
-        twice = (y.repeat(2, 1, 1), texts, noise_level.repeat(2, 1, 1), style.repeat(2, 1, 1))
-        both, pen_up, weights = network(*twice, attention=attention)
-        eps, free = both.chunk(2)
+        # All evaluations in one batch: for few lines that takes hardly longer than one.
+        texts, styles = [text], [style]
+        if weight != 1:
+            texts, styles = [*texts, tokenizer.without_text(text)], [*styles, style]
+        if style_weight != 1:
+            texts, styles = [*texts, text], [*styles, torch.zeros_like(style)]
+        count = len(texts)
+        batch = (y.repeat(count, 1, 1), torch.cat(texts), noise_level.repeat(count, 1, 1), torch.cat(styles))
+        every, pen_up, weights = network(*batch, attention=attention)
+        eps, *free = every.chunk(count)
+        found = free[0] + weight * (eps - free[0]) if weight != 1 else eps
+        if style_weight != 1:
+            found = found + (style_weight - 1) * (eps - free[-1])
         if attention:
             weights = [seen[: len(y)] for seen in weights] if attention == "all" else weights[: len(y)]
-        return free + weight * (eps - free), pen_up[: len(y)], weights
+        return found, pen_up[: len(y)], weights
 
     return call
 
 
-def network_evaluations(steps: int, guidance: float) -> int:
-    """How often the network is evaluated for a line (NFE): with guidance twice a step."""
-    return steps if guidance == 1 else 2 * steps
+def network_evaluations(steps: int, guidance: float, style_guidance: float = 1.0) -> int:
+    """How often the network is evaluated for a line (NFE): once a step, and once more for each guidance."""
+    return steps * (1 + (guidance != 1) + (style_guidance != 1))
 
 
 def _call(network, y, text, style, alpha_bar, t, callback):

@@ -8,8 +8,9 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from hwdiff import Ink
+from hwdiff import HwdiffError, Ink
 from hwdiff.cli import app
+from hwdiff.cli.writing import mixture
 from hwdiff.data.dataset import Dataset
 from hwdiff.evaluation.error_rates import recognize
 from hwdiff.suite.verdicts import OPEN, verdicts
@@ -276,6 +277,26 @@ def test_a_file_is_written_on_pages(trained, tmp_path):
         result = hwdiff("write", *given, *options)
         assert result.exit_code == 1
         assert message in result.output
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        (None, None),
+        (["ada"], "ada"),
+        (["a:b.png"], "a:b.png"),
+        (["ada:0.7", "c:/line.png:.3"], {"ada": 0.7, "c:/line.png": 0.3}),
+        (["ada", "bo", "cy", "di"], dict.fromkeys(("ada", "bo", "cy", "di"), 0.25)),
+    ],
+)
+def test_styles_are_mixed_by_weights(given, wanted):
+    assert mixture(given) == wanted
+
+
+@pytest.mark.parametrize("given", [["ada", "bo:0.5"], ["ada:0.5", "ada:0.5"]])
+def test_mixtures_that_make_no_sense_are_refused(given):
+    with pytest.raises(HwdiffError, match="--style ada"):
+        mixture(given)
 
 
 def test_help_reads_well_and_does_not_wait_for_torch():

@@ -9,6 +9,7 @@ import hwdiff
 from hwdiff import HwdiffError
 from hwdiff.diffusion import samplers
 from hwdiff.diffusion.generate import check_text, default_length, sample, style_features
+from hwdiff.diffusion.style_gallery import load_styles, mixed
 from hwdiff.model.checkpoint import load_model, save_model
 
 
@@ -110,6 +111,7 @@ def test_texts_that_cannot_be_written_are_refused_and_characters_named(tame):
         ({"sampler": "euler"}, "no such sampler as 'euler'"),
         ({"guidance": -1}, "guidance = -1"),
         ({"guidance": float("nan")}, "guidance = nan"),
+        ({"style_guidance": -1}, "style_guidance = -1"),
     ],
 )
 def test_bad_options_are_named(tame, options, message):
@@ -126,6 +128,12 @@ def test_styles_are_images_or_features(tame, extractor, tmp_path):
     features = [style_features(tame, way, 2, style_extractor=extractor) for way in ways]
     assert all(torch.equal(features[0], other) for other in features)
     assert features[0].shape == (2, 14, 1280)
+    names = list(load_styles())[:2]
+    wanted = mixed([load_styles()[names[0]], features[0][0]], (0.75, 0.25))
+    found = style_features(tame, {names[0]: 0.75, str(path): 0.25}, 2, style_extractor=extractor)
+    torch.testing.assert_close(found, wanted.expand(2, -1, -1))
+    with pytest.raises(HwdiffError, match="adding up to 1"):
+        style_features(tame, {names[0]: 0.75, names[1]: 0.75}, 2)
     own = torch.rand(2, 14, 1280)
     assert torch.equal(style_features(tame, own, 2), own)
     narrow = style_features(tame, picture, 1, style_extractor=extractor, padded=False)

@@ -165,3 +165,20 @@ def test_guidance_goes_beyond_the_text():
     assert samplers.guided(network, 3.0)(y, text, noise_level, style, attention=False)[2] is None
     assert asked == [([*text.tolist(), [1, 0, 0, 0], [1, 0, 0, 0]], wanted) for wanted in ("all", False)]
     assert samplers.guided(network, 1) is network
+
+
+@pytest.mark.parametrize(("weight", "evaluations"), [(1.0, 2), (3.0, 3)])
+def test_guidance_by_the_style_goes_beyond_it(weight, evaluations):
+    def network(y, text, noise_level, style, attention=True):
+        assert len(y) == len(text) == len(noise_level) == len(style) == 2 * evaluations
+        words, ink = (text > tokenizer.END).sum(dim=1).view(-1, 1, 1), style.mean(dim=(1, 2)).view(-1, 1, 1)
+        return y * 0 + 10 * ink + words, ink.expand(-1, 8, 1), None
+
+    y, text = torch.zeros(2, 8, 2), torch.tensor([[3, 4, 1, 0], [5, 6, 7, 1]])
+    style = torch.stack((torch.ones(14, 1280), torch.full((14, 1280), 2.0)))
+    eps, pen_up, _ = samplers.guided(network, weight, 1.5)(y, text, torch.ones(2, 1, 1), style)
+    assert (eps[0] == 15 + weight * 2).all()
+    assert (eps[1] == 30 + weight * 3).all()
+    assert pen_up[:, 0, 0].tolist() == [1, 2]
+    assert samplers.network_evaluations(60, weight, 1.5) == 60 * evaluations
+    assert samplers.network_evaluations(60, 1) == 60
