@@ -2,6 +2,7 @@
 
 import gc
 import re
+import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -149,6 +150,34 @@ def mixture(given: list[str] | None) -> str | dict[str, float] | None:
     if len({weight is None for _, weight in found}) > 1:
         raise HwdiffError(f"--style {' '.join(given)}: give a weight to each, as in ada:0.7, or to none")
     return {name: 1 / len(found) if weight is None else float(weight) for name, weight in found}
+
+
+@command
+def style(
+    picture: Annotated[Path, typer.Argument(help="A photo, scan or screenshot of handwriting.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The figure to write, *.png or *.svg.")],
+    style_encoder: StyleEncoder = "bundled",
+):
+    """Show what the model will see of a picture of handwriting, and to which named style it is nearest."""
+    from hwdiff.diffusion.style_gallery import load_styles, nearest
+    from hwdiff.ink.photos import plot_lines
+    from hwdiff.ink.plot import save_figure
+    from hwdiff.model.style_encoder import load_style_extractor
+
+    figure = plot_lines(picture)
+    features = load_style_extractor(style_encoder).of_image(picture)
+    save_figure(figure, out)
+    named = load_styles()
+    name, cosine = nearest(features, named)
+    lowest = min(
+        nearest(one, {key: named[key] for key in named if key != own})[1] for own, one in named.items()
+    )
+    print(f"wrote {out}")
+    print(f"nearest named style: {name}, cosine {cosine:.3f}; among named styles at least {lowest:.3f}")
+    if cosine < lowest:
+        warnings.warn(
+            "this handwriting is unlike all named styles; what is written may not resemble it", stacklevel=1
+        )
 
 
 @command

@@ -6,6 +6,7 @@ They are features of lines that it drew itself.
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from hwdiff.utils.errors import HwdiffError
@@ -45,6 +46,19 @@ def mixed(styles: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
         found = f"weights {given} for {len(styles)} styles"
         raise HwdiffError(f"styles: {found}; give one for each, adding up to 1")
     return sum(float(weight) * style for style, weight in zip(styles, weights, strict=True))
+
+
+def nearest(style: Tensor, named: dict[str, Tensor]) -> tuple[str, float]:
+    """The name of the style nearest to `style` (S, 1280), and the cosine of their mean columns.
+
+    The mean over columns leaves out what is written where.
+    """
+    found = {
+        name: float(torch.cosine_similarity(style.mean(dim=0), other.mean(dim=0), dim=0))
+        for name, other in named.items()
+    }
+    name = max(found, key=found.get)
+    return name, found[name]
 
 
 def save_styles(path: str | Path, styles: dict[str, Tensor], **metadata) -> None:

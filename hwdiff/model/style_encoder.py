@@ -15,6 +15,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.models import MobileNet_V2_Weights, mobilenet_v2
 
 from hwdiff.ink import images
+from hwdiff.ink.photos import handwriting_lines
 from hwdiff.model.config import BOTH_SIDES, RIGHT_BOTTOM
 from hwdiff.utils.errors import HwdiffError
 from hwdiff.utils.tensors import fingerprint_of, load_tensors
@@ -73,23 +74,25 @@ class StyleExtractor(nn.Module):
         return pool(self.features(grey_input(pixels)))
 
     def of_image(self, source: images.ImageSource, padded: bool = True) -> Tensor:
-        """Features of one scan or line image.
+        """Features of a line image, a scan, or a photo of some lines (`photos.handwriting_lines`).
 
         source: see `images.ImageSource`. Of a line wider than 1400 pixels at height 96 only the beginning is
-            used, with a warning.
+            used, with a warning. Of several lines the features are averaged.
         padded: pad the image to 1400 pixels. Without, as in the authors' released inference, a narrower one
             gives fewer columns, at least one.
         Returns (S, 1280) float32 on the CPU, S = 14 if padded.
         Raises HwdiffError when there is no ink.
         """
         name = source if isinstance(source, str) or hasattr(source, "__fspath__") else "style image"
-        line = images.normalise(images.read_image(source, name), name)
-        if line.shape[1] > images.MAX_WIDTH:
-            found = f"{line.shape[1]} pixels wide at height 96"
+        lines = [images.normalise(line, name) for line in handwriting_lines(source, name)]
+        if wide := [line.shape[1] for line in lines if line.shape[1] > images.MAX_WIDTH]:
+            found = f"{max(wide)} pixels wide at height 96"
             warnings.warn(f"{name}: {found}; only the first {images.MAX_WIDTH} are used", stacklevel=2)
-            line = line[:, : images.MAX_WIDTH]
-        width = images.MAX_WIDTH if padded else max(line.shape[1], images.HEIGHT)
-        return self.of_line(images.pad_to_width(line, width, name))
+        lines = [line[:, : images.MAX_WIDTH] for line in lines]
+        longest = max(line.shape[1] for line in lines)
+        width = images.MAX_WIDTH if padded else max(longest, images.HEIGHT)
+        features = [self.of_line(images.pad_to_width(line, width, name)) for line in lines]
+        return torch.stack(features).mean(dim=0)
 
     def of_line(self, line: np.ndarray) -> Tensor:
         """Features of a line image as it is.

@@ -279,6 +279,15 @@ def test_a_file_is_written_on_pages(trained, tmp_path):
         assert message in result.output
 
 
+def test_what_is_seen_of_a_picture_is_shown(tmp_path):
+    assert hwdiff("write", "a fox", "--steps", 5, "-o", tmp_path / "fox.png").exit_code == 0
+    result = hwdiff("style", tmp_path / "fox.png", "-o", tmp_path / "seen.png")
+    assert result.exit_code == 0, result.output
+    assert "nearest named style: " in result.output
+    assert Image.open(tmp_path / "seen.png").width > 1000
+    assert "not an image" in hwdiff("style", __file__, "-o", tmp_path / "no.png").output
+
+
 @pytest.mark.parametrize(
     ("given", "wanted"),
     [

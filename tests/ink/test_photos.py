@@ -1,0 +1,103 @@
+"""Photos as people take them, made from clean lines: turned, in uneven light, noisy, on ruled paper."""
+
+import io
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageFilter
+
+from hwdiff import HwdiffError
+from hwdiff.ink.images import read_image
+from hwdiff.ink.page import Layout, place_lines
+from hwdiff.ink.photos import handwriting_lines, plot_lines
+from hwdiff.model.style_encoder import load_style_extractor
+
+
+def page_of(inks, color="black", rules=None):
+    """A picture of a page of lines, RGB."""
+    layout = Layout("A5", margin=15, line_spacing=14, pen_width=0.6, color=color)
+    [page] = place_lines([[ink] for ink in inks], layout)
+    figure = page.figure()
+    if rules:
+        for number in range(13):
+            figure.axes[0].axhline(15 + (number + 0.75) * 14 + 0.8, color=rules, linewidth=0.6)
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=120)
+    return Image.open(content).convert("RGB")
+
+
+def photo_of(picture, angle, shade=0.45, noise=5.0):
+    """The picture turned, on a darker table, in light that falls off, blurred, noisy, as a JPEG file."""
+    turned = picture.rotate(angle, expand=True, fillcolor=(190, 185, 170), resample=Image.BICUBIC)
+    seen = np.asarray(turned, dtype=float)
+    height, width, _ = seen.shape
+    y, x = np.mgrid[:height, :width]
+    light = 1 - shade * (0.6 * x / width + 0.4 * y / height)
+    seen = seen * light[..., None] * (1, 0.97, 0.9)
+    seen = seen + np.random.default_rng(0).normal(0, noise, seen.shape)
+    image = Image.fromarray(seen.clip(0, 255).astype(np.uint8)).filter(ImageFilter.GaussianBlur(0.8))
+    content = io.BytesIO()
+    image.save(content, "JPEG", quality=70)
+    return content.getvalue()
+
+
+@pytest.fixture(scope="module")
+def inks(made_up_lines):
+    return made_up_lines[:4]
+
+
+@pytest.fixture(scope="module")
+def others(made_up_lines):
+    return made_up_lines[-4:]
+
+
+CASES = {
+    "shadow": lambda inks: photo_of(page_of(inks), angle=3),
+    "ruled": lambda inks: photo_of(page_of(inks, "#223388", "#8899cc"), angle=-2),
+    "white on black": lambda inks: photo_of(Image.fromarray(255 - np.asarray(page_of(inks))), 1, shade=0.2),
+    "screenshot": lambda inks: page_of(inks, "#223388"),
+}
+
+
+@pytest.fixture(scope="module")
+def extractor():
+    return load_style_extractor("bundled", "cpu")
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_style_of_a_photo_is_near_that_of_its_lines(case, inks, others, extractor):
+    photo = CASES[case](inks)
+    assert len(handwriting_lines(photo)) == len(inks)
+
+    def mean(lines):
+        return torch.stack([extractor.of_image(line) for line in lines]).mean(dim=(0, 1))
+
+    seen = extractor.of_image(photo).mean(dim=0)
+    own, other = mean(ink.line_image() for ink in inks), mean(ink.line_image() for ink in others)
+    near, far = (torch.cosine_similarity(seen, one, dim=0) for one in (own, other))
+    assert near > 0.92
+    assert far < near - 0.1
+
+
+def test_a_scan_of_one_line_is_read_as_before(inks):
+    line = inks[0].line_image()
+    [same] = handwriting_lines(line)
+    np.testing.assert_array_equal(same, read_image(line))
+
+
+def test_pictures_without_handwriting_are_refused(tmp_path):
+    grey = np.full((300, 300), 200, dtype=np.uint8)
+    with pytest.raises(HwdiffError, match=r"no ink found|no line of handwriting"):
+        handwriting_lines(grey)
+    (tmp_path / "a.jpg").write_bytes(b"no picture")
+    with pytest.raises(HwdiffError, match=r"a\.jpg: not an image that can be read"):
+        handwriting_lines(tmp_path / "a.jpg")
+    with pytest.raises(HwdiffError, match=r"none\.jpg: no such file"):
+        handwriting_lines(tmp_path / "none.jpg")
+
+
+def test_what_is_seen_is_drawn(inks, tmp_path):
+    (tmp_path / "photo.jpg").write_bytes(CASES["ruled"](inks))
+    figure = plot_lines(tmp_path / "photo.jpg")
+    assert sum(len(axes.images) for axes in figure.axes) == 1 + len(inks)
