@@ -59,8 +59,9 @@ def verdicts(measurements: str | Path = MEASUREMENTS) -> list[dict]:
     found = []
     if table := _table(folder / "evaluate-test" / "table1.json"):
         found += [_distances(table), _eq12_or_eq9(table), _legible(table), _style(table)]
-    # One folder for each run, in the order of their names, and one file for each step looked at.
-    if path := max(folder.glob("training/*/alignment-*.json"), default=None):
+    # One folder for each run, and one file for each step looked at: the furthest counts.
+    looked_at = folder.glob("training/*/alignment-*.json")
+    if path := max(looked_at, key=lambda path: (path.name, path), default=None):
         found.append(_attention(json.loads(path.read_text())))
     if table := _table(folder / "samplers-fewer" / "table1.json"):
         found.append(_fewer_steps(table))

@@ -65,8 +65,8 @@ def test_attention_must_go_forward_in_every_line_once_training_has_ended(
     tmp_path, lowest, least, step, parameters, guided, verdict
 ):
     for run, step_then, forward, covered in (
-        ("first", 20_000, (0.1, 0.2), (1.0, 1.0)),
-        ("second", step, (lowest, 1.0), (1.0, least)),
+        ("first", step, (lowest, 1.0), (1.0, least)),
+        ("second", 5_000, (0.1, 0.2), (1.0, 1.0)),  # trained for less
     ):
         (tmp_path / "training" / run).mkdir(parents=True)
         content = {
