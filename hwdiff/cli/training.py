@@ -198,8 +198,7 @@ def distil(
             config, sources, extractor, out, resume=resume, stop=stop, progress=progress
         )
     if encoder is None:
-        print(f"{stop.reason}: saved in {out}; resume with the same command and --resume")
-        raise typer.Exit(130 if stop.signal else UNFINISHED)
+        _end_stopped(stop, f"in {out}")
     for dataset, images in zip(datasets, lines, strict=True):
         _print_agreement(dataset, images, load_style_extractor(encoder, find_device(device)), extractor)
     print(f"wrote {encoder}; use it with --style-encoder {encoder}")
@@ -224,6 +223,12 @@ def compare_encoders(
     extractors = [load_style_extractor(weights, find_device(device)) for weights in (style_encoder, teacher)]
     for dataset in map(Dataset, data):
         _print_agreement(dataset, LineImages(dataset), *extractors)
+
+
+def _end_stopped(stop, saved):
+    """End the command of a run that was stopped.   saved: where its state is, for a person."""
+    print(f"{stop.reason}: saved {saved}; resume with the same command and --resume")
+    raise typer.Exit(130 if stop.signal else UNFINISHED)
 
 
 def _print_agreement(dataset, lines, encoder, teacher):
@@ -279,11 +284,7 @@ def distil_steps(
             progress=progress,
         )
     if reached < config.batches:
-        print(
-            f"{stop.reason}: saved at batch {reached} of {config.batches}; "
-            "resume with the same command and --resume"
-        )
-        raise typer.Exit(130 if stop.signal else UNFINISHED)
+        _end_stopped(stop, f"at batch {reached} of {config.batches}")
     file = out / "model.safetensors"
     print(f"wrote {file}; try: hwdiff write hello --model {file} -o hello.svg")
 
@@ -323,11 +324,7 @@ def train_recognizer(
             config, Dataset(data), out, find_device(device), resume=resume, stop=stop, progress=progress
         )
     if reached < config.steps:
-        print(
-            f"{stop.reason}: saved at step {reached} of {config.steps}; "
-            "resume with the same command and --resume"
-        )
-        raise typer.Exit(130 if stop.signal else UNFINISHED)
+        _end_stopped(stop, f"at step {reached} of {config.steps}")
     file = out / "recognizer.safetensors"
     print(f"wrote {file}; try: hwdiff legibility --data {data} --recognizer {file}")
 

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from hwdiff.data import tokenizer
 from hwdiff.data.batches import FULL_LENGTH
-from hwdiff.diffusion.process import alpha_bars
-from hwdiff.diffusion.samplers import Callback, NoiseSource, Sampler, find_sampler, guided
+from hwdiff.diffusion.samplers import Callback, NoiseSource, Sampler, find_sampler, guided, published_levels
 from hwdiff.diffusion.style_gallery import load_styles, mixed
 from hwdiff.ink.images import ImageSource
 from hwdiff.ink.ink import Ink
@@ -90,8 +89,7 @@ def sample(
     _check_numbers(len(texts), seed, length, guidance, style_guidance)
     chosen = find_sampler(sampler)
     if alpha_bar is None and steps is None and sampler == "eq12" and "levels" in settings:
-        published = alpha_bars()
-        alpha_bar = torch.cat((published[:1], published[settings["levels"][::-1]]))
+        alpha_bar = published_levels(settings["levels"])
     alpha_bar = (chosen.alpha_bar(steps) if alpha_bar is None else alpha_bar).to(torch.float32)
 
     # Prepare what the network sees.

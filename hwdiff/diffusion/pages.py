@@ -46,12 +46,16 @@ def wrap(text: str, layout: Layout) -> list[list[str]]:
     room = int((layout.text_width / layout.scale + SPACE) / CHARACTER_WIDTH)
     lines = []
     for paragraph in text.expandtabs(4).splitlines():
-        for line in textwrap.wrap(paragraph, room) or [""]:
+        for line in _wrap(paragraph, room) or [""]:
             # As few pieces as there must be, of about one length.
             count = -(-len(line) // PIECE)
-            pieces = textwrap.wrap(line, -(-len(line) // count)) if count else []
-            lines.append(pieces if len(pieces) <= count else textwrap.wrap(line, PIECE))
+            pieces = _wrap(line, -(-len(line) // count)) if count else []
+            lines.append(pieces if len(pieces) <= count else _wrap(line, PIECE))
     return lines
+
+
+def _wrap(text, width):
+    return textwrap.wrap(text, width, break_on_hyphens=False)
 
 
 def count_pieces(text: str, layout: Layout) -> int:

@@ -4,7 +4,7 @@ The network is conditioned on the noise level itself. So any decreasing `alpha_b
 be used, without retraining.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple, Protocol
@@ -106,6 +106,16 @@ def schedule(steps: int = STEPS, spacing: str = "log-snr") -> Tensor:
     return torch.cat((published[:1], levels))
 
 
+def published_levels(steps: Sequence[int]) -> Tensor:
+    """The published signal levels of some steps only.
+
+    steps: t of the paper's 60, from the noisiest, such as 60, 30, 1.
+    Returns alpha_bar (len(steps) + 1,) float64, alpha_bar[0] = 1.
+    """
+    published = alpha_bars()
+    return torch.cat((published[:1], published[list(steps)[::-1]]))
+
+
 def guided(network: Network, weight: float, style_weight: float = 1.0) -> Network:
     """A network with classifier-free guidance by the text, and by the style (Ho & Salimans 2022, Eq. 6).
 
@@ -147,12 +157,12 @@ def _call(network, y, text, style, alpha_bar, t, callback):
     noise_level = alpha_bar[t].sqrt().to(y).expand(len(y), 1, 1)
     eps, pen_up, attention = network(y, text, noise_level, style, attention="all" if callback else False)
     if callback:
-        callback(Step(t, y, _clean(y, eps, alpha_bar[t]), pen_up, attention))
+        callback(Step(t, y, clean_ink(y, eps, alpha_bar[t]), pen_up, attention))
     return eps, pen_up
 
 
-def _clean(y, eps, alpha_bar_t):
-    """Eq. 10: the clean ink that y and the predicted noise imply."""
+def clean_ink(y: Tensor, eps: Tensor, alpha_bar_t: Tensor) -> Tensor:
+    """Eq. 10: the clean ink (B, N, 2) that noisy ink and its predicted noise imply.   alpha_bar_t: 0-dim."""
     return (y - (1 - alpha_bar_t).sqrt() * eps) / alpha_bar_t.sqrt()
 
 
@@ -230,7 +240,7 @@ def sample_ddim(
     """
     for t in range(len(alpha_bar) - 1, 0, -1):
         eps, pen_up = _call(network, y, text, style, alpha_bar, t, callback)
-        y = alpha_bar[t - 1].sqrt() * _clean(y, eps, alpha_bar[t]) + (1 - alpha_bar[t - 1]).sqrt() * eps
+        y = alpha_bar[t - 1].sqrt() * clean_ink(y, eps, alpha_bar[t]) + (1 - alpha_bar[t - 1]).sqrt() * eps
     return y, pen_up
 
 
@@ -253,7 +263,7 @@ def sample_dpm(
     previous = None
     for t in range(len(alpha_bar) - 1, 0, -1):
         eps, pen_up = _call(network, y, text, style, alpha_bar, t, callback)
-        clean = _clean(y, eps, alpha_bar[t])
+        clean = clean_ink(y, eps, alpha_bar[t])
         if t == 1:
             return clean, pen_up
         step = log_snr[t - 1] - log_snr[t]

@@ -8,7 +8,7 @@ import os
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageOps
 
 from hwdiff.utils.errors import HwdiffError
 
@@ -30,6 +30,38 @@ ImageSource = str | os.PathLike | bytes | Image.Image | np.ndarray
 """A path, the bytes of an image file, a PIL image, or an array (H, W) or (H, W, 3) uint8."""
 
 
+def open_image(source: ImageSource, name: str) -> Image.Image:
+    """A picture in grey, upright as its EXIF data say, on white where it is transparent.
+
+    source: see `ImageSource`.
+    name: what errors call it.
+    Returns a PIL image of mode L, or of a deep grey.
+    Raises HwdiffError when it is not an image.
+    """
+    try:
+        if isinstance(source, np.ndarray):
+            image = Image.fromarray(source)
+        elif isinstance(source, Image.Image):
+            image = source
+        else:
+            image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
+        image = ImageOps.exif_transpose(image)
+        if image.mode == "P" or "transparency" in image.info:
+            image = image.convert("RGBA")
+        if image.mode in ("RGBA", "LA"):
+            paper = Image.new("RGBA", image.size, "white")
+            image = Image.alpha_composite(paper, image.convert("RGBA"))
+        if not image.mode.startswith(("I", "F")):  # PIL would clip deep greys at 255 instead of scaling them
+            image = image.convert("L")
+        image.load()
+    except FileNotFoundError as error:
+        raise HwdiffError(f"{name}: no such file") from error
+    except Exception as error:  # Pillow raises many kinds
+        advice = "give a PNG, TIFF or JPEG of one line of handwriting"
+        raise HwdiffError(f"{name}: not an image that can be read ({error}); {advice}") from error
+    return image
+
+
 def read_image(source: ImageSource, name: str | None = None) -> np.ndarray:
     """Read a scan of a line of handwriting: any size, grey, colour or transparent, dark ink on light paper.
 
@@ -40,26 +72,8 @@ def read_image(source: ImageSource, name: str | None = None) -> np.ndarray:
     Raises HwdiffError when it is not an image or shows no ink.
     """
     name = name or (source if isinstance(source, str) or hasattr(source, "__fspath__") else "style image")
-    try:
-        if isinstance(source, np.ndarray):
-            image = Image.fromarray(source)
-        elif isinstance(source, Image.Image):
-            image = source
-        else:
-            image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
-        if image.mode == "P" or "transparency" in image.info:
-            image = image.convert("RGBA")
-        if image.mode in ("RGBA", "LA"):
-            paper = Image.new("RGBA", image.size, "white")
-            image = Image.alpha_composite(paper, image.convert("RGBA"))
-        if not image.mode.startswith(("I", "F")):  # PIL would clip deep greys at 255 instead of scaling them
-            image = image.convert("L")
-        grey = np.asarray(image, dtype=np.float64)
-    except FileNotFoundError as error:
-        raise HwdiffError(f"{name}: no such file") from error
-    except Exception as error:  # Pillow raises many kinds
-        advice = "give a PNG, TIFF or JPEG of one line of handwriting"
-        raise HwdiffError(f"{name}: not an image that can be read ({error}); {advice}") from error
+    image = open_image(source, name)
+    grey = np.asarray(image, dtype=np.float64)
     few = min(30, grey.size // 1000)
     paper, ink = (np.median(grey), np.partition(grey, few, axis=None)[few]) if grey.size else (0, 0)
     if grey.size < 64 or not np.isfinite(paper - ink) or paper - ink < 0.15 * max(255, paper):

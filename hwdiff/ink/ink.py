@@ -197,7 +197,7 @@ class Ink:
                 temporary.write_bytes(self.to_gif())
             else:
                 write = formats.to_inkml if suffix == ".inkml" else formats.to_json
-                downwards = [stroke * (1, -1) for stroke in self.strokes()]
+                downwards = [stroke * (1, -1) + 0.0 for stroke in self.strokes()]  # 0.0 instead of -0.0
                 temporary.write_text(write(downwards, text), encoding="utf-8")
 
 

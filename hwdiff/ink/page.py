@@ -226,7 +226,11 @@ def save_pages(pages: Sequence[Page], path: str | Path) -> list[Path]:
     suffix = path.suffix.lower()
     if suffix == ".pdf":
         # Without a date the same pages give the same bytes.
-        with atomic_write(path) as temporary, PdfPages(temporary, metadata={"CreationDate": None}) as file:
+        with (
+            atomic_write(path) as temporary,
+            matplotlib.rc_context({"path.simplify": False}),
+            PdfPages(temporary, metadata={"CreationDate": None}) as file,
+        ):
             for page in pages:
                 file.savefig(page.figure())
         return [path]

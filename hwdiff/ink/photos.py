@@ -1,6 +1,6 @@
 """Photos and scans of handwriting, cleaned: even paper, upright, without ruled lines, cut into lines."""
 
-import io
+from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -10,7 +10,7 @@ from scipy.signal import find_peaks
 from skimage.filters import threshold_otsu
 from skimage.transform import rotate
 
-from hwdiff.ink.images import ImageSource, normalise, read_image
+from hwdiff.ink.images import ImageSource, normalise, open_image, read_image
 from hwdiff.utils.errors import HwdiffError
 
 MAX_SIDE = 1800  # pixels of a picture; larger ones are made smaller
@@ -33,10 +33,10 @@ def handwriting_lines(source: ImageSource, name: str | None = None) -> list[np.n
     Raises HwdiffError when it is not an image or shows no ink.
     """
     name = name or (source if isinstance(source, str) or hasattr(source, "__fspath__") else "style image")
-    grey = _open(source, name)
-    height, width = (1, 1) if grey is None else grey.shape
-    even = grey is None or (np.median(grey) > 0.5 and np.mean(np.abs(grey - np.median(grey)) < EVEN) > 0.5)
-    if grey is None or (even and width >= LINE_SHAPE * height):
+    grey = _grey(open_image(source, name))
+    paper = np.median(grey)
+    even = paper > 0.5 and np.mean(np.abs(grey - paper) < EVEN) > 0.5
+    if even and grey.shape[1] >= LINE_SHAPE * grey.shape[0]:
         return [read_image(source, name)]
     ink = _ink(grey)
     mask = _strong(ink)
@@ -54,22 +54,12 @@ def handwriting_lines(source: ImageSource, name: str | None = None) -> list[np.n
     return lines[:MAX_LINES]
 
 
-def _open(source, name):
-    """The picture as (H, W) float64 of 0 to 1, upright; None for one that `read_image` must deal with."""
-    try:
-        if isinstance(source, np.ndarray):
-            image = Image.fromarray(source)
-        elif isinstance(source, Image.Image):
-            image = source
-        else:
-            image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
-        if image.mode.startswith(("I", "F")) or image.mode in ("P", "RGBA", "LA"):
-            return None
-        image = ImageOps.exif_transpose(image).convert("L")
-    except Exception:  # Pillow raises many kinds; read_image tells of them
-        return None
+def _grey(image):
+    """An image as (H, W) float64 of 0 to 1, no side longer than `MAX_SIDE`. Deep greys go by their range."""
+    image = image.copy()
     image.thumbnail((MAX_SIDE, MAX_SIDE))
-    return np.asarray(image, dtype=np.float64) / 255
+    grey = np.asarray(image, dtype=np.float64)
+    return grey / 255 if image.mode == "L" else (grey - grey.min()) / max(np.ptp(grey), 1e-9)
 
 
 def _ink(grey):
@@ -191,13 +181,13 @@ def _cut(mask, ink):
     return [picture for amount, picture in lines if amount >= MIN_INK * most]
 
 
-def plot_lines(source: ImageSource) -> Figure:
+def plot_lines(path: str | Path) -> Figure:
     """A picture, and the lines that are found in it, as the style encoder sees them."""
-    lines = handwriting_lines(source)
+    lines = handwriting_lines(path)
     figure = Figure(figsize=(10, 0.8 + max(2.4, 0.7 * len(lines))), layout="constrained")
     left, right = figure.subfigures(1, 2)
     axes = left.subplots()
-    with Image.open(source) as image:
+    with Image.open(path) as image:
         axes.imshow(ImageOps.exif_transpose(image).convert("RGB"))
     axes.set_title("the picture", fontsize=8, loc="left")
     axes.set_axis_off()

@@ -9,7 +9,7 @@ needed: the noisy ink is the teacher's own or the student's.
 """
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -17,14 +17,13 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 from hwdiff.data import tokenizer
 from hwdiff.data.dataset import Dataset, style_lines
 from hwdiff.data.style_features import StyleFeatures
 from hwdiff.diffusion.generate import default_length, require_style_weights, writing_settings
-from hwdiff.diffusion.process import STEPS, alpha_bars
-from hwdiff.diffusion.samplers import Network, guided
+from hwdiff.diffusion.process import STEPS, add_noise, alpha_bars
+from hwdiff.diffusion.samplers import clean_ink, guided, sample_eq12
 from hwdiff.model.checkpoint import save_model
 from hwdiff.model.unet import UNet
 from hwdiff.training.config import StepDistillationConfig
@@ -44,9 +43,7 @@ MAX_WEIGHT = 5.0  # of the clean ink's error, which else grows with signal over 
 PEN_WEIGHT = 0.3
 CLIP_NORM = 1.0
 WARMUP = 50  # updates
-MAX_OWN = (
-    0.75  # fraction of lines that go on from the student's ink in the end; the others from the teacher's
-)
+MAX_OWN = 0.75  # fraction of lines that go on from the student's ink in the end, not from the teacher's
 
 
 def student_levels(count: int) -> list[int]:
@@ -81,46 +78,6 @@ def draw_texts(
         if len(drawn) == count:
             return drawn, np.array(numbers)
     raise HwdiffError(f"the data have too few texts of {size} characters; take larger data")
-
-
-def look_ahead(
-    teacher: Network,
-    y: Tensor,
-    text: Tensor,
-    style: Tensor,
-    alpha_bar: Tensor,
-    noise: Callable[[], Tensor],
-    *,
-    first: int,
-    last: int,
-) -> tuple[Tensor, Tensor]:
-    """Walk from level `first` to `last` by Eq. 12, and return what the teacher predicts there.
-
-    teacher: a network, perhaps `guided`.
-    y: (B, N, 2) noisy ink at level `first`.
-    alpha_bar: (T + 1,).   noise(): (B, N, 2) standard normal draws.
-    Returns the clean ink (B, N, 2) and the pen-up probabilities (B, N, 1).
-    """
-    for t in range(first, last - 1, -1):
-        eps, pen_up, _ = teacher(y, text, _noise_level(alpha_bar, t, y), style)
-        clean = clean_ink(y, eps.float(), alpha_bar[t])
-        if t > last:
-            y = noised(clean, alpha_bar[t - 1], noise())
-    return clean, pen_up.float()
-
-
-def clean_ink(y: Tensor, eps: Tensor, alpha_bar_t: Tensor) -> Tensor:
-    """Eq. 10."""
-    return (y - (1 - alpha_bar_t).sqrt() * eps) / alpha_bar_t.sqrt()
-
-
-def noised(clean: Tensor, alpha_bar_t: Tensor, eps: Tensor) -> Tensor:
-    """Eq. 6."""
-    return alpha_bar_t.sqrt() * clean + (1 - alpha_bar_t).sqrt() * eps
-
-
-def _noise_level(alpha_bar, t, y):
-    return alpha_bar[t].sqrt().view(1, 1, 1).expand(len(y), 1, 1)
 
 
 def distil_steps(
@@ -176,6 +133,12 @@ def distil_steps(
     if done:
         directory.load(modules, {"optimizer": optimizer}, generator)
 
+    def noise_like(y, t=None):
+        return torch.randn(y.shape, generator=generator, device=device)
+
+    def noise_level(t):
+        return alpha_bar[t].sqrt().expand(config.batch_size, 1, 1)
+
     def precision():
         return torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16")
 
@@ -192,26 +155,23 @@ def distil_steps(
             style = style_features[styles[numbers]].to(device)
             length = max(default_length(one, writing["points_per_character"]) for one in drawn)
 
-            shape = (len(drawn), length, 2)
-            noise = partial(torch.randn, shape, generator=generator, device=device)
-            y, losses = noise(), []
+            y, losses = noise_like(torch.empty(len(drawn), length, 2, device=device)), []
             own_fraction = min(MAX_OWN, 2 * step / config.batches)
             own = torch.rand(len(drawn), 1, 1, generator=generator, device=device) < own_fraction
             for number, t in enumerate(levels):
                 then = levels[number + 1] if t > 1 else 0
 
-                # What the teacher says at the last level before the student's next.
+                # What the teacher says at the last level before the student's next: Eq. 12 with these levels.
+                walked = torch.cat((alpha_bar[:1], alpha_bar[then + 1 : t + 1]))
                 with torch.no_grad(), precision():
-                    target, pen_up = look_ahead(
-                        teacher, y, text, style, alpha_bar, noise, first=t, last=then + 1
-                    )
+                    target, pen_up = sample_eq12(teacher, y, text, style, walked, partial(noise_like, y))
 
                 # A gradient step of the student towards it.
                 with precision():
-                    eps, pen_logit, _ = student.predict(y, text, _noise_level(alpha_bar, t, y), style)
-                found = clean_ink(y, eps.float(), alpha_bar[t])
+                    eps, pen_logit, _ = student.predict(y, text, noise_level(t), style)
+                found = clean_ink(y, eps, alpha_bar[t])
                 weight = (1 / (1 - alpha_bar[t])).clamp(max=MAX_WEIGHT)  # 1 + signal over noise
-                pen_loss = F.binary_cross_entropy_with_logits(pen_logit.float(), pen_up)
+                pen_loss = F.binary_cross_entropy_with_logits(pen_logit, pen_up)
                 loss = weight * (found - target).square().mean() + PEN_WEIGHT * alpha_bar[t] * pen_loss
                 student.zero_grad()
                 loss.backward()
@@ -223,7 +183,7 @@ def distil_steps(
                 ema.update_parameters(student)
                 losses.append(loss.detach())
                 if then:
-                    y = noised(torch.where(own, found.detach(), target), alpha_bar[then], noise())
+                    y = add_noise(torch.where(own, found.detach(), target), noise_level(then), noise_like(y))
 
             # Log and save.
             steps.log({"loss": torch.stack(losses).mean(), "gradient_norm": norm})

@@ -23,6 +23,13 @@ def test_texts_are_wrapped_at_words_and_keep_their_lines():
     narrow = wrap(TEXT, Layout(paper="A5", margin=40))
     assert len(narrow) > len(lines)
     assert wrap("", Layout()) == [] and wrap(" \n", Layout()) == [[]]
+    hyphens = [piece for line in wrap("a well-known half-timbered house " * 9, Layout()) for piece in line]
+    assert {word for piece in hyphens for word in piece.split()} == {
+        "a",
+        "well-known",
+        "half-timbered",
+        "house",
+    }
     long = "a" * 100
     assert "".join(piece for line in wrap(long, Layout()) for piece in line) == long
 

@@ -116,7 +116,7 @@ def test_inkml_is_as_the_standard_has_it(ink, tmp_path):
     assert root.tag == "{http://www.w3.org/2003/InkML}ink"
     assert [child.tag.split("}")[1] for child in root] == ["annotation", "trace", "trace"]
     assert root[0].attrib == {"type": "truth"} and root[0].text == "a & b"
-    assert root[1].text == "0.000000 -0.000000, 4.000000 -0.000000, 4.000000 -3.000000"
+    assert root[1].text == "0.000000 0.000000, 4.000000 0.000000, 4.000000 -3.000000"
 
 
 INKML = '<ink xmlns="http://www.w3.org/2003/InkML">{}</ink>'

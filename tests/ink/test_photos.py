@@ -14,6 +14,9 @@ from hwdiff.ink.photos import handwriting_lines, plot_lines
 from hwdiff.model.style_encoder import load_style_extractor
 
 
+ORIENTATION = 0x0112  # the EXIF tag; 6: to be turned clockwise
+
+
 def page_of(inks, color="black", rules=None):
     """A picture of a page of lines, RGB."""
     layout = Layout("A5", margin=15, line_spacing=14, pen_width=0.6, color=color)
@@ -27,8 +30,11 @@ def page_of(inks, color="black", rules=None):
     return Image.open(content).convert("RGB")
 
 
-def photo_of(picture, angle, shade=0.45, noise=5.0):
-    """The picture turned, on a darker table, in light that falls off, blurred, noisy, as a JPEG file."""
+def photo_of(picture, angle, shade=0.45, noise=5.0, lying=False):
+    """The picture turned, on a darker table, in light that falls off, blurred, noisy, as a JPEG file.
+
+    lying: the camera lay on its side, and says so in the EXIF data.
+    """
     turned = picture.rotate(angle, expand=True, fillcolor=(190, 185, 170), resample=Image.BICUBIC)
     seen = np.asarray(turned, dtype=float)
     height, width, _ = seen.shape
@@ -37,8 +43,11 @@ def photo_of(picture, angle, shade=0.45, noise=5.0):
     seen = seen * light[..., None] * (1, 0.97, 0.9)
     seen = seen + np.random.default_rng(0).normal(0, noise, seen.shape)
     image = Image.fromarray(seen.clip(0, 255).astype(np.uint8)).filter(ImageFilter.GaussianBlur(0.8))
+    exif = Image.Exif()
+    if lying:
+        image, exif[ORIENTATION] = image.transpose(Image.Transpose.ROTATE_90), 6
     content = io.BytesIO()
-    image.save(content, "JPEG", quality=70)
+    image.save(content, "JPEG", quality=70, exif=exif)
     return content.getvalue()
 
 
@@ -56,7 +65,8 @@ CASES = {
     "shadow": lambda inks: photo_of(page_of(inks), angle=3),
     "ruled": lambda inks: photo_of(page_of(inks, "#223388", "#8899cc"), angle=-2),
     "white on black": lambda inks: photo_of(Image.fromarray(255 - np.asarray(page_of(inks))), 1, shade=0.2),
-    "screenshot": lambda inks: page_of(inks, "#223388"),
+    "lying": lambda inks: photo_of(page_of(inks), angle=0, lying=True),
+    "screenshot": lambda inks: page_of(inks, "#223388").convert("RGBA"),
 }
 
 
