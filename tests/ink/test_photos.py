@@ -13,7 +13,6 @@ from hwdiff.ink.page import Layout, place_lines
 from hwdiff.ink.photos import handwriting_lines, plot_lines
 from hwdiff.model.style_encoder import load_style_extractor
 
-
 ORIENTATION = 0x0112  # the EXIF tag; 6: to be turned clockwise
 
 
