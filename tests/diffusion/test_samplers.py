@@ -182,3 +182,11 @@ def test_guidance_by_the_style_goes_beyond_it(weight, evaluations):
     assert pen_up[:, 0, 0].tolist() == [1, 2]
     assert samplers.network_evaluations(60, weight, 1.5) == 60 * evaluations
     assert samplers.network_evaluations(60, 1) == 60
+
+
+def test_published_levels_of_some_steps():
+    published = process.alpha_bars()
+    assert torch.equal(samplers.published_levels(range(60, 0, -1)), published)
+    found = samplers.published_levels([60, 30, 1])
+    assert torch.equal(found, published[[0, 1, 30, 60]])
+    assert found[0] == 1 and (found.diff() < 0).all()

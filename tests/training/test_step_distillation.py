@@ -7,7 +7,8 @@ import torch
 from safetensors.torch import load_file
 
 from hwdiff import HwdiffError, load_model, sample
-from hwdiff.diffusion.samplers import published_levels
+from hwdiff.diffusion.process import alpha_bars
+from hwdiff.diffusion.samplers import published_levels, sample_eq12
 from hwdiff.model.unet import UNet
 from hwdiff.training import step_distillation
 from hwdiff.training.config import StepDistillationConfig
@@ -37,6 +38,24 @@ def test_texts_are_words_of_a_line_and_about_alike():
         assert all(set(text.split()) <= set(" ".join(texts).split()) for text in drawn)
     with pytest.raises(HwdiffError, match="too few texts of"):
         draw_texts(["", " "], 5, np.random.default_rng(0))
+
+
+def test_the_teacher_walks_to_the_students_next_level(teacher, dataset, features, tmp_path, monkeypatch):
+    walked = []
+
+    def spied(network, y, text, style, alpha_bar, noise):
+        walked.append(alpha_bar)
+        return sample_eq12(network, y, text, style, alpha_bar, noise)
+
+    monkeypatch.setattr(step_distillation, "sample_eq12", spied)
+    distil_steps(replace(CONFIG, batches=1), teacher, dataset, features, tmp_path / "run")
+    first, second, third = student_levels(3)
+    published = alpha_bars().float()
+    # Eq. 12 from the noisiest level down; the last is that of clean ink. All 60 levels are visited once.
+    wanted = [published[second + 1 : first + 1], published[third + 1 : second + 1], published[1:2]]
+    assert [len(levels) for levels in wanted] == [first - second, second - third, 1]
+    for found, levels in zip(walked, wanted, strict=True):
+        torch.testing.assert_close(found, torch.cat((torch.ones(1), levels)))
 
 
 def test_a_student_of_all_levels_starts_as_its_teacher(teacher, dataset, features, tmp_path):
