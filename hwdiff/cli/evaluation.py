@@ -155,19 +155,19 @@ def _regenerate(model, dataset, indices, style_encoder, device, sampler, steps, 
     import time
 
     from hwdiff.data.style_features import StyleFeatures
-    from hwdiff.diffusion.generate import writing_settings
-    from hwdiff.diffusion.samplers import find_sampler
+    from hwdiff.diffusion.generate import signal_levels, writing_settings
     from hwdiff.evaluation.generation import regenerate_lines
     from hwdiff.model.checkpoint import load_model
     from hwdiff.model.style_encoder import load_style_extractor
 
     network = load_model(model, device)
-    steps = len(find_sampler(sampler).alpha_bar(steps)) - 1
+    alpha_bar = signal_levels(network, sampler, steps)
+    steps = len(alpha_bar) - 1
     guidance = writing_settings(network)["guidance"] if guidance is None else guidance
     features = StyleFeatures(dataset, load_style_extractor(style_encoder, next(network.parameters()).device))
     start = time.perf_counter()
     inks = regenerate_lines(
-        network, dataset, features, indices, seed, sampler=sampler, steps=steps, guidance=guidance
+        network, dataset, features, indices, seed, sampler=sampler, alpha_bar=alpha_bar, guidance=guidance
     )
     seconds = (time.perf_counter() - start) / len(indices)
     print(

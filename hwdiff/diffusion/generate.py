@@ -88,9 +88,7 @@ def sample(
         raise HwdiffError("steps, alpha_bar: give one of them")
     _check_numbers(len(texts), seed, length, guidance, style_guidance)
     chosen = find_sampler(sampler)
-    if alpha_bar is None and steps is None and sampler == "eq12" and "levels" in settings:
-        alpha_bar = published_levels(settings["levels"])
-    alpha_bar = (chosen.alpha_bar(steps) if alpha_bar is None else alpha_bar).to(torch.float32)
+    alpha_bar = (signal_levels(network, sampler, steps) if alpha_bar is None else alpha_bar).to(torch.float32)
 
     # Prepare what the network sees.
     styles = style_features(network, style, len(texts), style_extractor=style_extractor, padded=padded_style)
@@ -139,6 +137,17 @@ def writing_settings(network: UNet) -> dict[str, Any]:
     After a distillation of steps there are "levels" too: the t of the noise levels that it visits.
     """
     return {**WRITING, **network.metadata.get("writing", {})}
+
+
+def signal_levels(network: UNet, sampler: str | Sampler = "eq12", steps: int | None = None) -> Tensor:
+    """The signal levels (T + 1,) that a network writes with.
+
+    Those of `steps`; without, for eq12 after a distillation of steps the network's own, else the sampler's.
+    """
+    settings = writing_settings(network)
+    if steps is None and sampler == "eq12" and "levels" in settings:
+        return published_levels(settings["levels"])
+    return find_sampler(sampler).alpha_bar(steps)
 
 
 def default_length(text: str, points_per_character: float) -> int:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from hwdiff.data.dataset import Dataset
 from hwdiff.data.style_features import StyleFeatures
+from hwdiff.diffusion.process import STEPS
 from hwdiff.diffusion.tracing import Trace, trace
 from hwdiff.evaluation.bootstrap import bootstrap_counts
 from hwdiff.evaluation.error_rates import legibility
@@ -210,7 +211,7 @@ def watch_attention(network: UNet, style: str | Tensor = "ada") -> tuple[dict[st
     """
     maps, scores, forward = {}, {}, {}
     for seed, text in enumerate(WATCHED):
-        written = trace(network, text, style=style, seed=seed, guidance=1)
+        written = trace(network, text, style=style, seed=seed, guidance=1, steps=STEPS)
         aligned = alignment_of_trace(written)
         if aligned is None:
             raise HwdiffError(f"attention: the network writes nothing for {text!r}; train it for longer")
@@ -225,6 +226,7 @@ def watch_attention(network: UNet, style: str | Tensor = "ada") -> tuple[dict[st
         "planned": training.get("steps"),
         "parameters": sum(weight.numel() for weight in network.parameters()),
         "guided_attention": training.get("guided_attention", 0),
+        "distilled": "teacher" in network.metadata,
         "seeds": list(range(len(WATCHED))),
         "guidance": 1,
         "scores": scores,

@@ -10,8 +10,7 @@ from torch import Tensor
 
 from hwdiff.data.dataset import Dataset
 from hwdiff.data.style_features import StyleFeatures
-from hwdiff.diffusion.generate import writing_settings
-from hwdiff.diffusion.samplers import find_sampler
+from hwdiff.diffusion.generate import signal_levels, writing_settings
 from hwdiff.evaluation.diversity import Diversity, measure_diversity
 from hwdiff.evaluation.generation import regenerate_lines
 from hwdiff.evaluation.geometry import REPETITIONS
@@ -101,6 +100,7 @@ class Bench:
                 "step": self.network.metadata.get("step"),
                 "parameters": sum(weight.numel() for weight in self.network.parameters()),
                 "guided_attention": self.network.metadata.get("training", {}).get("guided_attention", 0),
+                "distilled": "teacher" in self.network.metadata,
             },
             "writing": {**writing, "guidance": self.guidance},
             "recognizer": sha256_of(recognizer or BUNDLED),
@@ -145,7 +145,7 @@ class Bench:
         sampler, alpha_bar, guidance = written
         return {
             "sampler": sampler,
-            "alpha_bar": find_sampler(sampler).alpha_bar() if alpha_bar is None else alpha_bar,
+            "alpha_bar": signal_levels(self.network, sampler) if alpha_bar is None else alpha_bar,
             "guidance": self.guidance if guidance is None else guidance,
         }
 

@@ -16,6 +16,7 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from nbclient.exceptions import DeadKernelError
 from papermill.engines import NBClientEngine, papermill_engines
 from papermill.exceptions import PapermillException, PapermillExecutionError
 from tqdm import tqdm
+from traitlets.config import Config
 
 from hwdiff.suite.notebook_html import notebook_html
 from hwdiff.suite.outputs import HEADLESS, RUNS
@@ -498,7 +500,12 @@ class _Engine(NBClientEngine):
         options["timeout_func"] = lambda cell: max(1, int(deadline - time.monotonic()))
         # Below errors, a kernel's messages about itself concern nobody.
         options["extra_arguments"] = ["--IPKernelApp.log_level=ERROR"]
-        super().execute_managed_notebook(nb_man, kernel_name, **options)
+        # Sockets of its own instead of TCP ports: a port looked up for a kernel may be taken by
+        # another program before the kernel has started.
+        with tempfile.TemporaryDirectory(prefix="hwdiff-") as folder:
+            sockets = {"transport": "ipc", "ip": str(Path(folder) / "kernel")}
+            options["config"] = Config(KernelManager=sockets)
+            super().execute_managed_notebook(nb_man, kernel_name, **options)
 
 
 papermill_engines.register(_Engine.NAME, _Engine)

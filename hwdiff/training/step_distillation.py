@@ -118,10 +118,9 @@ def distil_steps(
     indices = dataset.split("train")
     texts, styles = [str(text) for text in dataset.texts[indices]], style_lines(dataset.forms)[indices]
     levels, alpha_bar = student_levels(config.evaluations), alpha_bars().float().to(device)
-    about = {**teacher.metadata, "writing": {**writing, "guidance": 1.0, "levels": levels}}
-    about = {
-        name: about[name] for name in ("training", "dataset", "style_weights", "writing") if name in about
-    }
+    kept = ("training", "dataset", "style_weights")
+    about = {name: teacher.metadata[name] for name in kept if name in teacher.metadata}
+    about |= {"teacher": settings["teacher"], "writing": {**writing, "guidance": 1.0, "levels": levels}}
 
     # Make the student and what trains it, or load the state of both.
     student = copy.deepcopy(teacher).train()

@@ -50,19 +50,20 @@ def test_the_interval_decides(measurements):
 
 
 @pytest.mark.parametrize(
-    ("lowest", "least", "step", "parameters", "guided", "verdict"),
+    ("lowest", "least", "step", "parameters", "helped", "verdict"),
     [
-        (0.95, 0.95, 20_000, PAPER_PARAMETERS, 0, REPRODUCED),
-        (0.5, 0.95, 20_000, PAPER_PARAMETERS, 0, DIFFERS),
-        (0.95, 0.5, 20_000, PAPER_PARAMETERS, 0, DIFFERS),
-        (0.95, 0.95, 10_000, PAPER_PARAMETERS, 0, OPEN),
-        (0.5, 0.5, 10_000, PAPER_PARAMETERS, 0, OPEN),
-        (0.95, 0.95, 20_000, 2_593_491, 0, OPEN),
-        (0.95, 0.95, 20_000, PAPER_PARAMETERS, 0.1, OPEN),
+        (0.95, 0.95, 20_000, PAPER_PARAMETERS, {}, REPRODUCED),
+        (0.5, 0.95, 20_000, PAPER_PARAMETERS, {}, DIFFERS),
+        (0.95, 0.5, 20_000, PAPER_PARAMETERS, {}, DIFFERS),
+        (0.95, 0.95, 10_000, PAPER_PARAMETERS, {}, OPEN),
+        (0.5, 0.5, 10_000, PAPER_PARAMETERS, {}, OPEN),
+        (0.95, 0.95, 20_000, 2_593_491, {}, OPEN),
+        (0.95, 0.95, 20_000, PAPER_PARAMETERS, {"guided_attention": 0.1}, OPEN),
+        (0.95, 0.95, 20_000, PAPER_PARAMETERS, {"distilled": True}, OPEN),
     ],
 )
 def test_attention_must_go_forward_in_every_line_once_training_has_ended(
-    tmp_path, lowest, least, step, parameters, guided, verdict
+    tmp_path, lowest, least, step, parameters, helped, verdict
 ):
     for run, step_then, forward, covered in (
         ("first", step, (lowest, 1.0), (1.0, least)),
@@ -73,7 +74,9 @@ def test_attention_must_go_forward_in_every_line_once_training_has_ended(
             "step": step_then,
             "planned": 20_000,
             "parameters": parameters,
-            "guided_attention": guided,
+            "guided_attention": 0,
+            "distilled": False,
+            **helped,
             "guidance": 1,
             "scores": {text: {"coverage": one} for text, one in zip("ab", covered, strict=True)},
             "monotonicity_at": {text: {"55": one, "5": 1.0} for text, one in zip("ab", forward, strict=True)},

@@ -5,10 +5,15 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from typer.testing import CliRunner
 
 from hwdiff import HwdiffError, load_model, sample
+from hwdiff.cli import app
 from hwdiff.diffusion.process import alpha_bars
 from hwdiff.diffusion.samplers import published_levels, sample_eq12
+from hwdiff.evaluation.alignment import watch_attention
+from hwdiff.evaluation.bench import Bench, Written
+from hwdiff.model.checkpoint import save_model
 from hwdiff.model.unet import UNet
 from hwdiff.training import step_distillation
 from hwdiff.training.config import StepDistillationConfig
@@ -121,6 +126,37 @@ def test_a_student_writes_in_its_own_levels_without_guidance(whole, network):
     np.testing.assert_allclose(ink.offsets, same.offsets, atol=1e-4)  # attention is kept for a callback only
     sample(student, "a fox", network.default_style, steps=2, callback=seen.append)
     assert len(seen) == 5
+
+
+def test_commands_take_a_student_for_what_it_is(whole, teacher, dataset, style_weights, tmp_path):
+    student = load_model(whole / "model.safetensors")
+    student.default_style = torch.rand(14, 1280)
+    about = {name: student.metadata[name] for name in ("teacher", "style_weights", "writing", "step")}
+    save_model(student, tmp_path / "student.safetensors", **about)
+
+    def hwdiff(*arguments):
+        result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+        assert result.exit_code == 0, result.output
+        return result.output
+
+    given = ("--model", tmp_path / "student.safetensors")
+    data = ("--data", dataset.path, "--style-encoder", style_weights, "--lines", 1)
+    assert "eq12 in 3 steps, guidance 1" in hwdiff("legibility", *given, *data)
+    assert "eq12 in 5 steps, guidance 1" in hwdiff("legibility", *given, *data, "--steps", 5)
+    _, watched = watch_attention(student, student.default_style)
+    assert watched["distilled"]
+    assert set(watched["monotonicity_at"]["here in the same words in"]) == {"55", "30", "5"}
+    bench = Bench(
+        dataset.path,
+        tmp_path / "student.safetensors",
+        "train",
+        lines=2,
+        style_encoder=str(style_weights),
+        device="cpu",
+    )
+    assert bench.settings["model"]["distilled"]
+    levels = bench._settings({"eq12": Written("eq12")})["rows"]["eq12"]["levels"]
+    assert levels == published_levels(student_levels(3)).tolist()
 
 
 def test_a_student_comes_nearer_to_its_teacher(teacher, dataset, features, tmp_path, monkeypatch):
