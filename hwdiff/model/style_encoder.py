@@ -15,7 +15,6 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.models import MobileNet_V2_Weights, mobilenet_v2
 
 from hwdiff.ink import images
-from hwdiff.ink.photos import handwriting_lines
 from hwdiff.model.config import BOTH_SIDES, RIGHT_BOTTOM
 from hwdiff.utils.errors import HwdiffError
 from hwdiff.utils.tensors import fingerprint_of, load_tensors
@@ -83,6 +82,9 @@ class StyleExtractor(nn.Module):
         Returns (S, 1280) float32 on the CPU, S = 14 if padded.
         Raises HwdiffError when there is no ink.
         """
+        # Here, since it takes a second to load, and only pictures of a user's need it.
+        from hwdiff.ink.photos import handwriting_lines
+
         name = source if isinstance(source, str) or hasattr(source, "__fspath__") else "style image"
         lines = [images.normalise(line, name) for line in handwriting_lines(source, name)]
         if wide := [line.shape[1] for line in lines if line.shape[1] > images.MAX_WIDTH]:
