@@ -405,7 +405,7 @@ def attention(
 
     import numpy as np
 
-    from hwdiff.evaluation.alignment import watch_attention
+    from hwdiff.evaluation.attention import watch_attention
     from hwdiff.model.checkpoint import load_model
     from hwdiff.utils.files import atomic_write
 
@@ -452,7 +452,7 @@ def alignment(
 
     from hwdiff.data.dataset import Dataset
     from hwdiff.data.style_features import StyleFeatures
-    from hwdiff.evaluation.alignment import regenerate_aligned, relations
+    from hwdiff.evaluation.attention import regenerate_aligned, relations
     from hwdiff.evaluation.generation import subsample_lines
     from hwdiff.evaluation.recognizer import BUNDLED, load_recognizer
     from hwdiff.model.checkpoint import load_model

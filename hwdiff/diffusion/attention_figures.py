@@ -4,26 +4,16 @@ Fig. 4 of Luhman & Luhman (2020), the same for every block and head, and ink col
 """
 
 from collections.abc import Sequence
-from typing import Protocol
 
 import numpy as np
 from matplotlib.figure import Figure
 
+from hwdiff.diffusion.alignment import Alignment
 from hwdiff.diffusion.tracing import Trace
 from hwdiff.ink.ink import Ink
 from hwdiff.ink.plot import COLOURS, draw_coloured
 
 PALE = (0.82, 0.82, 0.82)
-
-
-class CharacterAlignment(Protocol):
-    """Which points were written for which character; see `evaluation.alignment.Alignment`."""
-
-    text: str
-    points: int
-    weights: np.ndarray
-
-    def owners(self, count: int) -> np.ndarray: ...
 
 
 def _names(text, tokens):
@@ -122,7 +112,7 @@ def plot_every_head(written: Trace, t: int) -> Figure:
     return figure
 
 
-def plot_against_truth(aligned: dict[int, CharacterAlignment], true: np.ndarray) -> Figure:
+def plot_against_truth(aligned: dict[int, Alignment], true: np.ndarray) -> Figure:
     """Attention to a line whose letters are known, with the true letter of each point.
 
     aligned: {t: the alignment of the line, noised to t}.
@@ -141,7 +131,7 @@ def plot_against_truth(aligned: dict[int, CharacterAlignment], true: np.ndarray)
     return figure
 
 
-def plot_characters(ink: Ink, aligned: CharacterAlignment, chosen: int | None = None) -> Figure:
+def plot_characters(ink: Ink, aligned: Alignment, chosen: int | None = None) -> Figure:
     """Ink coloured by the characters that it was written for, under the text in the same colours.
 
     aligned: the `Alignment` of the ink.
@@ -166,7 +156,7 @@ def plot_characters(ink: Ink, aligned: CharacterAlignment, chosen: int | None = 
 def plot_by_step(lines: Sequence[Sequence[dict[str, float]]]) -> Figure:
     """How attention aligns over the steps: the median over lines, and the middle half of them as a band.
 
-    lines: the rows of `evaluation.alignment.alignment_by_step` of each line, all written in the same steps.
+    lines: the rows of `tracing.alignment_by_step` of each line, all written in the same steps.
     """
     figure = Figure(figsize=(10, 2.8), layout="constrained")
     titles = {

@@ -20,7 +20,7 @@ from hwdiff.model.unet import LENGTH_UNIT, UNet
 from hwdiff.utils.errors import HwdiffError
 
 # How a model writes by default, unless its metadata has other values under "writing". 16 points a character
-# are enough for nearly all writers: the median is 10.8, and one in fifty needs more than 16.
+# are enough for nearly all: of IAM's lines the median is 10.8, and 2.6 % have more than 16.
 WRITING = {"guidance": 1.0, "points_per_character": 16.0}
 MIN_POINTS = 10  # per character, once a text needs more points than any line of the training has
 BATCH_SIZE = 64

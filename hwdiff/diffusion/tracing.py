@@ -7,11 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
+from hwdiff.diffusion.alignment import Alignment, alignment_of
 from hwdiff.diffusion.generate import sample
 from hwdiff.ink.ink import Ink
 from hwdiff.model.unet import UNet
 from hwdiff.utils.errors import HwdiffError
 from hwdiff.utils.files import atomic_write
+
+LATE = 0.5  # fraction of the steps, the last ones, whose attention is taken: the first see only noise
 
 
 @dataclass
@@ -85,3 +88,49 @@ def trace(network: UNet, text: str, **options) -> Trace:
 
     [kept.ink] = sample(network, [text], callback=callback, **options)
     return kept
+
+
+def align(network: UNet, text: str, block: int = -1, **options) -> tuple[Ink, Alignment | None]:
+    """Write a text and align it.
+
+    block: whose attention is taken, -1 for the last, that of the paper's Fig. 4.
+    options: of `sample`.
+    Returns its ink and alignment, or (ink, None) when nothing was written.
+    """
+    written = trace(network, text, **options)
+    return written.ink, alignment_of_trace(written, block)
+
+
+def alignment_of_trace(written: Trace, block: int = -1) -> Alignment | None:
+    """The alignment of a trace by the attention of a block in the later half of the steps.
+
+    None when nothing was written. Raises HwdiffError when there is no such block.
+    """
+    late = [t for t in written.steps if t <= max(1, LATE * written.steps[0])]
+    seen = sum(written.weights(t, block) for t in late)
+    if not len(written.ink):
+        return None
+    weights = seen / np.maximum(seen.sum(axis=-1, keepdims=True), 1e-12)
+    return alignment_of(written.ink, weights, written.length)
+
+
+def alignment_by_step(written: Trace, block: int = -1) -> list[dict[str, float]]:
+    """How the alignment of a trace forms: scores of the attention at each step alone, the noisiest first.
+
+    Returns {"t", "monotonicity", "sharpness", "agreement"} for each step, [] when nothing was written.
+    agreement: the fraction of the cells that belong to the same character as at the last step.
+    Raises HwdiffError when there is no such block.
+    """
+    if not len(written.ink):
+        return []
+    aligned = {t: alignment_of(written.ink, written.weights(t, block), written.length) for t in written.steps}
+    last = aligned[written.steps[-1]].weights.argmax(axis=1)
+    return [
+        {
+            "t": t,
+            "monotonicity": one.monotonicity,
+            "sharpness": one.sharpness,
+            "agreement": float((one.weights.argmax(axis=1) == last).mean()),
+        }
+        for t, one in aligned.items()
+    ]

@@ -13,7 +13,7 @@ from hwdiff.data.batches import Lines
 from hwdiff.data.dataset import Dataset, style_lines
 from hwdiff.data.style_features import StyleFeatures
 from hwdiff.diffusion import process
-from hwdiff.evaluation.alignment import Alignment, alignment_of
+from hwdiff.diffusion.alignment import Alignment, alignment_of, boundaries_of, letters_of
 from hwdiff.model.unet import LENGTH_UNIT, UNet
 from hwdiff.utils.errors import HwdiffError
 
@@ -23,30 +23,7 @@ def true_boundaries(characters: np.ndarray, text: str) -> np.ndarray:
 
     characters: (N,) of `Dataset.characters`. Dots and crossbars, which come later, count for nothing.
     """
-    return np.searchsorted(np.maximum.accumulate(characters), _letters(text)[1:])
-
-
-def _letters(text):
-    """The numbers of the characters that are not spaces."""
-    return np.array([number for number, character in enumerate(text) if character != " "])
-
-
-def boundaries_of(aligned: Alignment, count: int) -> np.ndarray:
-    """Where each letter but the first begins by the attention: (number of letters - 1,) float, in points.
-
-    A letter begins where the mean attended character first passes the middle between it and the letter
-    before, or after all `count` points.
-    """
-    letters = _letters(aligned.text)
-    places = np.maximum.accumulate(aligned.places)
-    middles = aligned.points * (np.arange(len(places)) + 0.5)
-    # A point before and one after all others, where no letter and every letter has begun.
-    places = np.concatenate(([-1.0], places, [len(aligned.text)]))
-    middles = np.concatenate(([0.0], np.minimum(middles, count), [float(count)]))
-    first_after = np.searchsorted(places, (letters[1:] + letters[:-1]) / 2)
-    low, high = places[first_after - 1], places[first_after]
-    way = ((letters[1:] + letters[:-1]) / 2 - low) / np.maximum(high - low, 1e-12)
-    return middles[first_after - 1] + way * (middles[first_after] - middles[first_after - 1])
+    return np.searchsorted(np.maximum.accumulate(characters), letters_of(text)[1:])
 
 
 @torch.inference_mode()
@@ -109,7 +86,7 @@ def even_boundary_errors(dataset: Dataset, index: int) -> np.ndarray:
     Returns (number of letters - 1,). Raises HwdiffError when the dataset does not know its letters.
     """
     text, characters = dataset.texts[index], _known_characters(dataset, index)
-    found = _letters(text)[1:] / len(text) * len(characters)
+    found = letters_of(text)[1:] / len(text) * len(characters)
     return np.abs(found - true_boundaries(characters, text))
 
 

@@ -58,6 +58,7 @@ PROFILES = {
             "inception_weights": "download",
         },
         "06_sampling": {"checkpoint": "trained", "texts": 240, "step_counts": [60, 30, 20, 12, 8, 5]},
+        "07_network": {"checkpoint": "trained"},
     },
 }
 LIMIT_MINUTES = {"smoke": 30, "paper": 48 * 60}

@@ -14,12 +14,12 @@ import ipywidgets
 from IPython.display import Image, display
 from matplotlib.figure import Figure
 
+from hwdiff.diffusion.alignment import Alignment
 from hwdiff.diffusion.attention_figures import plot_attention, plot_characters
 from hwdiff.diffusion.generate import sample, writing_settings
 from hwdiff.diffusion.samplers import SAMPLERS, SPACINGS, schedule
 from hwdiff.diffusion.style_gallery import load_styles, mixed
-from hwdiff.diffusion.tracing import trace
-from hwdiff.evaluation.alignment import Alignment, alignment_of_trace
+from hwdiff.diffusion.tracing import alignment_of_trace, trace
 from hwdiff.ink.ink import Ink
 from hwdiff.ink.plot import COLOURS, plot_inks
 from hwdiff.model.unet import UNet

@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 
 from hwdiff import HwdiffError, sample
+from hwdiff.diffusion.alignment import Alignment
 from hwdiff.diffusion.attention_figures import (
     plot_against_truth,
     plot_attention,
     plot_characters,
     plot_every_head,
 )
-from hwdiff.diffusion.tracing import trace
-from hwdiff.evaluation.alignment import Alignment, alignment_of_trace
+from hwdiff.diffusion.tracing import Trace, align, alignment_by_step, alignment_of_trace, trace
 from hwdiff.ink.ink import Ink
 
 
@@ -107,3 +107,33 @@ def test_the_alignment_is_that_of_the_later_half(written):
     late = sum(written.weights(t) for t in (3, 2, 1))
     fraction = (late / late.sum(axis=-1, keepdims=True)).mean(axis=0)[: len(aligned.weights), :6]
     np.testing.assert_allclose(aligned.weights, fraction / fraction.sum(axis=1, keepdims=True), rtol=1e-5)
+
+
+def test_ink_is_the_same_whether_aligned_or_not(network):
+    ink, aligned = align(network, "a text", seed=3, steps=6, sampler="ddim")
+    [plain] = sample(network, ["a text"], seed=3, steps=6, sampler="ddim")
+    np.testing.assert_allclose(ink.offsets, plain.offsets, rtol=1e-3, atol=1e-4 * np.abs(plain.offsets).max())
+    assert aligned.weights.shape == (-(-len(ink) // 8), len("a text"))
+    np.testing.assert_allclose(aligned.weights.sum(axis=1), 1)
+    _, fine = align(network, "a text", block=0, seed=3, steps=6, sampler="ddim")
+    assert fine.points == 2
+    assert align(network, "a text", seed=3, steps=1, sampler="ddim")[1] is not None
+    with pytest.raises(HwdiffError, match="block = 9: the network has 3 blocks"):
+        align(network, "a text", block=9, steps=1)
+
+
+def test_alignment_forms_step_by_step():
+    """Three steps over two letters in four cells: no order, half of the last one's, the last."""
+    uniform, half, last = (
+        np.array([weights], dtype=np.float32)
+        for weights in ([[0.5, 0.5]] * 4, [[1, 0], [1, 0], [1, 0], [1, 0]], [[1, 0], [1, 0], [0, 1], [0, 1]])
+    )
+    written = Trace(
+        Ink(np.ones((32, 2)), np.zeros(32), "ab"), 32, attention={3: [uniform], 2: [half], 1: [last]}
+    )
+    rows = alignment_by_step(written)
+    assert [row["t"] for row in rows] == [3, 2, 1]
+    assert [row["sharpness"] for row in rows] == [0.5, 1, 1]
+    assert [row["agreement"] for row in rows] == [0.5, 0.5, 1]
+    assert rows[-1]["monotonicity"] == 1
+    assert alignment_by_step(Trace(Ink(np.zeros((0, 2)), []))) == []

@@ -3,9 +3,7 @@ import pytest
 
 from hwdiff import HwdiffError
 from hwdiff.data.style_features import StyleFeatures
-from hwdiff.evaluation.alignment import Alignment
 from hwdiff.evaluation.boundaries import (
-    boundaries_of,
     boundary_errors,
     even_boundary_errors,
     perfect_boundary_errors,
@@ -17,19 +15,6 @@ from tests.conftest import write_dataset
 def test_true_boundaries_ignore_what_comes_later():
     characters = np.array([0, 0, 1, 1, 1, 3, 3, 1, 3, 3, 4, 4])  # the dot of the i comes within the t
     assert true_boundaries(characters, "si to").tolist() == [2, 5, 10]
-
-
-def test_sharp_attention_gives_the_true_boundaries_to_a_cell():
-    owners = np.repeat([0, 1, 3, 4], [3, 5, 2, 4])
-    aligned = Alignment("ab cd", 8, np.eye(5)[owners])
-    found = boundaries_of(aligned, 8 * len(owners))
-    assert np.abs(found - 8 * np.array([3, 8, 10])).max() <= 4
-
-
-def test_attention_that_looks_nowhere_is_far_off():
-    aligned = Alignment("abcdef", 8, np.full((20, 6), 1 / 6))
-    found = boundaries_of(aligned, 160)
-    assert found[0] < 8 and found[-1] > 152
 
 
 def test_errors_of_a_network_are_in_points(network, extractor, tmp_path):

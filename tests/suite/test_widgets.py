@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
-from hwdiff.diffusion.tracing import Trace, trace
-from hwdiff.evaluation.alignment import alignment_of_trace
+from hwdiff.diffusion.tracing import Trace, alignment_of_trace, trace
 from hwdiff.ink.ink import Ink
 from hwdiff.suite import outputs, widgets
 

@@ -11,7 +11,7 @@ from hwdiff import HwdiffError, load_model, sample
 from hwdiff.cli import app
 from hwdiff.diffusion.process import alpha_bars
 from hwdiff.diffusion.samplers import published_levels, sample_eq12
-from hwdiff.evaluation.alignment import watch_attention
+from hwdiff.evaluation.attention import watch_attention
 from hwdiff.evaluation.bench import Bench, Written
 from hwdiff.model.checkpoint import save_model
 from hwdiff.model.unet import UNet
