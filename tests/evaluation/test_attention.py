@@ -6,7 +6,7 @@ import pytest
 from hwdiff import HwdiffError
 from hwdiff.data.dataset import style_lines
 from hwdiff.diffusion.alignment import alignment_of
-from hwdiff.diffusion.tracing import Trace, align, alignment_of_trace, trace
+from hwdiff.diffusion.tracing import Trace, align, alignment_by_step, alignment_of_trace, trace
 from hwdiff.evaluation import attention as module
 from hwdiff.evaluation.attention import AlignedLine, regenerate_aligned, relations, watch_attention
 from hwdiff.evaluation.error_rates import legibility
