@@ -1,6 +1,7 @@
 """Commands about data: datasets, line images, what a file holds."""
 
 import json
+import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -91,9 +92,10 @@ def compare_images(
     from hwdiff.data.figures import compare_line_images
     from hwdiff.data.iam import Source, read_pairs
     from hwdiff.data.lines import Report
-    from hwdiff.ink.plot import save_figure
+    from hwdiff.ink.plot import require_figure_name, save_figure
     from hwdiff.model.style_encoder import load_style_extractor
 
+    require_figure_name(out)
     pairs = read_pairs(Source(source), Report())
     figure, cosines = compare_line_images(pairs, load_style_extractor(style_encoder))
     save_figure(figure, out)
@@ -108,6 +110,11 @@ def _print_dataset(path, manifest):
         f"{counts[split]} {split}" for split in ("train", "validation", "test") if split in counts
     )
     print(f"{path}: {counts['lines']} lines of {counts['forms']} forms ({splits}), split scheme {scheme}")
+    if missing := [split for split in ("validation", "test") if not counts.get(split)]:
+        found = (
+            f"no lines in the split {' and '.join(missing)}, so that nothing can be measured on unseen lines"
+        )
+        warnings.warn(f"{path}: {found}; prepare more lines", stacklevel=1)
     print("left out:" if left_out else "nothing was left out")
     for reason, count in left_out.items():
         print(f"  {count:5}  {reason}, for example {', '.join(manifest['left_out_examples'][reason])}")
@@ -122,16 +129,35 @@ def _print_dataset(path, manifest):
 def info(
     path: Annotated[
         Path,
-        typer.Argument(help="A dataset file, pretrained, a checkpoint, or weights of the authors' program."),
+        typer.Argument(
+            help="A dataset file, pretrained, a checkpoint or other .safetensors file, weights of the "
+            "authors' program, or ink."
+        ),
     ],
 ):
     """Say what a file is and where it comes from."""
-    if path.suffix == ".npz":
+    suffix = path.suffix.lower()
+    if suffix == ".npz":
         from hwdiff.data.dataset import Dataset
 
         _print_dataset(path, Dataset(path).manifest)
         return
-    from hwdiff.model.checkpoint import load_model
+    if suffix in (".svg", ".inkml", ".json", ".xml"):
+        from hwdiff.ink.ink import Ink
+
+        ink = Ink.load(path)
+        print(f"{path}: ink of {len(ink)} points in {len(ink.strokes())} strokes, text {ink.text!r}")
+        return
+    from hwdiff.model.checkpoint import FORMAT, load_model
+    from hwdiff.utils.tensors import load_metadata
+
+    if suffix == ".safetensors":
+        about = {"what": "safetensors file", "advice": "copy it again"}
+        metadata = load_metadata(path, **about)
+        if metadata.get("format") != FORMAT:
+            print(f"{path}: {metadata.get('format', 'tensors, in no format of hwdiff')}")
+            print(json.dumps(metadata, indent=2))
+            return
 
     network = load_model(path, "cpu")
     parameters = sum(weight.numel() for weight in network.parameters())

@@ -66,19 +66,29 @@ def write(
             "with another seed.",
         ),
     ] = 0,
-    paper: Annotated[str, typer.Option(help="With --file: A4, A5 or letter.")] = "A4",
-    margin: Annotated[float, typer.Option(help="With --file: in millimetres.")] = 20.0,
+    paper: Annotated[str | None, typer.Option(help="With --file: A4 (the default), A5 or letter.")] = None,
+    margin: Annotated[float | None, typer.Option(help="With --file: in millimetres, by default 20.")] = None,
     line_spacing: Annotated[
-        float, typer.Option(help="With --file: in millimetres; it gives the size of the writing too.")
-    ] = 9.0,
-    pen_width: Annotated[float, typer.Option(help="With --file: in millimetres.")] = 0.4,
+        float | None,
+        typer.Option(help="With --file: in millimetres, by default 9; it gives the size of the writing too."),
+    ] = None,
+    pen_width: Annotated[
+        float | None, typer.Option(help="With --file: in millimetres, by default 0.4.")
+    ] = None,
     color: Annotated[
-        str, typer.Option(help="With --file: of the pen, a name or one such as #1a2a6c.")
-    ] = "black",
+        str | None,
+        typer.Option(help="With --file: of the pen, a name or one such as #1a2a6c; by default black."),
+    ] = None,
     smooth: Annotated[
         bool,
         typer.Option(
             "--smooth", help="With --file: draw curves through the points instead of straight lines."
+        ),
+    ] = False,
+    strict: Annotated[
+        bool,
+        typer.Option(
+            "--strict", help="Refuse a text with characters that cannot be written, instead of warning."
         ),
     ] = False,
     device: Device = None,
@@ -93,11 +103,28 @@ def write(
     gc.freeze()
     gc.enable()
     if (text is None) == (file is None):
-        raise HwdiffError("give a text to write on a line, or --file FILE to write it on pages")
+        found = "neither a text nor --file" if text is None else "both a text and --file"
+        raise HwdiffError(f"{found}: give a text to write on a line, or --file FILE to write it on pages")
     suffixes = FORMATS if file is None else (".pdf", ".svg", ".png")
     if out.suffix.lower() not in suffixes:
-        what = "ink is" if file is None else "pages are"
-        raise HwdiffError(f"{out}: {what} saved as {or_list(suffixes)}; choose such a name")
+        what = "a line is" if file is None else "pages are"
+        more = "; with --file FILE pages are saved as .pdf" if out.suffix.lower() == ".pdf" else ""
+        raise HwdiffError(f"{out}: {what} saved as {or_list(suffixes)}; choose such a name{more}")
+    given = {
+        "paper": paper,
+        "margin": margin,
+        "line_spacing": line_spacing,
+        "pen_width": pen_width,
+        "color": color,
+        "smooth": smooth or None,
+    }
+    given = {name: value for name, value in given.items() if value is not None}
+    if file is None:
+        for name in (*given, *(["check"] if check else [])):
+            raise HwdiffError(f"--{name.replace('_', '-')}: only pages have it; give --file FILE")
+        if "\n" in text.strip():
+            raise HwdiffError("the text has several lines; put it in a file and give --file FILE")
+        require_writable(text, "the text", strict)
     options = {
         "sampler": sampler.value,
         "steps": steps,
@@ -117,11 +144,12 @@ def write(
     from hwdiff.ink.page import Layout, save_pages
     from hwdiff.utils.progress import Progress
 
-    layout = Layout(paper, margin, line_spacing, pen_width, color, smooth)
+    layout = Layout(**given)
     try:
         content = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise HwdiffError(f"{file}: cannot be read as text ({error}); give a UTF-8 text file") from error
+    require_writable(content, str(file), strict)
     reader = None
     if check:
         from hwdiff.evaluation.error_rates import reads_right
@@ -136,6 +164,44 @@ def write(
     if written.wrong:
         first, left = written.wrong
         print(f"the recognizer read {first} of them wrong at first, {left} in the end")
+
+
+def require_writable(text: str, name: str, strict: bool) -> None:
+    """Raises HwdiffError for a text with characters that cannot be written, if that is not to be."""
+    from hwdiff.data.characters import spell
+    from hwdiff.diffusion.generate import unwritable
+
+    spelling = spell(text)
+    if strict and spelling.unknown:
+        raise HwdiffError(f"{name}: the model cannot write {unwritable(text, spelling)} (--strict)")
+
+
+@command
+def alphabet(
+    data: Annotated[
+        Path | None, typer.Option(help="A dataset file: says how often its training lines have each.")
+    ] = None,
+):
+    """Say which characters can be written, and how often a training saw each."""
+    from collections import Counter
+
+    from hwdiff.data.characters import MARKS, REPLACED
+    from hwdiff.data.tokenizer import ALPHABET
+
+    characters = sorted(ALPHABET[1:])  # without `_`, which stands for all others
+    if data:
+        from hwdiff.data.dataset import Dataset
+
+        dataset = Dataset(data)
+        counts = Counter("".join(str(dataset.texts[line]) for line in dataset.split("train")))
+        for character in sorted(characters, key=lambda character: -counts[character]):
+            print(f"{'space' if character == ' ' else character:6} {counts[character]:8,}")
+        others = sum(count for character, count in counts.items() if character not in ALPHABET[1:])
+        print(f"{'others':6} {others:8,}")
+    else:
+        print(f"written: {''.join(characters).strip()} and space")
+    print(f"written with these: {' '.join(REPLACED)}")
+    print(f"drawn over letters: accents {' '.join('◌' + mark for mark in MARKS)}")
 
 
 def mixture(given: list[str] | None) -> str | dict[str, float] | None:
@@ -160,9 +226,10 @@ def style(
     """Show what the model will see of a picture of handwriting, and to which named style it is nearest."""
     from hwdiff.diffusion.style_gallery import FAR, load_styles, nearest
     from hwdiff.ink.photos import plot_lines
-    from hwdiff.ink.plot import save_figure
+    from hwdiff.ink.plot import require_figure_name, save_figure
     from hwdiff.model.style_encoder import load_style_extractor
 
+    require_figure_name(out)
     figure = plot_lines(picture)
     features = load_style_extractor("bundled").of_image(picture)
     save_figure(figure, out)
@@ -193,9 +260,10 @@ def styles(
 
     from hwdiff.diffusion.generate import require_style_weights, sample
     from hwdiff.diffusion.style_gallery import load_styles
-    from hwdiff.ink.plot import plot_inks, save_figure
+    from hwdiff.ink.plot import plot_inks, require_figure_name, save_figure
     from hwdiff.model.checkpoint import load_model
 
+    require_figure_name(out)
     network, named = load_model(model, device), load_styles()
     require_style_weights(network, named.metadata["style_weights"])
     features = torch.stack(list(named.values()))

@@ -49,7 +49,7 @@ class Source:
         if self.path.name == name:
             found.append(self.path)
         if not found and required:
-            advice = 'see "Getting IAM" in the README'
+            advice = "docs/data.md says where to get them"
             raise HwdiffError(f"{self.path}: neither {name}-all.tar.gz nor a folder {name} in it; {advice}")
         return found[0] if found else None
 

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -11,7 +12,18 @@ from torch import Tensor
 
 from hwdiff.data import tokenizer
 from hwdiff.data.batches import FULL_LENGTH
-from hwdiff.diffusion.samplers import Callback, NoiseSource, Sampler, find_sampler, guided, published_levels
+from hwdiff.data.characters import Spelling, spell
+from hwdiff.diffusion.accents import draw_accents
+from hwdiff.diffusion.alignment import alignment_of
+from hwdiff.diffusion.samplers import (
+    Callback,
+    NoiseSource,
+    Sampler,
+    Step,
+    find_sampler,
+    guided,
+    published_levels,
+)
 from hwdiff.diffusion.style_gallery import load_styles, mixed
 from hwdiff.ink.images import ImageSource
 from hwdiff.ink.ink import Ink
@@ -25,6 +37,7 @@ WRITING = {"guidance": 1.0, "points_per_character": 16.0}
 MIN_POINTS = 10  # per character, once a text needs more points than any line of the training has
 BATCH_SIZE = 64
 TRAINED_TOKENS = 50
+MAX_NAMED = 10  # characters that cannot be written
 
 
 class ImageExtractor(Protocol):
@@ -74,14 +87,20 @@ def sample(
     end_tokens: after each text; 2 as in the authors' released inference.
     padded_style: pad style images to 1400 pixels; False as in the authors' released inference.
     callback: called at each step of each batch, see `samplers.Step`.
-    Returns an `Ink` for each text. Warns of characters that the alphabet lacks.
+    Returns an `Ink` for each text; accents that the alphabet lacks are drawn over their letters. Warns of
+    characters that are written otherwise than given, or not at all.
     Raises HwdiffError for a text in which nothing can be written, an unknown sampler, or a style that cannot
     be used.
     """
     # Check the arguments, and fill in the defaults.
     texts = [texts] if isinstance(texts, str) else list(texts)
-    for text in texts:
-        check_text(text)
+    spellings = [spell(text) for text in texts]
+    for text, spelling in zip(texts, spellings, strict=True):
+        check_text(text, spelling)
+        if len(spelling.text) + 1 >= TRAINED_TOKENS:
+            found = f"the model was trained on fewer than {TRAINED_TOKENS - 1}"
+            advice = "break it into lines, as hwdiff write --file does"
+            warnings.warn(f"text of {len(text)} characters: {found}; {advice}", stacklevel=2)
     settings = writing_settings(network)
     guidance = settings["guidance"] if guidance is None else guidance
     if steps is not None and alpha_bar is not None:
@@ -92,8 +111,9 @@ def sample(
 
     # Prepare what the network sees.
     styles = style_features(network, style, len(texts), style_extractor=style_extractor, padded=padded_style)
-    tokens = [tokenizer.encode(text, end_tokens) for text in texts]
-    lengths = [length or default_length(text, settings["points_per_character"]) for text in texts]
+    tokens = [tokenizer.encode(spelling.text, end_tokens) for spelling in spellings]
+    points = settings["points_per_character"]
+    lengths = [length or default_length(spelling.text, points) for spelling in spellings]
     predict, device = guided(network, guidance, style_guidance), next(network.parameters()).device
 
     # Write, batch by batch.
@@ -102,11 +122,34 @@ def sample(
         noise = seeded_noise([seed + i for i in batch], lengths[batch[0]], device)
         text = torch.from_numpy(tokenizer.pad([tokens[i] for i in batch])).to(device)
         arguments = (noise(None), text, styles[batch].to(device), alpha_bar, noise)
-        offsets, pen_up = chosen.sampler(predict, *arguments, callback=callback)
+        seen = _LateAttention(callback)
+        accented = any(spellings[i].accents for i in batch)
+        offsets, pen_up = chosen.sampler(predict, *arguments, callback=seen if accented else callback)
         offsets, pen_up = offsets.cpu().numpy(), pen_up.cpu().numpy()[..., 0] > 0.5
-        for i, line_offsets, line_pen_up in zip(batch, offsets, pen_up, strict=True):
-            inks[i] = Ink(line_offsets, line_pen_up, texts[i]).trimmed()
+        for row, i in enumerate(batch):
+            ink = Ink(offsets[row], pen_up[row], spellings[i].text).trimmed()
+            if spellings[i].accents and len(ink):
+                aligned = alignment_of(ink, seen.weights[row].numpy(), lengths[i])
+                ink = draw_accents(ink, aligned, spellings[i].accents)
+            inks[i] = replace(ink, text=spellings[i].shown)
     return inks
+
+
+class _LateAttention:
+    """A callback that adds up the last block's attention over the later half of the steps.
+
+    weights: (B, heads, M, L).
+    """
+
+    def __init__(self, callback: Callback | None):
+        self.callback, self.weights, self.last = callback, 0, None
+
+    def __call__(self, step: Step) -> None:
+        self.last = self.last or max(1, step.t // 2)
+        if step.t <= self.last:
+            self.weights = self.weights + step.attention[-1].cpu()
+        if self.callback:
+            self.callback(step)
 
 
 def _check_numbers(count, seed, length, guidance, style_guidance):
@@ -173,21 +216,35 @@ def seeded_noise(seeds: Sequence[int], length: int, device: torch.device) -> Noi
     return noise
 
 
-def check_text(text: str) -> None:
-    """Warn of characters of `text` that the alphabet lacks.
+def check_text(text: str, spelling: Spelling) -> None:
+    """Warn of what in `text` is written otherwise than given, or not at all.
 
     Raises HwdiffError when nothing in it can be written.
     """
-    unknown = tokenizer.unknown_characters(text)
-    if not any(character not in unknown and character != " " for character in text):
+    name = f"text {text if len(text) < 60 else text[:50] + '...'!r}"
+    if spelling.is_empty:
         alphabet = "a-z A-Z 0-9 . ? ! , ' \" - and space"
-        raise HwdiffError(f"text {text!r}: nothing in it can be written; the alphabet is {alphabet}")
-    if unknown:
-        found = f"the model cannot write {' '.join(map(repr, unknown))}"
-        warnings.warn(f"text {text!r}: {found}; it will leave a gap or guess", stacklevel=3)
-    if len(text) + 1 >= TRAINED_TOKENS:
-        found = f"the model was trained on fewer than {TRAINED_TOKENS - 1}"
-        warnings.warn(f"text of {len(text)} characters: {found}; break it into lines", stacklevel=3)
+        raise HwdiffError(f"{name}: nothing in it can be written; the alphabet is {alphabet}")
+    if spelling.accented:
+        found = " ".join(spelling.accented)
+        warnings.warn(f"{name}: the accents of {found} are drawn over the model's letters", stacklevel=3)
+    if spelling.replaced:
+        found = ", ".join(f"{plain} for {character}" for character, plain in spelling.replaced.items())
+        warnings.warn(f"{name}: written with {found}", stacklevel=3)
+    if spelling.unknown:
+        found = f"the model cannot write {unwritable(text, spelling)}"
+        warnings.warn(f"{name}: {found}; it will leave a gap or guess", stacklevel=3)
+
+
+def unwritable(text: str, spelling: Spelling) -> str:
+    """What in `text` cannot be written, and where: "'€' (character 3)"; in several lines with the line."""
+    places, lines = [], text.count("\n")
+    for place, character in spelling.unknown[:MAX_NAMED]:
+        line, column = text.count("\n", 0, place) + 1, place - text.rfind("\n", 0, place)
+        where = f"line {line}, character {column}" if lines else f"character {column}"
+        places.append(f"{character!r} ({where})")
+    more = len(spelling.unknown) - MAX_NAMED
+    return ", ".join(places) + (f" and {more} more" if more > 0 else "")
 
 
 def style_features(

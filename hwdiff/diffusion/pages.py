@@ -1,17 +1,18 @@
 """Pages of text: longer than a line, wrapped at words, in one handwriting."""
 
 import textwrap
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from hwdiff.diffusion.generate import default_length, sample, style_features, writing_settings
+from hwdiff.data.characters import spell
+from hwdiff.diffusion.generate import check_text, default_length, sample, style_features, writing_settings
 from hwdiff.ink.ink import Ink
 from hwdiff.ink.page import SPACE, Layout, Page, place_lines
 from hwdiff.model.unet import LENGTH_UNIT, UNet
-from hwdiff.utils.errors import HwdiffError
 
 PIECE = 30  # characters that are written at a time: what lines of the training have
 CHARACTER_WIDTH = 3.1  # in the unit of offsets, spaces included: a little more than most styles need
@@ -41,7 +42,7 @@ def wrap(text: str, layout: Layout) -> list[list[str]]:
     """The lines of a text on paper, each as the pieces that are written one by one.
 
     Line breaks of the text are kept; an empty line has no pieces. A word is broken only where it alone is
-    too long.
+    too long. A piece in which nothing can be written is left out.
     """
     room = int((layout.text_width / layout.scale + SPACE) / CHARACTER_WIDTH)
     lines = []
@@ -50,7 +51,8 @@ def wrap(text: str, layout: Layout) -> list[list[str]]:
             # As few pieces as there must be, of about one length.
             count = -(-len(line) // PIECE)
             pieces = _wrap(line, -(-len(line) // count)) if count else []
-            lines.append(pieces if len(pieces) <= count else _wrap(line, PIECE))
+            pieces = pieces if len(pieces) <= count else _wrap(line, PIECE)
+            lines.append([piece for piece in pieces if not spell(piece).is_empty])
     return lines
 
 
@@ -83,13 +85,12 @@ def write_pages(
     tries: how often a piece that `reader` reads wrong is written again, with other seeds.
     progress: called with the number of pieces written since the last call.
     options: of `sample`.
-    Raises HwdiffError as `sample` does, and for a text without a word.
+    Raises HwdiffError as `sample` does.
     """
     layout = layout or Layout()
+    check_text(text, spell(text))
     lines = wrap(text, layout)
     pieces = [piece for line in lines for piece in line]
-    if not pieces:
-        raise HwdiffError("the text has no word; there is nothing to write")
     how = {"style_extractor": options.pop("style_extractor", "bundled")}
     how["padded"] = options.pop("padded_style", True)
     [features] = style_features(network, style, 1, **how)
@@ -99,14 +100,14 @@ def write_pages(
     inks = []
     for start in range(0, len(pieces), AT_ONCE):
         some = pieces[start : start + AT_ONCE]
-        inks += sample(network, some, features, seed=seed + start, **options)
+        inks += _sample(network, some, features, seed=seed + start, **options)
         if progress:
             progress(len(some))
     for number, piece in enumerate(pieces):
-        length = default_length(piece, points)
+        length = default_length(spell(piece).text, points)
         if len(inks[number]) >= length:
             more = int(np.ceil(MORE_ROOM * length / LENGTH_UNIT)) * LENGTH_UNIT
-            [inks[number]] = sample(network, piece, features, seed=seed + number, length=more, **options)
+            [inks[number]] = _sample(network, piece, features, seed=seed + number, length=more, **options)
 
     # Write those again that are read wrong.
     wrong = None
@@ -116,7 +117,7 @@ def write_pages(
             others = list(inks)
             for number in left:
                 own = seed + number + number_of_try * SEED_STRIDE
-                [others[number]] = sample(network, pieces[number], features, seed=own, **options)
+                [others[number]] = _sample(network, pieces[number], features, seed=own, **options)
             still = _read_wrong(reader, others, left)
             for number in set(left) - set(still):
                 inks[number] = others[number]
@@ -125,6 +126,13 @@ def write_pages(
     written = iter(inks)
     pages = place_lines([[next(written) for _ in line] for line in lines], layout)
     return Written(pages, len(pieces), wrong)
+
+
+def _sample(*arguments, **options):
+    """`sample` without its warnings of the text, which `write_pages` gives for all of it."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="text .*")
+        return sample(*arguments, **options)
 
 
 def _read_wrong(reader, inks, numbers):

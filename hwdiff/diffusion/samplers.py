@@ -17,6 +17,7 @@ from hwdiff.diffusion.process import STEPS, alpha_bars
 from hwdiff.utils.errors import HwdiffError
 
 SPACINGS = ("log-snr", "time", "karras")
+MAX_STEPS = 1000
 
 NoiseSource = Callable[[int | None], Tensor]
 """noise(t): (B, N, 2) standard normal draws for step t; t = None for those that sampling starts from."""
@@ -80,10 +81,10 @@ def schedule(steps: int = STEPS, spacing: str = "log-snr") -> Tensor:
     spacing: "log-snr", evenly in the logarithm of signal over noise; "time", evenly in t; or "karras", evenly
         in the seventh root of noise over signal (Karras et al. 2022, Eq. 5).
     Returns alpha_bar (steps + 1,) float64, alpha_bar[0] = 1.
-    Raises HwdiffError for steps below 1 or an unknown spacing.
+    Raises HwdiffError for steps below 1 or above 1000, or an unknown spacing.
     """
-    if steps < 1:
-        raise HwdiffError(f"steps = {steps}: must be at least 1")
+    if not 1 <= steps <= MAX_STEPS:
+        raise HwdiffError(f"steps = {steps}: must be between 1 and {MAX_STEPS}")
     if spacing not in SPACINGS:
         raise HwdiffError(f"spacing: no such spacing as {spacing!r}; choose one of {', '.join(SPACINGS)}")
     published = alpha_bars()

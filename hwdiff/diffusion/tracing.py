@@ -86,7 +86,8 @@ def trace(network: UNet, text: str, **options) -> Trace:
         kept.predicted[step.t] = Ink(step.clean[0].cpu().numpy(), step.pen_up[0, :, 0].cpu() > 0.5, text)
         kept.attention[step.t] = [block[0].cpu().numpy() for block in step.attention]
 
-    [kept.ink] = sample(network, [text], callback=callback, **options)
+    [ink] = sample(network, [text], callback=callback, **options)
+    kept.ink = Ink(ink.offsets, ink.pen_up, ink.text)  # what the network wrote, without accents over it
     return kept
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from rapidfuzz.distance import Levenshtein
 
+from hwdiff.data.characters import spell
 from hwdiff.evaluation.bootstrap import bootstrap_counts
 from hwdiff.evaluation.recognizer import (
     ALPHABET,
@@ -83,11 +84,9 @@ def recognize(inks: Sequence[Ink], recognizer: Recognizer | None = None) -> list
 
 
 def reads_right(inks: Sequence[Ink], recognizer: Recognizer | None = None) -> list[bool]:
-    """Whether each ink is read as its `text`, both normalised."""
-    found = recognize(inks, recognizer)
-    return [
-        normalise_text(one.text) == normalise_text(ink.text) for one, ink in zip(found, inks, strict=True)
-    ]
+    """Whether each ink is read as its `text`, both normalised. Accents are drawn, not read."""
+    found, meant = recognize(inks, recognizer), [spell(ink.text).text for ink in inks]
+    return [normalise_text(one.text) == normalise_text(text) for one, text in zip(found, meant, strict=True)]
 
 
 def _decode(classes, points):

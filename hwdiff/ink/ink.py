@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
 from typing import Self
@@ -19,7 +19,7 @@ PEN_WIDTH = 0.45  # in standard deviations of the offsets: about the pen of the 
 TABLET_UNITS = 64  # of IAM's tablet to the offsets' unit: the median standard deviation of its lines
 MAX_TABLET = np.array((20_000, 4_000))
 MARGIN = 1.5
-PIXELS_PER_UNIT = 8
+PIXELS_PER_UNIT, PNG_PIXELS_PER_UNIT = 8, 24  # on the screen, and in a PNG file
 MAX_SIDE = 4000
 FORMATS = (".svg", ".png", ".gif", ".inkml", ".json")  # of `Ink.save`
 _PARSERS = {".inkml": formats.parse_inkml, ".json": formats.parse_json}
@@ -33,6 +33,9 @@ class Ink:
     offsets: (N, 2) float32, from point to point, y upwards, in the line's standard deviation.
     pen_up: (N,) bool, True where the pen moved to the point without writing.
     text: what it is meant to say.
+    accents: (n, 2) positions of strokes that are drawn over it, as of `strokes`: those of accented letters,
+        which the network cannot write.
+    covered: the numbers of its strokes that are not drawn, such as a dot under an accent.
     In a notebook it shows itself.
     Raises HwdiffError when the arrays do not fit or hold numbers that are not finite.
     """
@@ -40,6 +43,8 @@ class Ink:
     offsets: np.ndarray
     pen_up: np.ndarray
     text: str = ""
+    accents: Sequence[np.ndarray] = ()
+    covered: frozenset[int] = frozenset()
 
     def __post_init__(self):
         self.offsets = np.asarray(self.offsets, dtype=np.float32)
@@ -104,11 +109,12 @@ class Ink:
         """
         down = np.flatnonzero(~self.pen_up)
         end = down[-1] + 1 if len(down) else 0
-        return Ink(self.offsets[:end], self.pen_up[:end], self.text)
+        return replace(self, offsets=self.offsets[:end], pen_up=self.pen_up[:end])
 
     def strokes(self) -> list[np.ndarray]:
-        """The strokes: (n, 2) positions of each, y upwards. One point is a dot."""
-        return strokes.split_strokes(self.offsets, self.pen_up)
+        """The strokes: (n, 2) positions of each, y upwards. One point is a dot. Accents come last."""
+        own = strokes.split_strokes(self.offsets, self.pen_up)
+        return [stroke for number, stroke in enumerate(own) if number not in self.covered] + [*self.accents]
 
     def placed(self) -> tuple[list[np.ndarray], np.ndarray]:
         """The strokes with y downwards inside margins, and the size (2,) of all: width, height."""
@@ -168,7 +174,8 @@ class Ink:
 
     def to_gif(self) -> bytes:
         """The pen writing the line, as an animated GIF: 60 points a second, then a pause, over and over."""
-        counts = [*range(POINTS_PER_FRAME, len(self), POINTS_PER_FRAME), len(self)]
+        total = sum(map(len, self.strokes()))
+        counts = [*range(POINTS_PER_FRAME, total, POINTS_PER_FRAME), total]
         frames = [self.to_image(points=count).quantize(8) for count in counts]
         content = io.BytesIO()
         milliseconds = 1000 * POINTS_PER_FRAME // POINTS_PER_SECOND
@@ -192,7 +199,7 @@ class Ink:
             if suffix == ".svg":
                 temporary.write_text(self.to_svg(), encoding="utf-8")
             elif suffix == ".png":
-                self.to_image().save(temporary, format="PNG")
+                self.to_image(PNG_PIXELS_PER_UNIT).save(temporary, format="PNG")
             elif suffix == ".gif":
                 temporary.write_bytes(self.to_gif())
             else:

@@ -57,6 +57,9 @@ class Layout:
                 0 if name == "margin" else 0.05
             ):
                 raise HwdiffError(f"{name} = {getattr(self, name)}: must be a length in millimetres")
+        if self.pen_width > self.line_spacing / 4:
+            found = f"pen_width = {self.pen_width}, line_spacing = {self.line_spacing}"
+            raise HwdiffError(f"{found}: the pen is too wide for lines so close; make it smaller")
         if not is_color_like(self.color):
             raise HwdiffError(f"color {self.color!r}: no such color; give a name, or one such as #1a2a6c")
         if self.lines < 1 or self.text_width < 4 * self.line_spacing:

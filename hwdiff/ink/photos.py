@@ -1,5 +1,6 @@
 """Photos and scans of handwriting, cleaned: even paper, upright, without ruled lines, cut into lines."""
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from scipy.signal import find_peaks
 from skimage.filters import threshold_otsu
 from skimage.transform import rotate
 
-from hwdiff.ink.images import ImageSource, normalise, open_image, read_image
+from hwdiff.ink.images import MAX_WIDTH, ImageSource, normalise, open_image, read_image
 from hwdiff.utils.errors import HwdiffError
 
 MAX_SIDE = 1800  # pixels of a picture; larger ones are made smaller
@@ -51,6 +52,8 @@ def handwriting_lines(source: ImageSource, name: str | None = None) -> list[np.n
         return [read_image(source, name)]
     if not lines:
         raise HwdiffError(f"{name}: no line of handwriting found in it; cut out the part with the writing")
+    if len(lines) > MAX_LINES:
+        warnings.warn(f"{name}: the first {MAX_LINES} of its {len(lines)} lines are used", stacklevel=2)
     return lines[:MAX_LINES]
 
 
@@ -192,7 +195,7 @@ def plot_lines(path: str | Path) -> Figure:
     axes.set_title("the picture", fontsize=8, loc="left")
     axes.set_axis_off()
     for number, (axes, line) in enumerate(zip(np.atleast_1d(right.subplots(len(lines))), lines, strict=True)):
-        axes.imshow(normalise(line), cmap="gray", vmin=0, vmax=255)
+        axes.imshow(normalise(line)[:, :MAX_WIDTH], cmap="gray", vmin=0, vmax=255)
         axes.set_axis_off()
         if not number:
             axes.set_title("what is seen of it", fontsize=8, loc="left")

@@ -17,14 +17,19 @@ GAP, CAPTION, MAX_HEIGHT = 0.1, 0.16, 2.5  # of a page of lines: around them, ab
 COLOURS = np.array(matplotlib.color_sequences["Dark2"][:7])  # of neighbouring characters
 
 
+def require_figure_name(path: str | Path) -> None:
+    """Raises HwdiffError when no figure can be saved under a name."""
+    if Path(path).suffix.lower() not in (".png", ".svg"):
+        raise HwdiffError(f"{path}: figures are saved as .png or .svg; choose such a name")
+
+
 def save_figure(figure: Figure, path: str | Path) -> None:
     """Write `figure` to `path` (.png or .svg), whole or not at all. The same figure gives the same bytes.
 
     Raises HwdiffError for another suffix, or when the file cannot be written.
     """
     path = Path(path)
-    if path.suffix.lower() not in (".png", ".svg"):
-        raise HwdiffError(f"{path}: figures are saved as .png or .svg; choose such a name")
+    require_figure_name(path)
     # Without a fixed salt and date two SVGs of one figure differ.
     with atomic_write(path) as temporary, matplotlib.rc_context({"svg.hashsalt": "hwdiff"}):
         metadata = {"Date": None} if path.suffix.lower() == ".svg" else None

@@ -77,16 +77,17 @@ def load_model(path: str | Path = "pretrained", device: str | torch.device | Non
     path, device = path_of_model(path), find_device(device)
     try:
         with path.open("rb") as file:
-            start = file.read(4)
+            start = file.read(9)
     except OSError as error:
         advice = "train one with hwdiff train, or give the path of another"
         raise HwdiffError(f"{path}: cannot be read ({error.strerror}); {advice}") from error
-    if start == _HDF5:
+    if start.startswith(_HDF5):
         # h5py takes a while to load, and no other model needs it.
         from hwdiff.model.keras_import import load_reference
 
         network = load_reference(path)
-    elif start[:2] in _PICKLES:
+    # A safetensors file begins with the length of its header, which may look like a pickle's mark.
+    elif start.startswith(_PICKLES) and start[8:] != b"{":
         raise HwdiffError(
             f"{path}: a pickle (as torch.save writes), which could run code and is not opened; "
             "give a .safetensors or .h5 file"

@@ -87,9 +87,11 @@ class StyleExtractor(nn.Module):
 
         name = source if isinstance(source, str) or hasattr(source, "__fspath__") else "style image"
         lines = [images.normalise(line, name) for line in handwriting_lines(source, name)]
-        if wide := [line.shape[1] for line in lines if line.shape[1] > images.MAX_WIDTH]:
-            found = f"{max(wide)} pixels wide at height 96"
-            warnings.warn(f"{name}: {found}; only the first {images.MAX_WIDTH} are used", stacklevel=2)
+        for number, line in enumerate(lines, start=1):
+            if line.shape[1] > images.MAX_WIDTH:
+                which = f"line {number} is " if len(lines) > 1 else ""
+                found = f"{which}{line.shape[1]} pixels wide at height 96"
+                warnings.warn(f"{name}: {found}; only the first {images.MAX_WIDTH} are used", stacklevel=2)
         lines = [line[:, : images.MAX_WIDTH] for line in lines]
         longest = max(line.shape[1] for line in lines)
         width = images.MAX_WIDTH if padded else max(longest, images.HEIGHT)

@@ -55,6 +55,9 @@ def load_metadata(path: str | Path, *formats: str, what: str, advice: str) -> di
         raise HwdiffError(f"{path}: not a {what}; {advice}")
     if formats and found["format"] not in formats:
         reason = f"its format is {found['format']!r}, not {formats[0]!r}"
+        kinds = [str(one).rpartition(" ")[0] for one in (found["format"], *formats)]
+        if kinds[0] not in kinds[1:]:
+            raise HwdiffError(f"{path}: not a {what}: {reason}; {advice}")
         raise HwdiffError(f"{path}: not a {what} of this version: {reason}; use the version that wrote it")
     return found
 

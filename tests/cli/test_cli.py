@@ -13,6 +13,7 @@ from hwdiff.cli import app
 from hwdiff.cli.writing import mixture
 from hwdiff.data.dataset import Dataset
 from hwdiff.evaluation.error_rates import recognize
+from hwdiff.model.checkpoint import PRETRAINED
 from hwdiff.suite.verdicts import OPEN, verdicts
 
 
@@ -98,6 +99,37 @@ def test_info(trained):
     assert json.loads(checkpoint.output.split("\n", 1)[1])["step"] == 2
     assert "24 lines of 6 forms" in hwdiff("info", trained / "data" / "lines.npz").output
     assert "guided_attention" in hwdiff("info", "pretrained").output
+    weights = PRETRAINED.parent
+    for name, about in (
+        ("recognizer", "hwdiff reader 1"),
+        ("small-styles", "hwdiff styles 1"),
+        ("style-encoder", "tensors, in no format of hwdiff"),
+    ):
+        path = weights / f"{name}.safetensors"
+        assert f"{name}.safetensors: {about}" in hwdiff("info", path).output
+    refused = hwdiff(
+        "write", "hello", "--model", weights / "recognizer.safetensors", "-o", trained / "no.svg"
+    )
+    assert "not a checkpoint: its format is 'hwdiff reader 1'" in refused.output
+    Ink([(0, 0), (1, 1)], [True, False], "a <b>").save(trained / "ink.svg")
+    assert "ink of 2 points in 1 strokes, text 'a <b>'" in hwdiff("info", trained / "ink.svg").output
+
+
+def test_the_alphabet_and_how_often_it_was_seen(trained):
+    result = hwdiff("alphabet")
+    assert "written: !\"',-.0123456789?ABC" in result.output
+    assert "written with these: “ ”" in result.output
+    counted = hwdiff("alphabet", "--data", trained / "data" / "lines.npz").output.splitlines()
+    dataset = Dataset(trained / "data" / "lines.npz")
+    letters = "".join(str(dataset.texts[line]) for line in dataset.split("train"))
+    assert counted[0].split() == ["space", str(letters.count(" "))]
+    numbers = [int(line.split()[1].replace(",", "")) for line in counted[:-2]]
+    assert sum(numbers) == len(letters)
+
+
+def test_a_dataset_without_unseen_lines_is_told(tmp_path):
+    result = hwdiff("prepare", "--out", tmp_path / "few.npz", "--writers", 3)
+    assert "few.npz: no lines in the split validation and test" in result.output
 
 
 def test_report(trained):
@@ -161,7 +193,7 @@ def test_preparing_twice_says_so(trained, source):
         ("write hi --model {run}/config.json -o a.svg", "config.json: not a whole checkpoint"),
         (
             "write hi --model {run}/model.safetensors -o a.bmp",
-            "a.bmp: ink is saved as .svg, .png, .gif, .inkml or",
+            "a.bmp: a line is saved as .svg, .png, .gif, .inkml or",
         ),
         (
             "write hi --model {run}/model.safetensors --style no.png --style-encoder {weights} -o a.svg",
@@ -173,7 +205,7 @@ def test_preparing_twice_says_so(trained, source):
         ("recognize {run}/config.json", "config.json: holds no ink"),
         (
             "legibility --data {data} --recognizer {run}/model.safetensors",
-            "model.safetensors: not a recognizer of this version",
+            "model.safetensors: not a recognizer: its format",
         ),
         (
             "train-recognizer --data {data} --out x --preset huge",
@@ -194,6 +226,20 @@ def test_preparing_twice_says_so(trained, source):
         ("chain --data {data} --out x --preset huge", "no such preset as 'huge'"),
         ("prepare --source none --out x.npz", "none: no such folder"),
         ("info none.npz", "none.npz: no such file"),
+        ("info {data}.svg", ".svg: cannot be read"),
+        ("write hello -o x.svg --color red", "--color: only pages have it; give --file FILE"),
+        ("write hello -o x.svg --check 2", "--check: only pages have it"),
+        ("write hello -o x.svg --smooth", "--smooth: only pages have it"),
+        (
+            "write hello -o x.pdf",
+            "x.pdf: a line is saved as .svg, .png, .gif, .inkml or .json; choose such a name; ",
+        ),
+        ("write hello --file {data} -o x.pdf", "both a text and --file: give a text to write on a line"),
+        ("write -o x.pdf", "neither a text nor --file: give a text"),
+        ("write 'one\ntwo' -o x.svg", "the text has several lines; put it in a file and give --file FILE"),
+        ("write 'a€' --strict -o x.svg", "the text: the model cannot write '€' (character 2) (--strict)"),
+        ("styles -o x.pdf", "x.pdf: figures are saved as .png or .svg"),
+        ("style {data} -o x.pdf", "x.pdf: figures are saved as .png or .svg"),
     ],
 )
 def test_errors_are_one_line(trained, style_weights, command, message):

@@ -7,6 +7,7 @@ from PIL import Image
 
 import hwdiff
 from hwdiff import HwdiffError
+from hwdiff.data.characters import spell
 from hwdiff.diffusion import samplers
 from hwdiff.diffusion.generate import check_text, default_length, sample, style_features
 from hwdiff.diffusion.style_gallery import load_styles, mixed
@@ -96,16 +97,25 @@ def test_texts_that_cannot_be_written_are_refused_and_characters_named(tame):
     for text in ("", "   ", "€ §", "_"):
         with pytest.raises(HwdiffError, match="nothing in it can be written"):
             sample(tame, [text])
-    with pytest.warns(UserWarning, match="cannot write 'é' ';'"):
-        check_text("café; crème")
+    for text, found in (
+        ("café; crème", r"cannot write ';' \(character 5\)"),
+        ("café; crème", "the accents of é è are drawn"),
+        ("“so”", 'written with " for “, " for ”'),
+        ("one\ntwo €", r"cannot write '€' \(line 2, character 5\)"),
+        ("a" + 12 * "€", r"\(character 11\) and 2 more"),
+        ("long " * 20 + "€", r"^text 'long long .*\.\.\.': the model cannot"),
+    ):
+        with pytest.warns(UserWarning, match=found):
+            check_text(text, spell(text))
     with pytest.warns(UserWarning, match="break it into lines"):
-        check_text("x" * 60)
+        sample(tame, ["x" * 60], steps=1)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"steps": 0}, "steps = 0"),
+        ({"steps": 1001}, "steps = 1001"),
         ({"seed": -1}, "seed = -1"),
         ({"length": 12}, "length = 12"),
         ({"sampler": "euler"}, "no such sampler as 'euler'"),

@@ -1,3 +1,6 @@
+import warnings
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -5,6 +8,7 @@ from hwdiff import HwdiffError
 from hwdiff.diffusion import pages
 from hwdiff.diffusion.generate import sample
 from hwdiff.diffusion.pages import PIECE, count_pieces, wrap, write_pages
+from hwdiff.evaluation import error_rates
 from hwdiff.ink.page import Layout
 
 TEXT = """Dear Mary,
@@ -88,5 +92,26 @@ def test_what_is_read_wrong_is_written_again_and_counted(network, monkeypatch):
 
 
 def test_a_text_without_a_word_is_refused(network):
-    with pytest.raises(HwdiffError, match="the text has no word"):
-        write_pages(network, " \n\n")
+    with pytest.raises(HwdiffError, match="nothing in it can be written"):
+        write_pages(network, " \n***\n")
+
+
+def test_what_is_written_otherwise_is_told_once_for_the_whole_text(network):
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        written = write_pages(network, "Voilà,\n\n***\n\nle café – 5 €", steps=2)
+    assert [str(one.message).partition("': ")[2].partition(" (")[0] for one in told] == [
+        "the accents of à é are drawn over the model's letters",
+        "written with - for –",
+        "the model cannot write '*'",
+    ]
+    assert written.pages[0].texts[0] == "Voilà,"
+    assert written.pieces == 2  # nothing of the stars can be written
+
+
+def test_accented_letters_are_read_without_their_accents(network, monkeypatch):
+    monkeypatch.setattr(error_rates, "recognize", lambda inks, _: [SimpleNamespace(text="cafe")] * len(inks))
+    with pytest.warns(UserWarning, match="accents"):
+        [ink] = sample(network, "café", steps=1)
+    assert ink.text == "café"
+    assert error_rates.reads_right([ink]) == [True]

@@ -51,7 +51,7 @@ def test_saving(ink, tmp_path):
     ink.save(tmp_path / "deep" / "line.svg")
     ink.save(tmp_path / "deep" / "line.PNG")
     assert (tmp_path / "deep" / "line.svg").read_text() == ink.to_svg()
-    assert Image.open(tmp_path / "deep" / "line.PNG").size == ink.to_image().size
+    assert Image.open(tmp_path / "deep" / "line.PNG").size == ink.to_image(24).size
     with pytest.raises(
         HwdiffError, match=r"line\.bmp: ink is saved as \.svg, \.png, \.gif, \.inkml or \.json"
     ):

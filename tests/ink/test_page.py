@@ -119,6 +119,7 @@ def test_pages_are_saved_in_their_size(smooth, tmp_path):
         ({"margin": -1}, "margin = -1: must be a length"),
         ({"line_spacing": float("nan")}, "line_spacing = nan: must be a length"),
         ({"pen_width": 0}, "pen_width = 0: must be a length"),
+        ({"pen_width": 3, "line_spacing": 9}, "the pen is too wide for lines so close"),
         ({"color": "inky"}, "no such color"),
         ({"margin": 100}, "leave no room on A4"),
         ({"line_spacing": 300}, "leave no room on A4"),

@@ -110,3 +110,17 @@ def test_what_is_seen_is_drawn(inks, tmp_path):
     (tmp_path / "photo.jpg").write_bytes(CASES["ruled"](inks))
     figure = plot_lines(tmp_path / "photo.jpg")
     assert sum(len(axes.images) for axes in figure.axes) == 1 + len(inks)
+
+
+def test_what_is_too_much_is_told_and_neither_used_nor_shown(made_up_lines, extractor, tmp_path):
+    layout = Layout("A4", margin=15, line_spacing=14, pen_width=0.6)
+    long = [[made_up_lines[0], made_up_lines[1]], *([ink] for ink in made_up_lines[2:11])]
+    [page] = place_lines(long, layout)
+    page.figure().savefig(tmp_path / "page.png", dpi=100)
+    with pytest.warns(UserWarning, match="page.png: the first 8 of its 10 lines are used"):
+        figure = plot_lines(tmp_path / "page.png")
+    seen = [axes.images[0].get_array().shape[1] for axes in figure.axes[1:]]
+    assert len(seen) == 8
+    assert seen[0] == 1400
+    with pytest.warns(UserWarning, match=r"page.png: line 1 is \d+ pixels wide at height 96; only the first"):
+        extractor.of_image(tmp_path / "page.png")

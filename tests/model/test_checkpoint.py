@@ -55,6 +55,17 @@ def test_a_pickle_is_never_run(tmp_path, capsys):
     assert "run" not in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("mark", [0x0280, 0x0480, 0x0580, 0x4B50])
+def test_a_header_as_long_as_the_mark_of_a_pickle_is_none(network, tmp_path, mark):
+    path, padding = tmp_path / "model.safetensors", ""
+    for _ in range(2):
+        save_model(network, path, note=padding)
+        length = int.from_bytes(path.read_bytes()[:8], "little")
+        padding = "x" * ((mark - length) % 0x10000)
+    assert length % 0x10000 == mark
+    assert load_model(path).metadata["note"]
+
+
 def test_foreign_safetensors_are_refused(path, network, tmp_path):
     save_file({"a": torch.zeros(2)}, tmp_path / "other.safetensors")
     with pytest.raises(HwdiffError, match="not a checkpoint; give"):
