@@ -6,7 +6,7 @@
 #   ./run_all.sh lab         set up; then open JupyterLab on the notebooks
 #   ./run_all.sh test        set up; then run the tests; with --fast only those that take no minutes
 # IAM=DIR   the folder with the IAM On-Line archives, to take them instead of the built-in writers
-# After the set-up nothing needs internet access.
+# After the set-up nothing needs internet access, but for Inception's weights (--profile paper).
 # An active environment in which hwdiff is installed is used as it is; otherwise .venv is made here.
 set -euo pipefail
 here=$PWD

@@ -9,7 +9,11 @@ from hwdiff.utils.errors import HwdiffError
 
 SEEN = 0.25  # fraction of a cell's attention that makes it part of a character
 # What columns of `Alignment.table` are called for a person, where that is not their key.
-TITLES = {"first_point": "first point", "last_point": "last point"}
+TITLES = {
+    "first_point": "first point",
+    "last_point": "last point",
+    "fraction": "largest fraction of a cell's attention",
+}
 
 
 @dataclass

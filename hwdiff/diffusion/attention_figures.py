@@ -105,10 +105,13 @@ def plot_every_head(written: Trace, t: int) -> Figure:
         row.suptitle(block_title(written, block), fontsize=7, x=0.01, ha="left")
         for head, axes in enumerate(row.subplots(1, columns, squeeze=False)[0]):
             if head < len(weights):
-                _heat_map(axes, weights[head], written.ink.text, written.length, labels=False)
+                image = _heat_map(axes, weights[head], written.ink.text, written.length, labels=False)
                 axes.set_title(f"head {head}", fontsize=6)
             else:
                 axes.set_axis_off()
+            if not head:
+                axes.set_ylabel("character", fontsize=6)
+        row.colorbar(image, ax=row.axes, shrink=0.8, label="attention").ax.tick_params(labelsize=5)
     return figure
 
 

@@ -92,7 +92,7 @@ def named_rows(table: Table) -> list[dict]:
     for row, values in table.values.items():
         rows.append({"row": table.title(row), NFE: table.evaluations(row)})
         for column in table.columns:
-            rows[-1] |= spread(column.name, values[column.key])
+            rows[-1] |= _in_units(column, values[column.key])
     return rows
 
 
@@ -101,7 +101,7 @@ def named_differences(table: Table) -> list[dict]:
     return [
         {
             "difference": f"{table.title(row)} less {table.title(other)}",
-            "measure": column.title,
+            "measure": column.title.replace("%", "points"),
             **{
                 name: column.factor * number
                 for name, number in zip(("value", "2.5 %", "97.5 %"), found[column.key], strict=True)
@@ -117,9 +117,14 @@ def named_differences(table: Table) -> list[dict]:
 def named_geometry(table: Table) -> list[dict]:
     """As `named_rows`, of the Geometry Scores of larger sets of real lines."""
     return [
-        {"row": table.title(row), **spread(GEOMETRY_SCORE.name, values)}
+        {"row": table.title(row), **_in_units(GEOMETRY_SCORE, values)}
         for row, values in table.geometry.items()
     ]
+
+
+def _in_units(column, values):
+    """The `spread` of a measure in the unit that its title names."""
+    return spread(column.title, [None if value is None else column.factor * value for value in values])
 
 
 def spread(name: str, values: Sequence[float | None]) -> dict[str, float]:
