@@ -16,8 +16,8 @@ def prepare(
     source: Annotated[
         Path | None,
         typer.Option(
-            help="Folder with the IAM On-Line archives and the split lists; by default the lines are made "
-            "by the built-in writers."
+            help="Folder with the IAM On-Line archives and the split lists, or with lines of your own "
+            "(*.inkml, *.json); by default the lines are made by the built-in writers."
         ),
     ] = None,
     split_scheme: Annotated[
@@ -36,7 +36,7 @@ def prepare(
 ):
     """Make a dataset file.
 
-    Its lines come from the IAM On-Line archives or from the built-in writers.
+    Its lines come from the IAM On-Line archives, from your own recordings, or from the built-in writers.
     """
     from hwdiff.data.lines import Limits
     from hwdiff.data.preparation import prepare as prepare_dataset

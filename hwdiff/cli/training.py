@@ -336,7 +336,7 @@ def chain(
         Path, typer.Option(help="The folder for the training run, the figures and the style encoder.")
     ],
     preset: Annotated[
-        str, typer.Option(help="smoke, small, paper or paper-cpu, as for hwdiff train.")
+        str, typer.Option(help="smoke, small, tune, paper or paper-cpu, as for hwdiff train.")
     ] = "paper",
     teacher: Annotated[
         str | None,

@@ -28,6 +28,18 @@ MAX_FILE = 32 * 2**20  # bytes; the largest line file has about 0.2 MB
 LINES_PER_TASK = 200
 
 
+def _find_part(folder, name):
+    """The archives of a part of the database below a folder, and the folders unpacked from it."""
+    patterns = (f"{name}*.tar.gz", f"{name}*.tgz", name)
+    found = [path for pattern in patterns for path in sorted(folder.rglob(pattern))]
+    return [*found, *([folder] if folder.name == name else [])]
+
+
+def holds_strokes(folder: str | Path) -> bool:
+    """Whether a folder holds the strokes of the database."""
+    return bool(_find_part(Path(folder), "lineStrokes"))
+
+
 class Source:
     """A folder that holds the database: the archives, or the folders unpacked from them, anywhere below it.
 
@@ -44,10 +56,7 @@ class Source:
         self.images = self._find("lineImages", required=False)
 
     def _find(self, name, required):
-        patterns = (f"{name}*.tar.gz", f"{name}*.tgz", name)
-        found = [path for pattern in patterns for path in sorted(self.path.rglob(pattern))]
-        if self.path.name == name:
-            found.append(self.path)
+        found = _find_part(self.path, name)
         if not found and required:
             advice = "docs/data.md says where to get them"
             raise HwdiffError(f"{self.path}: neither {name}-all.tar.gz nor a folder {name} in it; {advice}")

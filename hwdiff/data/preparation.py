@@ -1,4 +1,4 @@
-"""From archives, or the built-in writers, to one dataset file."""
+"""From archives, one's own lines, or the built-in writers, to one dataset file."""
 
 import hashlib
 import json
@@ -11,9 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from hwdiff.data import iam, synthetic
+from hwdiff.data import iam, recordings, synthetic
 from hwdiff.data.dataset import BUILT_IN, FORMAT, SPLITS, Dataset, hash_fraction
 from hwdiff.data.lines import Limits, Line, Report
+from hwdiff.data.recordings import find_recordings, read_recordings
 from hwdiff.utils.errors import HwdiffError
 from hwdiff.utils.files import atomic_write
 
@@ -76,11 +77,12 @@ def prepare(
     workers: int = -1,
     progress: Callable[[int], None] | None = None,
 ) -> Prepared:
-    """Write the dataset file `out`, from the IAM database or from lines by the built-in writers.
+    """Write the dataset file `out`, from the IAM database, one's own lines, or the built-in writers.
 
-    source: a folder that holds the database, or None for the built-in writers.
+    source: a folder that holds the database; one of InkML or JSON files (see `recordings`); or None for the
+        built-in writers.
     split_scheme: "authors" or "official". Without the split lists it becomes "hash", as the manifest then
-        says; the built-in writers are split by "writer".
+        says; the built-in writers are split by "writer", one's own lines by "form".
     limits: which lines are dropped.
     seed: of the built-in writers' styles and lines.
     writers: how many built-in writers write, five forms of eight lines each.
@@ -97,11 +99,14 @@ def prepare(
         raise HwdiffError(f"split_scheme: no such split scheme as {split_scheme!r}; choose one of {choices}")
     if not 0 <= seed < 2**32:
         raise HwdiffError(f"seed = {seed}: must be between 0 and 2^32 - 1")
+    recorded = [] if source is None or iam.holds_strokes(source) else find_recordings(Path(source))
     if source is None:
         if not 1 <= writers <= synthetic.MAX_WRITERS:
             raise HwdiffError(f"writers = {writers}: must be between 1 and {synthetic.MAX_WRITERS}")
         split_scheme = "writer"
         fingerprints = {BUILT_IN: f"{writers} writers, version {synthetic.VERSION}, seed {seed}"}
+    elif recorded:
+        split_scheme, fingerprints = "form", recordings.fingerprints(recorded, Path(source))
     else:
         source = iam.Source(source)
         lists = source.split_lists()
@@ -120,6 +125,9 @@ def prepare(
             seed, writers=writers, limits=limits, workers=workers, progress=progress
         )
         split_of = {line.form: synthetic.split_of_form(line.form) for line in lines}
+    elif recorded:
+        lines = read_recordings(Path(source), recorded, report, limits=limits, progress=progress)
+        split_of = {line.form: recordings.split_of_form(line.form) for line in lines}
     else:
         lines = iam.read_lines(source, report, limits=limits, workers=workers, progress=progress)
         split_of = assign_splits({line.form for line in lines}, split_scheme, lists)

@@ -170,6 +170,24 @@ PRESETS = {
         ema=0.9995,
         save_every=250,
     ),
+    "tune": TrainingConfig(
+        steps=300,
+        batch_size=16,
+        learning_rate=1e-4,
+        warmup=20,
+        cooldown=150,
+        padding="bucket",
+        excerpts=0.75,
+        guided_attention=0.1,
+        drop_style=0.1,
+        drop_text=0.1,
+        ema=0.98,
+        init="pretrained",
+        save_every=100,
+        validate_every=100,
+        sample_every=0,
+        model=ModelConfig(c1=64, c2=96, c3=128),
+    ),
 }
 
 

@@ -14,10 +14,10 @@ from hwdiff.data.dataset import Dataset, style_lines
 from hwdiff.data.excerpts import Excerpts
 from hwdiff.data.style_features import StyleFeatures
 from hwdiff.diffusion import process
-from hwdiff.diffusion.generate import sample
+from hwdiff.diffusion.generate import require_style_weights, sample
 from hwdiff.diffusion.texts import PAPER_TEXTS
 from hwdiff.ink.plot import plot_inks, save_figure
-from hwdiff.model.checkpoint import load_model, save_model
+from hwdiff.model.checkpoint import load_model, read_metadata, save_model
 from hwdiff.model.unet import UNet
 from hwdiff.training.config import TrainingConfig
 from hwdiff.training.distributed import Processes
@@ -51,16 +51,20 @@ CHANGEABLE = (
 )
 
 
-def start_from(network: UNet, path: str | Path) -> None:
-    """Give `network` the weights of the checkpoint `path`.
+def start_from(network: UNet, path: str | Path, style_weights: dict[str, str]) -> None:
+    """Give `network` the weights of the checkpoint `path`, and its guidance and room for points.
 
-    Raises HwdiffError when that is of another size.
+    style_weights: `StyleExtractor.identity` of the training.
+    Raises HwdiffError when it is of another size, or was trained with other style weights.
     """
     weights = load_model(path, "cpu")
     if weights.config != network.config:
         found = f"its network is {weights.settings}, not {network.settings}"
         raise HwdiffError(f"init = {path}: {found}; give one of that size")
+    require_style_weights(weights, style_weights)
     network.load_state_dict(weights.state_dict())
+    writing = weights.metadata.get("writing", {})
+    network.metadata = {"writing": {key: value for key, value in writing.items() if key != "levels"}}
 
 
 def train(
@@ -122,7 +126,10 @@ def train(
         generator = torch.Generator(device).manual_seed(config.seed)
         network = UNet(config.model).to(device).train()
         if config.init and not done:
-            start_from(network, config.init)
+            start_from(network, config.init, style_weights)
+        elif config.init:
+            network.metadata = read_metadata(directory.path / "model.safetensors")
+        about |= {"writing": network.metadata["writing"]} if network.metadata.get("writing") else {}
         network.default_style = style_features[train_lines[:1]][0]
         ema = make_ema(network, config.ema) if config.ema else None
         sampling_network = ema.module if ema else network

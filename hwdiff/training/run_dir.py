@@ -180,7 +180,8 @@ def branch(run: str | Path, out: str | Path) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
         # The last makes it a run.
-        for name in ("metrics.jsonl", "validation.jsonl", "state.safetensors", "config.json"):
+        logs, states = ("metrics.jsonl", "validation.jsonl"), ("model.safetensors", "state.safetensors")
+        for name in (*logs, *states, "config.json"):
             if (run / name).exists():
                 with atomic_write(out / name) as path:
                     shutil.copyfile(run / name, path)

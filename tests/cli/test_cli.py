@@ -216,7 +216,7 @@ def test_preparing_twice_says_so(trained, source):
         ("train --data {data} --out x --precision fp8", "precision = 'fp8': choose one of fp32, bf16"),
         (
             "train --data {data} --out x --preset huge",
-            "no such preset as 'huge'; choose one of smoke, small, paper, paper-cpu",
+            "no such preset as 'huge'; choose one of smoke, small, paper, paper-cpu, tune",
         ),
         ("train --out x", "--data: give the dataset file"),
         (

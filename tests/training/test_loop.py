@@ -17,7 +17,7 @@ from hwdiff.data.batches import Lines, bucket_length, training_order
 from hwdiff.data.dataset import style_lines
 from hwdiff.data.excerpts import Excerpts
 from hwdiff.diffusion import process
-from hwdiff.model.checkpoint import read_metadata
+from hwdiff.model.checkpoint import read_metadata, save_model
 from hwdiff.model.unet import UNet
 from hwdiff.training import config as presets
 from hwdiff.training import loop, objective, optimizers, run_dir, steps, validation
@@ -553,12 +553,28 @@ def test_a_branch_cools_down_and_leaves_the_run_alone(until, tmp_path):
         run_dir.branch(tmp_path / "none", tmp_path / "other")
 
 
-def test_training_starts_from_given_weights(run, dataset, features, tmp_path):
+def test_training_starts_from_given_weights(run, dataset, features, tmp_path, until):
     out, network, _ = run
     config = replace(CONFIG, steps=1, learning_rate=1e-9, init=str(out / "model.safetensors"))
     started, _ = loop.train(config, dataset, features, tmp_path / "run", "cpu")
     for ours, theirs in zip(started.parameters(), network.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=0)
+    # It writes as they do, after resuming too; levels of a student are no use to it.
+    writing = {"guidance": 2.5, "points_per_character": 14.0}
+    save_model(network, tmp_path / "given.safetensors", writing={**writing, "levels": [60, 1]})
+    given = replace(config, init=str(tmp_path / "given.safetensors"))
+    given = replace(given, steps=3)
+    until("begun", given, 1)
+    (tmp_path / "given.safetensors").unlink()
+    for name in ("begun", "branch"):
+        loop.train(given, dataset, features, tmp_path / name, "cpu", resume=True)
+        assert load_model(tmp_path / name / "model.safetensors").metadata["writing"] == writing
+        run_dir.branch(tmp_path / "begun", tmp_path / "branch")
+    foreign = {"name": "another", "padding": "both", "fingerprint": "f" * 64}
+    save_model(network, tmp_path / "foreign.safetensors", style_weights=foreign)
+    with pytest.raises(HwdiffError, match="the model was trained with another"):
+        init = str(tmp_path / "foreign.safetensors")
+        loop.train(replace(config, init=init), dataset, features, tmp_path / "third", "cpu")
     larger = replace(config, model=replace(TINY, num_layers=2))
     message = r"init = .*model\.safetensors: its network is .*; give one of that size"
     with pytest.raises(HwdiffError, match=message):
