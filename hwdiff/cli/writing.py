@@ -45,8 +45,8 @@ def write(
     style_guidance: Annotated[
         float,
         typer.Option(
-            help="1: the paper's method; above 1: follow the style more closely, with one more network "
-            "evaluation a step."
+            help="1: the paper's method; above 1: guidance by the style, with one more network evaluation a "
+            "step."
         ),
     ] = 1.0,
     end_tokens: Annotated[
@@ -224,7 +224,7 @@ def style(
     out: Annotated[Path, typer.Option("--out", "-o", help="The figure to write, *.png or *.svg.")],
 ):
     """Show what the model will see of a picture of handwriting, and to which named style it is nearest."""
-    from hwdiff.diffusion.style_gallery import FAR, load_styles, nearest
+    from hwdiff.diffusion.style_gallery import FAR, by_likeness, load_styles
     from hwdiff.ink.photos import plot_lines
     from hwdiff.ink.plot import require_figure_name, save_figure
     from hwdiff.model.style_encoder import load_style_extractor
@@ -233,7 +233,7 @@ def style(
     figure = plot_lines(picture)
     features = load_style_extractor("bundled").of_image(picture)
     save_figure(figure, out)
-    name, cosine = nearest(features, load_styles())
+    name, cosine = next(iter(by_likeness(features, load_styles()).items()))
     print(f"wrote {out}")
     print(
         f"nearest named style: {name}, cosine {cosine:.3f}; of the training's lines 95 % have {FAR} or more"

@@ -50,8 +50,8 @@ def mixed(styles: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
     return sum(float(weight) * style for style, weight in zip(styles, weights, strict=True))
 
 
-def nearest(style: Tensor, named: dict[str, Tensor]) -> tuple[str, float]:
-    """The name of the style nearest to `style` (S, 1280), and the cosine of their mean columns.
+def by_likeness(style: Tensor, named: dict[str, Tensor]) -> dict[str, float]:
+    """{name: the cosine of its mean column and that of `style` (S, 1280)}, the nearest style first.
 
     The mean over columns leaves out what is written where.
     """
@@ -59,8 +59,7 @@ def nearest(style: Tensor, named: dict[str, Tensor]) -> tuple[str, float]:
         name: float(torch.cosine_similarity(style.mean(dim=0), other.mean(dim=0), dim=0))
         for name, other in named.items()
     }
-    name = max(found, key=found.get)
-    return name, found[name]
+    return dict(sorted(found.items(), key=lambda item: -item[1]))
 
 
 def save_styles(path: str | Path, styles: dict[str, Tensor], **metadata) -> None:

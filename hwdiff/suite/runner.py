@@ -59,6 +59,7 @@ PROFILES = {
         },
         "06_sampling": {"checkpoint": "trained", "texts": 240, "step_counts": [60, 30, 20, 12, 8, 5]},
         "07_network": {"checkpoint": "trained"},
+        "08_letter": {"checkpoint": "trained"},
     },
 }
 LIMIT_MINUTES = {"smoke": 30, "paper": 48 * 60}
