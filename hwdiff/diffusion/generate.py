@@ -80,7 +80,7 @@ def sample(
     seed: text i is written with seed + i. Its ink depends on that, the text, the style and its length alone.
     guidance: how closely to follow the text, see `samplers.guided`. 1 is the paper's method; None is what the
         model's metadata says.
-    style_guidance: how closely to follow the style, in the same way. 1 is the paper's method.
+    style_guidance: guidance by the style, in the same way. 1 is the paper's method.
     length: points to write, a multiple of 8; by default `default_length`.
     style_extractor: for style images, the `StyleExtractor` of the training, or its name or path for
         `load_style_extractor`.
