@@ -3,6 +3,7 @@
 A Python that loads torch takes seconds of processor time; a fork of one takes none.
 """
 
+import atexit
 import multiprocessing
 import os
 import resource
@@ -65,4 +66,8 @@ def _run(arguments, folder, file_size):
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, file_size))
     from hwdiff.cli import app
 
-    app(arguments)
+    try:
+        app(arguments)
+    finally:
+        # A forked process does not do so by itself, and would wait for joblib's idle workers.
+        atexit._run_exitfuncs()

@@ -14,13 +14,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-from joblib import Parallel, delayed
+from joblib import delayed
 
 from hwdiff.data.lines import Limits, Line, Report, drawable_strokes, within_limits
 from hwdiff.ink import images, strokes
 from hwdiff.ink.formats import parse_points
 from hwdiff.utils.errors import HwdiffError
 from hwdiff.utils.files import sha256_of
+from hwdiff.utils.parallel import in_parallel
 
 LINE_NAME = re.compile(r"(?P<form>[a-z]\d\d-\d+[a-z]?)-(?P<number>\d+)")
 SPLIT_LISTS = ("trainset", "testset_f", "testset_t", "testset_v")
@@ -243,8 +244,7 @@ def read_lines(
             yield delayed(_preprocess_all)(batch, limits)
 
     done = 0
-    parallel = Parallel(n_jobs=workers, return_as="generator", pre_dispatch="2*n_jobs", batch_size=1)
-    for results in parallel(tasks()):
+    for results in in_parallel(tasks(), workers):
         for result in results:
             line_id, form = names[done]
             done += 1

@@ -13,11 +13,12 @@ from string import ascii_letters
 
 import numpy as np
 from HersheyFonts import HersheyFonts
-from joblib import Parallel, delayed
+from joblib import delayed
 from scipy.ndimage import gaussian_filter1d
 
 from hwdiff.data.lines import Limits, Line, within_limits
 from hwdiff.utils.errors import HwdiffError
+from hwdiff.utils.parallel import in_parallel
 
 WRITERS, MAX_WRITERS = 64, 100_000
 FORMS_PER_WRITER = 5
@@ -405,7 +406,7 @@ def write_lines(
     forms = [(writer, form) for writer in range(writers) for form in range(FORMS_PER_WRITER)]
     lines = []
     tasks = (delayed(write_form)(seed, *form, limits=limits) for form in forms)
-    for written in Parallel(n_jobs=workers, return_as="generator")(tasks):
+    for written in in_parallel(tasks, workers):
         lines += written
         if progress:
             progress(len(written))

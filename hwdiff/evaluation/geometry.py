@@ -9,10 +9,11 @@ from dataclasses import dataclass
 
 import gudhi
 import numpy as np
-from joblib import Parallel, delayed
+from joblib import delayed
 from scipy.spatial.distance import cdist
 
 from hwdiff.utils.errors import HwdiffError
+from hwdiff.utils.parallel import in_parallel
 
 I_MAX = 100
 LANDMARKS = 64
@@ -154,7 +155,7 @@ def mrlt(
         for numbers in chunks
     )
     found = []
-    for some in Parallel(n_jobs=workers, return_as="generator")(jobs):
+    for some in in_parallel(jobs, workers):
         found += some
         if progress:
             progress(len(some))

@@ -1,12 +1,14 @@
 """Writing files whole or not at all, and fingerprints of files."""
 
 import fcntl
+import glob
 import hashlib
 import json
 import os
 import tempfile
+import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -20,15 +22,19 @@ _PARTIAL = ".partial-"  # what the names of files begin with that are not yet wh
 def atomic_write(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path that replaces `path` at the end of the block: nobody ever sees half a file.
 
-    The folders of `path` are made. If the block fails, what was at `path` stays as it was.
+    The folders of `path` are made. If the block fails, what was at `path` stays as it was. What a killed
+    process left of the same file is deleted.
     Raises HwdiffError when the folder cannot be made or written, or when the disk is full.
     """
     path = Path(path)
-    temporary = None
+    handle = temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=_PARTIAL, suffix=path.suffix)
-        os.close(handle)
+        prefix = f"{_PARTIAL}{path.stem}-"
+        _delete_left_over(path.parent, prefix)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix=path.suffix)
+        with suppress(OSError):  # some file systems have no locks
+            fcntl.flock(handle, fcntl.LOCK_EX)  # released when this process ends, however it does
         yield Path(temporary)
         umask = os.umask(0)
         os.umask(umask)
@@ -45,6 +51,22 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     finally:
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)
+        if handle is not None:
+            os.close(handle)
+
+
+def _delete_left_over(folder, prefix):
+    """Delete temporary files that no process holds any more."""
+    for path in folder.glob(f"{glob.escape(prefix)}*"):
+        try:
+            # A new one is not locked for a moment.
+            if time.time() - path.stat().st_mtime < 1:
+                continue
+            with open(path, "rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink()
+        except OSError:  # held by a process that writes, or gone
+            continue
 
 
 def sha256_of(path: str | Path) -> str:

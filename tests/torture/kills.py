@@ -1,0 +1,244 @@
+"""Commands that are killed at random moments and started again. Nothing may be lost, and nothing left behind.
+
+    python -m tests.torture.kills --kills 50
+
+Each command is first left alone. Then, in another folder, it is ended by SIGKILL, with all processes of its
+session, at moments drawn between its start and its usual end, and started again with the same arguments.
+After each kill every file must be whole, and no process may be left. After some kills it may finish, and must
+give what it gave when it was left alone, with no other file beside it.
+"""
+
+import argparse
+import contextlib
+import hashlib
+import json
+import signal
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from hwdiff.data.preparation import prepare
+from hwdiff.model.checkpoint import load_model, save_model
+from hwdiff.model.unet import UNet
+from tests.commands import Command
+from tests.conftest import LISTS, TINY, fill, form_files, random_mobilenet, write_archive
+
+KILLS_OF_A_RUN = 4  # before it may finish
+# What holds times, or names of temporary files, and so differs from run to run.
+TIMED = {"timings", "timings.json", "logs", "records", "notebooks", "manifest.json", "index.html"}
+SUITE = {
+    "writers": 16,
+    "steps": 4,
+    "seeds": 1,
+    "repetitions": 20,
+    "texts": 1,
+    "step_counts": [4, 2],
+    "lines": 3,
+    "repeats": 2,
+    "quiz": 4,
+    "text": "a fox",
+    "letter": "a fox",
+    "tries": 0,
+    "scored": 4,
+    "drawn": 2,
+    "known": 3,
+    "points": 96,
+    "checked": 6,
+    "diversity_texts": 2,
+    "diversity_repeats": 2,
+}
+
+Arguments = Callable[[Path], list]
+"""arguments(out): the command line that writes into the folder `out`."""
+
+
+def commands(folder: Path) -> dict[str, Arguments]:
+    """The commands to be killed, with what they need in `folder`."""
+    source, data, weights, model = (
+        folder / name for name in ("iam", "lines.npz", "mobilenet.safetensors", "model.safetensors")
+    )
+    _make_source(source)
+    prepare(source, data, workers=1)
+    features = random_mobilenet(0).features.state_dict()
+    save_file({f"features.{key}": value for key, value in features.items()}, weights)
+    bundled, network = load_model("pretrained", "cpu"), fill(UNet(TINY))
+    network.default_style = bundled.default_style
+    about = ("step", "training", "dataset", "style_weights", "writing")
+    save_model(network, model, **{name: bundled.metadata[name] for name in about})
+    written = folder / "writers.npz"
+    prepare(None, written, writers=16, workers=1)
+
+    smoke = ["--preset", "smoke", "--batch-size", 4, "--steps", 24, "--save-every", 5, "--validate-every", 10]
+    train = ["train", "--data", data, "--style-encoder", weights, *smoke, "--resume"]
+    distil = ["--data", written, "--model", model, "--evaluations", 3, "--batches", 6, "--batch-size", 2]
+    evaluate = ["--data", written, "--model", model, "--lines", 4, "--seeds", 2, "--repetitions", 5]
+    suite = [part for item in SUITE.items() for part in ("--param", "=".join(map(str, item)))]
+    suite += ["--param", f"checkpoint={model}"]
+    return {
+        "prepare": lambda out: ["prepare", "--source", source, "--out", out / "lines.npz"],
+        "prepare, built-in writers": lambda out: ["prepare", "--writers", 16, "--out", out / "lines.npz"],
+        "train, one process": lambda out: [*train, "--processes", 1, "--out", out],
+        "train, two processes": lambda out: [*train, "--processes", 2, "--out", out],
+        "distil-steps": lambda out: ["distil-steps", *distil, "--save-every", 2, "--resume", "--out", out],
+        "evaluate": lambda out: ["evaluate", *evaluate, "--out", out],
+        "reproduce": lambda out: ["reproduce", "--out", out, *suite],
+    }
+
+
+def _make_source(folder):
+    """A folder like a download of IAM."""
+    folder.mkdir()
+    strokes, texts = form_files([form for forms in LISTS.values() for form in forms])
+    write_archive(folder / "lineStrokes-all.tar.gz", strokes)
+    write_archive(folder / "ascii-all.tar.gz", texts)
+    for name, forms in LISTS.items():
+        (folder / f"{name}.txt").write_text("".join(f"{form}\n" for form in forms))
+
+
+def torture(
+    arguments: Arguments, kills: int, generator: np.random.Generator, folder: Path
+) -> Iterator[tuple[float, str]]:
+    """Kill a command so many times, and let it finish in between.
+
+    Yields for each kill when it came, as a fraction of the command's usual time, and what was wrong after it,
+    "" for nothing; and so with NaN for each time that the command finished.
+    """
+    whole = folder / "whole"
+    began = time.monotonic()
+    _finish(Command(*arguments(whole)))
+    usual, expected, killed = time.monotonic() - began, result(whole), 0
+    while killed < kills:
+        out = folder / f"killed-{killed}"
+        for _ in range(min(KILLS_OF_A_RUN, kills - killed)):
+            fraction = generator.random()
+            process = Command(*arguments(out))
+            time.sleep(fraction * usual)
+            family = descendants(process.pid)
+            with contextlib.suppress(ProcessLookupError):  # it has just begun, or ended
+                process.send(signal.SIGKILL, everyone=True)
+            process.process.kill()
+            process.wait()
+            killed += 1
+            yield fraction, "; ".join([*_left_alive(family), *_not_whole(out)])
+        _finish(Command(*arguments(out)))
+        found = result(out)
+        wrong = [name for name in expected if found.get(name) != expected[name]]
+        beside = [name for name in found if name not in expected]
+        differ = f"differ from the undisturbed run: {', '.join(wrong)}" if wrong else ""
+        yield float("nan"), "; ".join(filter(None, [differ, f"left: {', '.join(beside)}" if beside else ""]))
+
+
+def _finish(process):
+    if process.wait(1200):
+        raise AssertionError(f"it ended with {process.wait()}: {process.output}{process.errors}")
+
+
+def descendants(pid: int) -> list[int]:
+    """The processes below a process."""
+    found = []
+    for path in Path(f"/proc/{pid}/task").glob("*/children"):
+        try:
+            children = list(map(int, path.read_text().split()))
+        except OSError:  # it has just ended
+            continue
+        found += [*children, *(one for child in children for one in descendants(child))]
+    return found
+
+
+def _left_alive(pids, seconds=30):
+    """Processes that are still there after some time, but for those that only wait to be collected."""
+    deadline = time.monotonic() + seconds
+    while alive := [pid for pid in pids if _state(pid) not in (None, "Z")]:
+        if time.monotonic() > deadline:
+            return [f"processes {alive} are left"]
+        time.sleep(0.1)
+    return []
+
+
+def _state(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return None
+
+
+def _not_whole(out):
+    """What is wrong with the files of a folder, one line each; temporary ones don't count."""
+    for path in sorted(out.rglob("*")):
+        if path.name.startswith(".") or not path.is_file():
+            continue
+        try:
+            if path.suffix == ".safetensors":
+                load_file(path)
+            elif path.suffix in (".json", ".ipynb"):
+                json.loads(path.read_text())
+            elif path.suffix == ".npz":
+                with np.load(path, allow_pickle=False) as file:
+                    for name in file.files:
+                        file[name]
+            elif path.suffix == ".png":
+                with Image.open(path) as image:
+                    image.load()
+        except Exception as error:  # whatever a reader says of half a file
+            yield f"{path.relative_to(out)} is not whole ({type(error).__name__}: {error})"
+
+
+def result(out: Path) -> dict[str, str]:
+    """What a command leaves in its folder: {file: fingerprint}, without times."""
+    found = {}
+    for path in sorted(out.rglob("*")):
+        name = path.relative_to(out)
+        if not path.is_file() or (TIMED & set(name.parts) and not path.name.startswith(".")):
+            continue
+        if path.suffix == ".safetensors":
+            tensors = load_file(path)
+            digest = hashlib.sha256()
+            for key in sorted(tensors):
+                digest.update(key.encode() + tensors[key].contiguous().view(torch.uint8).numpy().tobytes())
+            found[str(name)] = digest.hexdigest()
+        elif path.name == "metrics.jsonl":
+            rows = [json.loads(line) for line in path.read_text().splitlines()]
+            found[str(name)] = str([(row["step"], row["loss"]) for row in rows])
+        else:
+            found[str(name)] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return found
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Kill all commands, or some. Prints what was found; the exit code is 1 if anything was."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--kills", type=int, default=50, help="in all")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", help="the commands whose names begin so")
+    given = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory(prefix="hwdiff-test-") as folder:
+        chosen = {
+            name: one for name, one in commands(Path(folder)).items() if name.startswith(given.only or "")
+        }
+        kills, faults = dict.fromkeys(chosen, given.kills // len(chosen)), 0
+        for name in list(chosen)[: given.kills % len(chosen)]:
+            kills[name] += 1
+        for number, (name, arguments_of) in enumerate(chosen.items()):
+            own, began, made, finished = Path(folder) / f"own-{number}", time.monotonic(), 0, 0
+            own.mkdir()
+            generator = np.random.default_rng((given.seed, number))
+            for fraction, wrong in torture(arguments_of, kills[name], generator, own):
+                made, finished = made + (fraction == fraction), finished + (fraction != fraction)
+                if wrong:
+                    faults += 1
+                    when = f"killed after {100 * fraction:.0f} %" if fraction == fraction else "finished"
+                    print(f"{name}, {when}: {wrong}", flush=True)
+            seconds = time.monotonic() - began
+            print(f"{name}: {made} kills, finished {finished} times, {seconds:.0f} s", flush=True)
+    print(f"{sum(kills.values())} kills, {faults} faults")
+    return int(faults > 0)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,59 @@
+import fcntl
+import os
+import time
+
+import pytest
+
+from hwdiff import HwdiffError
+from hwdiff.utils.files import atomic_write
+
+
+def partial(folder, name, age=10.0):
+    """A temporary file such as a killed process leaves, some seconds old."""
+    path = folder / name
+    path.write_text("half")
+    os.utime(path, (time.time() - age,) * 2)
+    return path
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "new" / "file.txt"
+    with atomic_write(path) as temporary:
+        temporary.write_text("whole")
+        assert not path.exists()
+    assert path.read_text() == "whole"
+    with pytest.raises(KeyError), atomic_write(path) as temporary:
+        temporary.write_text("half")
+        raise KeyError
+    assert [one.name for one in path.parent.iterdir()] == ["file.txt"]
+    assert path.read_text() == "whole"
+    with (
+        pytest.raises(HwdiffError, match=r"file\.txt/file\.txt: cannot be written"),
+        atomic_write(path / "file.txt"),
+    ):
+        pass
+
+
+def test_what_a_killed_process_left_is_deleted_and_nothing_else(tmp_path):
+    old = partial(tmp_path, ".partial-table-abc123.csv")
+    of_another_file = partial(tmp_path, ".partial-figure-abc123.png")
+    new = partial(tmp_path, ".partial-table-def456.csv", age=0)
+    held = partial(tmp_path, ".partial-table-ghi789.csv")
+    with open(held) as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with atomic_write(tmp_path / "table.csv") as temporary:
+            temporary.write_text("whole")
+    assert not old.exists()
+    assert all(path.exists() for path in (of_another_file, new, held))
+
+
+def test_two_processes_may_write_one_file(tmp_path):
+    path = tmp_path / "file.txt"
+    with atomic_write(path) as first:
+        first.write_text("first")
+        os.utime(first, (time.time() - 10,) * 2)
+        with atomic_write(path) as second:
+            second.write_text("second")
+        assert path.read_text() == "second"
+    assert path.read_text() == "first"
+    assert [one.name for one in tmp_path.iterdir()] == ["file.txt"]
