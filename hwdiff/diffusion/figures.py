@@ -21,7 +21,7 @@ def plot_schedule(alpha_bar: torch.Tensor) -> Figure:
     t = np.arange(len(alpha_bar))
     left.plot(t, alpha_bar.sqrt(), label=r"signal $\sqrt{\bar\alpha_t}$")
     left.plot(t, (1 - alpha_bar).sqrt(), label=r"noise $\sqrt{1-\bar\alpha_t}$")
-    left.set(xlabel="t", ylim=(0, 1.05))
+    left.set(xlabel="t", ylabel="weight in the noisy ink", ylim=(0, 1.05))
     left.legend(frameon=False)
     right.plot(t[1:], 1 - alpha_bar[1:] / alpha_bar[:-1], color="C2")
     right.set(xlabel="t", ylabel=r"$\beta_t$")

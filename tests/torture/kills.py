@@ -27,7 +27,7 @@ from hwdiff.data.preparation import prepare
 from hwdiff.model.checkpoint import load_model, save_model
 from hwdiff.model.unet import UNet
 from tests.commands import Command
-from tests.conftest import LISTS, TINY, fill, form_files, random_mobilenet, write_archive
+from tests.conftest import LISTS, TINY, form_files, random_mobilenet, write_archive
 
 KILLS_OF_A_RUN = 4  # before it may finish
 # What holds times, or names of temporary files, and so differs from run to run.
@@ -67,7 +67,8 @@ def commands(folder: Path) -> dict[str, Arguments]:
     prepare(source, data, workers=1)
     features = random_mobilenet(0).features.state_dict()
     save_file({f"features.{key}": value for key, value in features.items()}, weights)
-    bundled, network = load_model("pretrained", "cpu"), fill(UNet(TINY))
+    torch.manual_seed(0)
+    bundled, network = load_model("pretrained", "cpu"), UNet(TINY)
     network.default_style = bundled.default_style
     about = ("step", "training", "dataset", "style_weights", "writing")
     save_model(network, model, **{name: bundled.metadata[name] for name in about})
