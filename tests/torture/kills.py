@@ -26,6 +26,7 @@ from safetensors.torch import load_file, save_file
 from hwdiff.data.preparation import prepare
 from hwdiff.model.checkpoint import load_model, save_model
 from hwdiff.model.unet import UNet
+from hwdiff.utils.tensors import fingerprint_of
 from tests.commands import Command
 from tests.conftest import LISTS, TINY, form_files, random_mobilenet, write_archive
 
@@ -198,11 +199,7 @@ def result(out: Path) -> dict[str, str]:
         if not path.is_file() or (TIMED & set(name.parts) and not path.name.startswith(".")):
             continue
         if path.suffix == ".safetensors":
-            tensors = load_file(path)
-            digest = hashlib.sha256()
-            for key in sorted(tensors):
-                digest.update(key.encode() + tensors[key].contiguous().view(torch.uint8).numpy().tobytes())
-            found[str(name)] = digest.hexdigest()
+            found[str(name)] = fingerprint_of(load_file(path))
         elif path.name == "metrics.jsonl":
             rows = [json.loads(line) for line in path.read_text().splitlines()]
             found[str(name)] = str([(row["step"], row["loss"]) for row in rows])
