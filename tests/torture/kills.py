@@ -16,6 +16,7 @@ import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -59,48 +60,86 @@ Arguments = Callable[[Path], list]
 """arguments(out): the command line that writes into the folder `out`."""
 
 
+class Needs:
+    """What the commands need, in a folder, made when it is first asked for."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    @cached_property
+    def source(self) -> Path:
+        """A folder like a download of IAM."""
+        folder = self.folder / "iam"
+        folder.mkdir()
+        strokes, texts = form_files([form for forms in LISTS.values() for form in forms])
+        write_archive(folder / "lineStrokes-all.tar.gz", strokes)
+        write_archive(folder / "ascii-all.tar.gz", texts)
+        for name, forms in LISTS.items():
+            (folder / f"{name}.txt").write_text("".join(f"{form}\n" for form in forms))
+        return folder
+
+    @cached_property
+    def data(self) -> Path:
+        prepare(self.source, self.folder / "lines.npz", workers=1)
+        return self.folder / "lines.npz"
+
+    @cached_property
+    def written(self) -> Path:
+        """A dataset of built-in writers."""
+        prepare(None, self.folder / "writers.npz", writers=16, workers=1)
+        return self.folder / "writers.npz"
+
+    @cached_property
+    def weights(self) -> Path:
+        """Random weights of a style encoder."""
+        features = {f"features.{key}": one for key, one in random_mobilenet(0).features.state_dict().items()}
+        save_file(features, self.folder / "mobilenet.safetensors")
+        return self.folder / "mobilenet.safetensors"
+
+    @cached_property
+    def model(self) -> Path:
+        """A small untrained network that passes for the bundled one."""
+        torch.manual_seed(0)
+        bundled, network = load_model("pretrained", "cpu"), UNet(TINY)
+        network.default_style = bundled.default_style
+        about = ("step", "training", "dataset", "style_weights", "writing")
+        path = self.folder / "model.safetensors"
+        save_model(network, path, **{name: bundled.metadata[name] for name in about})
+        return path
+
+
 def commands(folder: Path) -> dict[str, Arguments]:
-    """The commands to be killed, with what they need in `folder`."""
-    source, data, weights, model = (
-        folder / name for name in ("iam", "lines.npz", "mobilenet.safetensors", "model.safetensors")
-    )
-    _make_source(source)
-    prepare(source, data, workers=1)
-    features = random_mobilenet(0).features.state_dict()
-    save_file({f"features.{key}": value for key, value in features.items()}, weights)
-    torch.manual_seed(0)
-    bundled, network = load_model("pretrained", "cpu"), UNet(TINY)
-    network.default_style = bundled.default_style
-    about = ("step", "training", "dataset", "style_weights", "writing")
-    save_model(network, model, **{name: bundled.metadata[name] for name in about})
-    written = folder / "writers.npz"
-    prepare(None, written, writers=16, workers=1)
+    """The commands to be killed. What they need is made in `folder`."""
+    needs = Needs(folder)
 
-    smoke = ["--preset", "smoke", "--batch-size", 4, "--steps", 24, "--save-every", 5, "--validate-every", 10]
-    train = ["train", "--data", data, "--style-encoder", weights, *smoke, "--resume"]
-    distil = ["--data", written, "--model", model, "--evaluations", 3, "--batches", 6, "--batch-size", 2]
-    evaluate = ["--data", written, "--model", model, "--lines", 4, "--seeds", 2, "--repetitions", 5]
-    suite = [part for item in SUITE.items() for part in ("--param", "=".join(map(str, item)))]
-    suite += ["--param", f"checkpoint={model}"]
+    def train(out, processes):
+        small = ["--preset", "smoke", "--batch-size", 4, "--steps", 24, "--processes", processes]
+        given = ["--data", needs.data, "--style-encoder", needs.weights, "--out", out]
+        return ["train", *given, *small, "--save-every", 5, "--validate-every", 10, "--resume"]
+
+    def distil(out):
+        small = ["--evaluations", 3, "--batches", 6, "--batch-size", 2, "--save-every", 2]
+        given = ["--data", needs.written, "--model", needs.model, "--out", out]
+        return ["distil-steps", *given, *small, "--resume"]
+
+    def evaluate(out):
+        small = ["--lines", 4, "--seeds", 2, "--repetitions", 5]
+        return ["evaluate", "--data", needs.written, "--model", needs.model, *small, "--out", out]
+
+    def reproduce(out):
+        small = [*SUITE.items(), ("checkpoint", needs.model)]
+        parameters = [part for name, value in small for part in ("--param", f"{name}={value}")]
+        return ["reproduce", "--out", out, *parameters]
+
     return {
-        "prepare": lambda out: ["prepare", "--source", source, "--out", out / "lines.npz"],
+        "prepare": lambda out: ["prepare", "--source", needs.source, "--out", out / "lines.npz"],
         "prepare, built-in writers": lambda out: ["prepare", "--writers", 16, "--out", out / "lines.npz"],
-        "train, one process": lambda out: [*train, "--processes", 1, "--out", out],
-        "train, two processes": lambda out: [*train, "--processes", 2, "--out", out],
-        "distil-steps": lambda out: ["distil-steps", *distil, "--save-every", 2, "--resume", "--out", out],
-        "evaluate": lambda out: ["evaluate", *evaluate, "--out", out],
-        "reproduce": lambda out: ["reproduce", "--out", out, *suite],
+        "train, one process": lambda out: train(out, 1),
+        "train, two processes": lambda out: train(out, 2),
+        "distil-steps": distil,
+        "evaluate": evaluate,
+        "reproduce": reproduce,
     }
-
-
-def _make_source(folder):
-    """A folder like a download of IAM."""
-    folder.mkdir()
-    strokes, texts = form_files([form for forms in LISTS.values() for form in forms])
-    write_archive(folder / "lineStrokes-all.tar.gz", strokes)
-    write_archive(folder / "ascii-all.tar.gz", texts)
-    for name, forms in LISTS.items():
-        (folder / f"{name}.txt").write_text("".join(f"{form}\n" for form in forms))
 
 
 def torture(
