@@ -38,6 +38,8 @@ class RunDirectory:
     def __init__(self, path: str | Path, settings: dict, *, changeable: Collection[str] = ()):
         self.path, self.changeable = Path(path), set(changeable)
         self.settings = json.loads(json.dumps(settings))  # tuples become lists, as in what is read back
+        if self.changeable:
+            self.settings["changes"] = []
         self.state = self.path / "state.safetensors"
         self.done, self.seconds, self.cpu_seconds = 0, 0.0, 0.0
 
