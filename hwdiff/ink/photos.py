@@ -21,6 +21,7 @@ LINE_SHAPE = 3.0  # a picture so many times as wide as it is high is taken for o
 MAX_ANGLE, ANGLE_STEP = 8.0, 0.25  # degrees, of the rotation that is looked for
 RULE_LENGTH = 60  # pixels; a straight horizontal run so long is no handwriting
 MIN_INK = 0.15  # of a line, against the line with the most ink
+MIN_STRENGTH = 0.5  # of a line's ink, against the darkest line's: the edge of a sheet is paler than writing
 
 
 def handwriting_lines(source: ImageSource, name: str | None = None) -> list[np.ndarray]:
@@ -179,9 +180,14 @@ def _cut(mask, ink):
         rows, columns = (np.flatnonzero(own.any(axis=axis)) for axis in (1, 0))
         box = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
         picture = 255 * (1 - np.where(own, ink, 0)[box])
-        lines.append((amount, np.pad(picture.round().astype(np.uint8), 4, constant_values=255)))
-    most = max((amount for amount, _ in lines), default=0)
-    return [picture for amount, picture in lines if amount >= MIN_INK * most]
+        strength = np.quantile(ink[own & mask], 0.9)
+        lines.append((amount, strength, np.pad(picture.round().astype(np.uint8), 4, constant_values=255)))
+    most, strongest = (max((line[number] for line in lines), default=0) for number in (0, 1))
+    return [
+        picture
+        for amount, strength, picture in lines
+        if amount >= MIN_INK * most and strength >= MIN_STRENGTH * strongest
+    ]
 
 
 def plot_lines(path: str | Path) -> Figure:

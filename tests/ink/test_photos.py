@@ -106,6 +106,12 @@ def test_pictures_without_handwriting_are_refused(tmp_path):
         handwriting_lines(tmp_path / "none.jpg")
 
 
+@pytest.mark.parametrize("angle", [-4, 5])
+def test_the_edge_of_the_sheet_is_no_line(made_up_lines, angle):
+    photo = photo_of(page_of(made_up_lines[:1]), angle)
+    assert len(handwriting_lines(photo)) == 1
+
+
 def test_what_is_seen_is_drawn(inks, tmp_path):
     (tmp_path / "photo.jpg").write_bytes(CASES["ruled"](inks))
     figure = plot_lines(tmp_path / "photo.jpg")
