@@ -20,6 +20,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from random import Random
 
@@ -94,18 +95,20 @@ def run(cases: Sequence[Case], work: Path, seconds: float = SECONDS) -> list[Out
         process = CONTEXT.Process(target=_run_some, args=(some, work, sender, seconds))
         process.start()
         sender.close()
-        before = len(outcomes)
-        while True:
+        done = 0
+        for case in some:
             try:
-                outcomes.append(Outcome(cases[len(outcomes)], *receiver.recv()))
+                outcomes.append(Outcome(case, *receiver.recv()))
             except EOFError:
                 break
+            done += 1
         process.join()
-        done = len(outcomes) - before
-        if process.exitcode and done < len(some):
-            died = "a hang" if process.exitcode == -signal.SIGALRM else "a dead process"
-            message = f"more than {seconds:g} s" if died == "a hang" else f"exit code {process.exitcode}"
-            outcomes.append(Outcome(cases[len(outcomes)], died, message))
+        if done < len(some):
+            hung = process.exitcode == -signal.SIGALRM
+            found = (
+                ("a hang", f"more than {seconds:g} s") if hung else ("a death", f"exit {process.exitcode}")
+            )
+            outcomes.append(Outcome(some[done], *found))
     return outcomes
 
 
@@ -122,7 +125,11 @@ def _run_some(cases, work, sender, seconds):
     watch = _Watch()
     sys.addaudithook(watch)
     for case in cases:
-        sender.send(_run_one(case, work, watch, seconds))
+        try:
+            outcome = _run_one(case, work, watch, seconds)
+        except Exception as error:
+            outcome = "a fault of the harness", _place(error)
+        sender.send(outcome)
 
 
 def _run_one(case, work, watch, seconds):
@@ -144,7 +151,7 @@ def _run_one(case, work, watch, seconds):
         watch.end()
     after = _content_of(inputs)
     changed = [name for name in before | after if before.get(name) != after.get(name)]
-    changed = [name for name in changed if name not in case.reader.writes]
+    changed = [name for name in changed if not any(fnmatch(name, glob) for glob in case.reader.writes)]
     if watch.seen:
         return "something done", "; ".join(watch.seen[:3])
     if changed or any(elsewhere.iterdir()):
@@ -212,12 +219,11 @@ class _Watch:
 
     def _note(self, event, *paths):
         for path in paths:
-            place = os.path.realpath(os.fsdecode(path)) if not isinstance(path, int) else ""
-            if (
-                place
-                and place != os.devnull
-                and not place.startswith(tuple(f"{one}/" for one in self.allowed))
-            ):
+            if isinstance(path, int):  # a file that is open already
+                continue
+            place = os.path.realpath(os.fsdecode(path))
+            inside = place.startswith(tuple(f"{folder}/" for folder in self.allowed))
+            if not inside and place not in (*self.allowed, os.devnull):
                 self.seen.append(f"{event} {place}")
 
 

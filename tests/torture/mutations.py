@@ -28,9 +28,14 @@ _NUMBER = re.compile(rb"-?\d+(\.\d+)?([eE][-+]?\d+)?")
 def mutate(path: Path, random: Random) -> None:
     """Damage the file `path`: three times of five as its format allows, or else any of its bytes."""
     change = FORMATS.get(path.suffix.lower(), of_bytes)
-    if random.random() > 0.6:
-        change = of_bytes
-    path.write_bytes(change(path.read_bytes(), random))
+    content = path.read_bytes()
+    if random.random() < 0.6:
+        try:
+            path.write_bytes(change(content, random))
+            return
+        except Exception:  # it is damaged already, and no longer of its format
+            pass
+    path.write_bytes(of_bytes(content, random))
 
 
 def of_bytes(content: bytes, random: Random) -> bytes:

@@ -441,6 +441,7 @@ READERS = (
         "caches",
         make_caches,
         read_caches,
+        ("*.npy",),
         damages=lambda path: path.name != "lines.npz",
     ),
     Reader("checkpoint", make_checkpoint, read_network),
