@@ -45,7 +45,7 @@ CHANGES = (
     "os.truncate",
     "os.chmod",
 )
-_NO_MEMORY = re.compile(r"can't allocate memory|unable to allocate|memory allocation failed", re.IGNORECASE)
+_NO_MEMORY = re.compile(r"can't allocate memory|unable to allocate", re.IGNORECASE)
 
 
 @dataclass(frozen=True)

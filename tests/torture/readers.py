@@ -194,7 +194,7 @@ def make_checkpoint(folder):
     network = fill(UNet(TINY))
     network.default_style = torch.zeros(14, 1280)
     about = {"step": 7, "style_weights": {"name": "made up", "padding": "both", "fingerprint": "0" * 64}}
-    writing = {"guidance": 1.5, "points_per_character": 10.0, "levels": [1.0, 0.5, 0.1]}
+    writing = {"guidance": 1.5, "points_per_character": 10.0, "levels": [60, 30, 1]}
     training = {"guided_attention": 0.1}
     save_model(network, folder / "model.safetensors", half=True, **about, writing=writing, training=training)
 
