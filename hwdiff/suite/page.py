@@ -90,11 +90,11 @@ def _records(run, names):
 def read_record(path: Path) -> dict:
     """The record of a notebook; {} where there is none, or it is not whole."""
     record = read_json(path, None)
-    return {} if misfit(record, _RECORD) or _unlisted(record) else record
+    return {} if misfit(record, _RECORD) or _outside(record) else record
 
 
-def _unlisted(record):
-    """Names of files in a record that are none below the run's folder."""
+def _outside(record):
+    """The outputs in a record that are no files below the run's folder."""
     return [file for file in record.get("outputs", {}) if not is_file_name(file)]
 
 
@@ -109,12 +109,13 @@ def _manifest(run):
             f"made it; run the suite again with {again}"
         )
     wrong = misfit(manifest, {"profile": str, "notebooks": {"*": _RECORD}})
-    names = [name for name in manifest["notebooks"] if not wrong and Path(name).name != name]
-    if not wrong and any(_unlisted(record) for record in manifest["notebooks"].values()):
-        names += ["a file outside the folder"]
-    if wrong or names:
+    if not wrong:
+        names = [name for name in manifest["notebooks"] if Path(name).name != name]
+        outside = [*names, *(file for one in manifest["notebooks"].values() for file in _outside(one))]
+        wrong = f"{outside[0]!r} is not in the folder" if outside else None
+    if wrong:
         advice = f"delete it, and run the suite again with --out {run}"
-        raise HwdiffError(f"{run / MANIFEST}: damaged ({wrong or names[0]}); {advice}")
+        raise HwdiffError(f"{run / MANIFEST}: damaged ({wrong}); {advice}")
     return manifest
 
 
