@@ -111,17 +111,22 @@ class _Unpacked:
         self.allowed = MAX_HEADERS
 
     def expect(self, size):
+        if self.total + size > self.most:
+            self._refuse()
         self.allowed = self.total + size + MAX_HEADERS
 
     def read(self, size):
         content = self.stream.read(size)
         self.total += len(content)
-        if self.total > self.most or self.total > self.allowed:
-            found = "a header of more than 1 MB"
-            if self.total > self.most:
-                found = f"more than {self.most:,} bytes, far more than its own size promises"
-            raise HwdiffError(f"{self.path}: unpacks to {found}; download it again")
+        if self.total > self.most:
+            self._refuse()
+        if self.total > self.allowed:
+            raise HwdiffError(f"{self.path}: has a header of more than 1 MB; download it again")
         return content
+
+    def _refuse(self):
+        found = f"would unpack to more than {self.most:,} bytes, far more than such archives do"
+        raise HwdiffError(f"{self.path}: {found}; download it again")
 
 
 def read_files(path: Path, suffix: str, report: Report) -> Iterator[tuple[str, bytes]]:
@@ -155,7 +160,7 @@ def read_files(path: Path, suffix: str, report: Report) -> Iterator[tuple[str, b
                     report.leave_out("file of more than 32 MB", member.name)
                 else:
                     yield member.name, archive.extractfile(member).read()
-            stream.expect(most_bytes(path))
+            stream.allowed = stream.most
             while stream.read(2**20):  # to the end, where gzip checks that the archive is complete
                 pass
     except (tarfile.TarError, EOFError, zlib.error, OSError, ValueError, OverflowError) as error:

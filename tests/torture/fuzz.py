@@ -50,11 +50,11 @@ _NO_MEMORY = re.compile(r"can't allocate memory|unable to allocate", re.IGNORECA
 
 @dataclass(frozen=True)
 class Case:
-    """A damaged file: its reader, and the number from which the damage is drawn."""
+    """A damaged file: its reader, and what the damage is drawn from. Without a number the file is whole."""
 
     reader: Reader
-    seed: int
-    number: int
+    seed: int = 0
+    number: int | None = None
 
 
 @dataclass(frozen=True)
@@ -79,11 +79,13 @@ def cases_of(readers: Sequence[Reader], seed: int, numbers: Iterable[int]) -> li
     return [Case(readers[number % len(readers)], seed, number) for number in numbers]
 
 
-def run(cases: Sequence[Case], work: Path, seconds: float = SECONDS) -> list[Outcome]:
+def run(
+    cases: Sequence[Case], work: Path, *, seconds: float = SECONDS, memory: int = MEMORY
+) -> list[Outcome]:
     """Run cases in processes of their own, some in each.
 
     work: an empty folder.
-    seconds: that each may take.
+    seconds, memory: that each may take.
     """
     for reader in dict.fromkeys(case.reader for case in cases):
         (work / "seeds" / reader.name).mkdir(parents=True)
@@ -92,7 +94,7 @@ def run(cases: Sequence[Case], work: Path, seconds: float = SECONDS) -> list[Out
     while left := cases[len(outcomes) :]:
         receiver, sender = CONTEXT.Pipe(duplex=False)
         some = left[:CASES_PER_PROCESS]
-        process = CONTEXT.Process(target=_run_some, args=(some, work, sender, seconds))
+        process = CONTEXT.Process(target=_run_some, args=(some, work, sender, seconds, memory))
         process.start()
         sender.close()
         done = 0
@@ -112,7 +114,7 @@ def run(cases: Sequence[Case], work: Path, seconds: float = SECONDS) -> list[Out
     return outcomes
 
 
-def _run_some(cases, work, sender, seconds):
+def _run_some(cases, work, sender, seconds, memory):
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     sys.dont_write_bytecode = True
@@ -121,7 +123,7 @@ def _run_some(cases, work, sender, seconds):
         os.dup2(os.open(os.devnull, os.O_RDWR), number)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (now + MEMORY, now + MEMORY))
+    resource.setrlimit(resource.RLIMIT_AS, (now + memory, now + memory))
     watch = _Watch()
     sys.addaudithook(watch)
     for case in cases:
@@ -160,10 +162,12 @@ def _run_one(case, work, watch, seconds):
 
 
 def damage(case: Case, inputs: Path) -> Path:
-    """Damage one of the files in the folder `inputs`. Returns which."""
+    """Damage one of the files in the folder `inputs`. Returns which, of whole ones the first."""
     random = Random(f"{case.reader.name} {case.seed} {case.number}")
     files = sorted(path for path in inputs.rglob("*") if path.is_file())
     files = [path for path in files if case.reader.damages(path)]
+    if case.number is None:
+        return files[0]
     path = random.choice(files)
     for _ in range(random.choice((1, 1, 1, 2))):
         mutate(path, random)

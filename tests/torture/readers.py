@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from hwdiff.cli.data import _print_dataset
 from hwdiff.cli.reproduction import _parameter
 from hwdiff.data import iam
+from hwdiff.data.batches import Lines
 from hwdiff.data.dataset import Dataset, style_lines
 from hwdiff.data.excerpts import Excerpts
 from hwdiff.data.line_images import LineImages
@@ -123,6 +124,14 @@ def make_dataset(folder):
     prepare(source, folder / "people.npz", workers=1)
     shutil.rmtree(source)
     write_dataset(folder / "built-in.npz", 1)
+
+
+def read_dataset(folder, file, out):
+    dataset = Dataset(file)
+    use_dataset(dataset)
+    features = StyleFeatures(dataset, _Extractor(), out)
+    lines = Lines(dataset, features, style_lines(dataset.forms), torch.device("cpu"), Excerpts(dataset, 0))
+    lines.batch(np.arange(len(dataset)))
 
 
 def make_recordings(folder):
@@ -424,19 +433,11 @@ def read_measurements(folder, file, out):
     verdicts(folder)
 
 
-def pickled(path, payload):
-    """Put a pickle that runs `payload` where `path` was, as its format would hold one."""
-    if path.suffix == ".npz":
-        np.savez(path, manifest=np.array([payload], dtype=object))
-    else:
-        torch.save(payload, path)
-
-
 READERS = (
     Reader("database", make_database, read_database),
     Reader("unpacked database", make_unpacked_database, read_database),
     Reader("recordings", make_recordings, read_recordings),
-    Reader("dataset", make_dataset, lambda folder, file, out: use_dataset(Dataset(file))),
+    Reader("dataset", make_dataset, read_dataset),
     Reader(
         "caches",
         make_caches,
