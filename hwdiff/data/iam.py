@@ -330,7 +330,12 @@ def read_pairs(source: Source, report: Report) -> dict[str, tuple[np.ndarray, np
     for name, content in read_files(source.strokes, ".xml", report):
         line_id = PurePosixPath(name).stem
         if line_id in official:
-            drawn = images.draw_line(drawable_strokes(*strokes.to_offsets(*parse_points(content))))
+            try:
+                points, first = parse_points(content)
+            except ValueError as error:
+                report.leave_out(str(error), name)
+                continue
+            drawn = images.draw_line(drawable_strokes(*strokes.to_offsets(points, first)))
             scan = images.read_image(official[line_id], line_id)
             pairs[line_id] = images.normalise(scan, line_id), images.normalise(drawn, line_id)
     return pairs

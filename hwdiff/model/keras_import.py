@@ -60,6 +60,7 @@ def load_reference(path: str | Path) -> UNet:
     Raises HwdiffError when the file is damaged or holds another network.
     """
     try:
+        _require_whole_heaps(Path(path).read_bytes())
         with h5py.File(path, "r") as file:
             groups = _read_groups(file)
     except (OSError, KeyError, RuntimeError, ValueError, TypeError) as error:
@@ -109,6 +110,26 @@ def load_reference(path: str | Path) -> UNet:
     network = UNet(config)
     network.load_state_dict(state)
     return network.eval()
+
+
+def _require_whole_heaps(content):
+    """Raises ValueError when an object in one of the heaps of an HDF5 file, which hold its texts, has no size.
+
+    Such an object makes HDF5's library go round for ever. (HDF5 file format, section III.E.)
+    """
+    at = content.find(b"GCOL\x01\0\0\0")
+    while at >= 0:
+        end = min(at + int.from_bytes(content[at + 8 : at + 16], "little"), len(content))
+        place = at + 16
+        while place + 16 <= end:
+            number = int.from_bytes(content[place : place + 2], "little")
+            size = int.from_bytes(content[place + 8 : place + 16], "little")
+            # That of object 0, the free space, includes its head of 16 bytes.
+            taken = size if number == 0 else 16 + -(-size // 8) * 8
+            if taken < 16 or place + taken > end:
+                raise ValueError(f"a damaged heap at byte {at}")
+            place += taken
+        at = content.find(b"GCOL\x01\0\0\0", at + 8)
 
 
 def _read_groups(file):

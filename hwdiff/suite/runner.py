@@ -191,7 +191,8 @@ def _value(name, text, notebook):
         value = text
     if kind and type(value) is not kind:
         default = notebook.parameters[name]
-        raise HwdiffError(f"--param {name}={text}: {kind.__name__} is needed, as in {name} = {default!r}")
+        given = text if len(text) < 100 else f"{text[:100]}..."
+        raise HwdiffError(f"--param {name}={given}: {kind.__name__} is needed, as in {name} = {default!r}")
     return value
 
 

@@ -97,7 +97,8 @@ def _load_pickle(folder, file, out):
     ("read", "kind", "message"),
     [
         (lambda folder, file, out: {}["a"], "an exception", "KeyError: \"'a'\" at test_fuzz.py"),
-        (lambda folder, file, out: time.sleep(30), "a hang", "more than 0.5 s"),
+        (lambda folder, file, out: time.sleep(60), "a hang", "more than 0.5 s"),
+        (lambda folder, file, out: sum(range(10**11)), "a hang", "more than 0.5 s"),
         (lambda folder, file, out: os.kill(os.getpid(), signal.SIGKILL), "a death", "exit -9"),
         (lambda folder, file, out: os._exit(0), "a death", "exit 0"),
         (_take, "no memory", "MemoryError"),
