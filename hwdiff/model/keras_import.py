@@ -113,9 +113,9 @@ def load_reference(path: str | Path) -> UNet:
 
 
 def _require_whole_heaps(content):
-    """Raises ValueError when an object in one of the heaps of an HDF5 file, which hold its texts, has no size.
+    """Raises ValueError when an object in a heap of an HDF5 file, where its texts are, has no size, or too much.
 
-    Such an object makes HDF5's library go round for ever. (HDF5 file format, section III.E.)
+    One without makes HDF5's library go round for ever. (HDF5 file format, section III.E.)
     """
     at = content.find(b"GCOL\x01\0\0\0")
     while at >= 0:

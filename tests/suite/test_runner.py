@@ -368,7 +368,7 @@ def test_a_damaged_notebook_is_named(suite, change):
 
 def test_values_that_no_parameter_can_have_are_refused(suite):
     notebooks = find_notebooks(suite)
-    for text in ("[" * 100_000, "1" + "0" * 400, "1.5"):
+    for text in ("[" * 100_000, "1.5"):
         with pytest.raises(HwdiffError, match="int is needed, as in size = 1") as raised:
             chosen_parameters(notebooks, "smoke", {"size": text})
         assert len(str(raised.value)) < 300
