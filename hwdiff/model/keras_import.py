@@ -113,7 +113,7 @@ def load_reference(path: str | Path) -> UNet:
 
 
 def _require_whole_heaps(content):
-    """Raises ValueError when an object in a heap of an HDF5 file, where its texts are, has no size, or too much.
+    """Raises ValueError when an object in a heap of an HDF5 file, where its texts are, has a wrong size.
 
     One without makes HDF5's library go round for ever. (HDF5 file format, section III.E.)
     """
