@@ -232,7 +232,7 @@ def test_a_manifest_that_lacks_something_is_refused(dataset, tmp_path, change, m
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"no zlib", zlib.compress(bytes(100)), zlib.compress(bytes(96 * 1401))]
+    "content", [b"\0", b"no zlib", zlib.compress(bytes(100)), zlib.compress(bytes(96 * 1401))]
 )
 def test_a_damaged_official_image_is_named(dataset, tmp_path, content):
     with np.load(dataset.path) as file:
