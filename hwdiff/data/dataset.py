@@ -1,8 +1,6 @@
 """The prepared dataset: strokes, texts, splits and a manifest in a compressed `.npz` file without pickle."""
 
 import hashlib
-import json
-import zipfile
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,22 +11,22 @@ from hwdiff.data import tokenizer
 from hwdiff.data.lines import drawable_strokes
 from hwdiff.ink import images, strokes
 from hwdiff.ink.ink import Ink
+from hwdiff.utils.arrays import UNREADABLE, load_npz
 from hwdiff.utils.errors import HwdiffError
+from hwdiff.utils.json_values import misfit, parse_json
 
 FORMAT = "hwdiff dataset 2"
 BUILT_IN = "built-in writers"  # the source of datasets by them
 SPLITS = ("train", "validation", "test")
-# What reading a file that is damaged or something else may raise.
-_UNREADABLE = (
-    OSError,
-    ValueError,
-    KeyError,
-    TypeError,
-    AttributeError,
-    EOFError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
+# Of the manifest, what is used later.
+_MANIFEST = {
+    "parameters": {"split_scheme": str, "max_points": int, "max_tokens": int, "max_image_width": int},
+    "sources": {"*": str},
+    "counts": {"lines": int, "forms": int, "*": int},
+    "left_out": {"*": int},
+    "left_out_examples": {"*": [str]},
+    "fingerprint": str,
+}
 
 
 def hash_fraction(name: str) -> float:
@@ -68,6 +66,75 @@ def _require(path, manifest, parameters):
             raise HwdiffError(f"{path}: prepared with {name} = {found}, but {wanted} is asked for; {advice}")
 
 
+def _misfit(arrays, manifest):
+    """What in the arrays of a dataset file would fail when it is used; None if all fits."""
+    points = arrays["offsets"].shape[1] if getattr(arrays.get("offsets"), "ndim", 0) == 3 else 0
+    lines = manifest["counts"]["lines"]
+    packed = (-(-points // 8),)
+    wanted = {
+        "ids": ("U", (lines,)),
+        "forms": ("U", (lines,)),
+        "texts": ("U", (lines,)),
+        "parts": ("u1", (lines,)),
+        "starts": ("i8", (lines + 1,)),
+        "offsets": ("u1", (2, points, 2)),
+        "pen_up": ("u1", packed),
+        "kept": ("u1", packed),
+        "image_starts": ("i8", (lines + 1,)),
+        "images": ("u1", np.shape(arrays.get("images"))[:1]),
+        **({"characters": ("i2", (points,))} if "characters" in arrays else {}),
+    }
+    for name, (kind, shape) in wanted.items():
+        if name not in arrays:
+            return f"{name} is missing"
+        array = arrays[name]
+        if array.shape != shape or (array.dtype.kind != kind and array.dtype != np.dtype(kind)):
+            return f"{name} is {array.dtype} {array.shape}, not {kind} {shape}"
+    starts, ends = arrays["starts"][:-1], arrays["starts"][1:]
+    if not lines or starts[0] or ends[-1] != points or not (starts < ends).all():
+        return f"starts does not part {points} points into {lines} lines"
+    image_starts = arrays["image_starts"]
+    if image_starts[0] or image_starts[-1] != len(arrays["images"]) or (np.diff(image_starts) < 0).any():
+        return "image_starts does not fit images"
+    if arrays["parts"].max() >= len(SPLITS):
+        return f"parts has {arrays['parts'].max()}, which is no split"
+    kept = np.unpackbits(arrays["kept"], count=points).astype(bool)
+    if not kept[ends - 1].all():
+        return "a line whose last point is not kept"
+    return _misfit_of_lines(arrays, manifest["parameters"], kept)
+
+
+def _misfit_of_lines(arrays, limits, kept):
+    """As `_misfit`, of what the lines are: neither empty nor beyond the limits they were prepared with."""
+    starts = arrays["starts"][:-1]
+    offsets = _from_byte_planes(arrays["offsets"]).astype(np.int64)
+    merged = np.add.reduceat(offsets, np.concatenate(([0], np.flatnonzero(kept)[:-1] + 1)))
+    counts = np.add.reduceat(kept.astype(np.int64), starts)
+    first = np.concatenate(([0], np.cumsum(counts)[:-1]))
+    flat = np.minimum.reduceat(merged.min(axis=1), first) == np.maximum.reduceat(merged.max(axis=1), first)
+    if flat.any():
+        return f"line {arrays['ids'][flat.argmax()]} has no extent"
+    # The path goes on from line to line, from the point before each line's first.
+    path = np.concatenate((np.zeros((1, 2), dtype=np.int64), np.cumsum(offsets, axis=0)))
+    low, high = (ends(path[starts], ends.reduceat(path[1:], starts)) for ends in (np.minimum, np.maximum))
+    # Hardly any line needs a close look.
+    large = ((high - low) * images.PIXELS_PER_UNIT + images.PEN_ROOM + 2).prod(axis=1) > images.MAX_PIXELS
+    for index in np.flatnonzero(large):
+        width, height = images.canvas_size(high[index] - low[index])
+        if width * height > images.MAX_PIXELS:
+            return f"line {arrays['ids'][index]} takes {width} x {height} pixels"
+    if counts.max() > limits["max_points"]:
+        return f"line {arrays['ids'][counts.argmax()]} has {counts.max()} points"
+    lengths = np.char.str_len(arrays["texts"])
+    if lengths.max() + 1 >= limits["max_tokens"]:
+        return f"line {arrays['ids'][lengths.argmax()]} has a text of {lengths.max()} characters"
+    if "characters" in arrays:
+        characters, end = arrays["characters"], np.repeat(lengths, np.diff(arrays["starts"]))
+        if (characters < 0).any() or (characters >= end).any():
+            return "characters names some that the texts do not have"
+    return None
+
+
 class Dataset:
     """A prepared dataset file, read into memory.
 
@@ -83,13 +150,12 @@ class Dataset:
     def __init__(self, path: str | Path, **parameters: object):
         self.path = Path(path)
         try:
-            with np.load(self.path, allow_pickle=False) as file:
-                self.manifest = json.loads(str(file["manifest"]))
-                arrays = {name: file[name] for name in file.files if name != "manifest"}
+            arrays = load_npz(self.path)
+            self.manifest = parse_json(str(arrays.pop("manifest")))
         except FileNotFoundError as error:
             advice = f"make it with hwdiff prepare --source DIR --out {path}"
             raise HwdiffError(f"{path}: no such file; {advice}") from error
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             advice = "make it again with hwdiff prepare"
             raise HwdiffError(f"{path}: not a whole dataset file ({error}); {advice}") from error
         if not isinstance(self.manifest, dict) or self.manifest.get("format") != FORMAT:
@@ -97,6 +163,9 @@ class Dataset:
             raise HwdiffError(
                 f"{path}: its format is {found!r}, but this version reads {FORMAT!r}; prepare it again"
             )
+        if wrong := misfit(self.manifest, _MANIFEST, "manifest") or _misfit(arrays, self.manifest):
+            advice = "make it again with hwdiff prepare"
+            raise HwdiffError(f"{path}: not a whole dataset file ({wrong}); {advice}")
         _require(path, self.manifest, parameters)
         self.ids, self.forms, self.texts = arrays["ids"], arrays["forms"], arrays["texts"]
         self.splits = np.array(SPLITS)[arrays["parts"]]
@@ -182,7 +251,20 @@ class Dataset:
         """The image of the line, (96, W) uint8: the official one, or drawn from the strokes."""
         start, end = self._image_starts[index : index + 2]
         if end > start:
-            pixels = np.frombuffer(zlib.decompress(self._images[start:end].tobytes()), dtype=np.uint8)
-            return pixels.reshape(images.HEIGHT, -1)
+            return self._unpacked(index, self._images[start:end].tobytes())
         offsets, pen_up, _ = self.recorded(index)
         return images.normalise(images.draw_line(drawable_strokes(offsets, pen_up)), str(self.ids[index]))
+
+    def _unpacked(self, index, content):
+        """The pixels of an official image. No more are unpacked than it may have."""
+        most = images.HEIGHT * min(self.manifest["parameters"]["max_image_width"], images.MAX_SCALED_WIDTH)
+        try:
+            pixels = zlib.decompressobj().decompress(content, most + 1)
+        except zlib.error as error:
+            pixels, found = b"", error
+        else:
+            found = f"{len(pixels):,} pixels"
+        if not pixels or len(pixels) % images.HEIGHT or len(pixels) > most:
+            advice = "prepare it again"
+            raise HwdiffError(f"{self.path}: the image of {self.ids[index]} is damaged ({found}); {advice}")
+        return np.frombuffer(pixels, dtype=np.uint8).reshape(images.HEIGHT, -1)

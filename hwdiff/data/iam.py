@@ -19,6 +19,7 @@ from joblib import delayed
 from hwdiff.data.lines import Limits, Line, Report, drawable_strokes, within_limits
 from hwdiff.ink import images, strokes
 from hwdiff.ink.formats import parse_points
+from hwdiff.utils.arrays import most_bytes
 from hwdiff.utils.errors import HwdiffError
 from hwdiff.utils.files import sha256_of
 from hwdiff.utils.parallel import in_parallel
@@ -26,6 +27,7 @@ from hwdiff.utils.parallel import in_parallel
 LINE_NAME = re.compile(r"(?P<form>[a-z]\d\d-\d+[a-z]?)-(?P<number>\d+)")
 SPLIT_LISTS = ("trainset", "testset_f", "testset_t", "testset_v")
 MAX_FILE = 32 * 2**20  # bytes; the largest line file has about 0.2 MB
+MAX_HEADERS = 2**20  # bytes of an archive from the end of one file to the next
 LINES_PER_TASK = 200
 
 
@@ -79,6 +81,9 @@ class Source:
         if found and missing:
             incomplete = f"split lists {', '.join(found)} without {', '.join(missing)}"
             raise HwdiffError(f"{self.path}: {incomplete}; add those, or remove all of them")
+        for path in found.values():
+            if path.stat().st_size > MAX_FILE:
+                raise HwdiffError(f"{path}: a split list of more than 32 MB; replace it")
         lists = {
             name: path.read_text(encoding="utf-8", errors="replace").split() for name, path in found.items()
         }
@@ -95,11 +100,41 @@ class Source:
         return {**hashes, "split lists": hashlib.sha256(lists).hexdigest()}
 
 
+class _Unpacked:
+    """What an archive unpacks to, as a stream for `tarfile`, which takes the sizes that it reads on trust.
+
+    `expect(size)` allows for the file that follows. Whatever exceeds that, or is far larger in all than such
+    archives are, is refused before it is held in memory.
+    """
+
+    def __init__(self, path, stream):
+        self.path, self.stream, self.total, self.most = path, stream, 0, most_bytes(path)
+        self.allowed = MAX_HEADERS
+
+    def expect(self, size):
+        if self.total + size > self.most:
+            self._refuse()
+        self.allowed = self.total + size + MAX_HEADERS
+
+    def read(self, size):
+        content = self.stream.read(size)
+        self.total += len(content)
+        if self.total > self.most:
+            self._refuse()
+        if self.total > self.allowed:
+            raise HwdiffError(f"{self.path}: has a header of more than 1 MB; download it again")
+        return content
+
+    def _refuse(self):
+        found = f"would unpack to more than {self.most:,} bytes, far more than such archives do"
+        raise HwdiffError(f"{self.path}: {found}; download it again")
+
+
 def read_files(path: Path, suffix: str, report: Report) -> Iterator[tuple[str, bytes]]:
     """Yield (name, content) of the files with `suffix` in an archive or below a folder, in its order.
 
     report: counts those that are left out.
-    Raises HwdiffError when an archive is truncated or damaged.
+    Raises HwdiffError when an archive is truncated or damaged, or unpacks to far more than its size promises.
     """
     if path.is_dir():
         for file in _files_below(path):
@@ -112,9 +147,12 @@ def read_files(path: Path, suffix: str, report: Report) -> Iterator[tuple[str, b
         return
     members = 0
     try:
-        with gzip.open(path) as stream, tarfile.open(fileobj=stream, mode="r|") as archive:
+        with gzip.open(path) as packed:
+            stream = _Unpacked(path, packed)
+            archive = tarfile.open(fileobj=stream, mode="r|")  # noqa: SIM115 (it holds no file)
             for member in archive:
                 members += 1
+                stream.expect(member.size)
                 if not member.name.endswith(suffix) or not member.isfile():
                     continue
                 if ".." in PurePosixPath(member.name).parts or member.name.startswith("/"):
@@ -123,9 +161,10 @@ def read_files(path: Path, suffix: str, report: Report) -> Iterator[tuple[str, b
                     report.leave_out("file of more than 32 MB", member.name)
                 else:
                     yield member.name, archive.extractfile(member).read()
+            stream.allowed = stream.most
             while stream.read(2**20):  # to the end, where gzip checks that the archive is complete
                 pass
-    except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
+    except (tarfile.TarError, EOFError, zlib.error, OSError, ValueError, OverflowError) as error:
         found = f"damaged or cut short after {members} members ({error})"
         raise HwdiffError(f"{path}: {found}; download it again") from error
 
@@ -291,7 +330,12 @@ def read_pairs(source: Source, report: Report) -> dict[str, tuple[np.ndarray, np
     for name, content in read_files(source.strokes, ".xml", report):
         line_id = PurePosixPath(name).stem
         if line_id in official:
-            drawn = images.draw_line(drawable_strokes(*strokes.to_offsets(*parse_points(content))))
+            try:
+                points, first = parse_points(content)
+            except ValueError as error:
+                report.leave_out(str(error), name)
+                continue
+            drawn = images.draw_line(drawable_strokes(*strokes.to_offsets(points, first)))
             scan = images.read_image(official[line_id], line_id)
             pairs[line_id] = images.normalise(scan, line_id), images.normalise(drawn, line_id)
     return pairs

@@ -44,9 +44,13 @@ class LineImages:
             self._draw(dataset, workers, progress)
         try:
             self._file = safe_open(self.path, "np")
-            self._starts = np.concatenate(([0], np.cumsum(self._file.get_tensor("widths") * images.HEIGHT)))
-            self._pixels = self._file.get_slice("pixels")
-        except SafetensorError as error:
+            widths, self._pixels = self._file.get_tensor("widths"), self._file.get_slice("pixels")
+            if widths.shape != (len(dataset),) or widths.dtype != np.int64 or not (widths > 0).all():
+                raise ValueError(f"it has not the widths of {len(dataset)} lines")
+            self._starts = np.concatenate(([0], np.cumsum(widths * images.HEIGHT)))
+            if self._pixels.get_shape() != [self._starts[-1]] or self._pixels.get_dtype() != "U8":
+                raise ValueError(f"{self._pixels.get_shape()} pixels, not {self._starts[-1]}")
+        except (SafetensorError, OSError, ValueError, TypeError) as error:
             raise HwdiffError(f"{self.path}: damaged file of line images ({error}); delete it") from error
 
     def _draw(self, dataset, workers, progress):

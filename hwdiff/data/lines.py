@@ -38,6 +38,7 @@ class Report:
 
     def leave_out(self, reason: str, name: str) -> None:
         """Count `name` among what was left out for `reason`."""
+        name = name.encode("utf-8", "backslashreplace").decode()  # of a file, it may be anything
         self.left_out[reason] += 1
         names = self.examples.setdefault(reason, [])
         if len(names) < 3:
@@ -87,6 +88,9 @@ def within_limits(
         raise ValueError(f"an offset above {limits.max_offset:g} standard deviations")
     if len(text) + 1 >= limits.max_tokens:
         raise ValueError(f"{limits.max_tokens} or more tokens")
+    canvas = images.canvas_size(np.ptp(points, axis=0))
+    if canvas[0] * canvas[1] > images.MAX_PIXELS:
+        raise ValueError("strokes that cover far more than a line")
     if image is not None:
         width = image.shape[1]
     else:

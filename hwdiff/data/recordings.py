@@ -4,12 +4,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from lxml import etree
 
 from hwdiff.data.iam import MAX_FILE
 from hwdiff.data.lines import Limits, Line, Report, within_limits
 from hwdiff.ink import strokes
-from hwdiff.ink.formats import parse_inkml, parse_json
+from hwdiff.ink.formats import UNREADABLE, parse_inkml, parse_json
 from hwdiff.ink.ink import TABLET_UNITS
 from hwdiff.utils.errors import HwdiffError
 from hwdiff.utils.files import sha256_of
@@ -19,7 +18,6 @@ PARSERS = {".inkml": parse_inkml, ".json": parse_json}
 POINTS_PER_CHARACTER = 21
 LINES_PER_FORM, MIN_FORMS = 8, 5
 MAX_EXTENT = 1e9  # in whatever unit
-_UNREADABLE = (ValueError, LookupError, TypeError, RecursionError, etree.XMLSyntaxError)
 
 
 def find_recordings(folder: Path) -> list[Path]:
@@ -29,7 +27,12 @@ def find_recordings(folder: Path) -> list[Path]:
 
 def fingerprints(paths: list[Path], folder: Path) -> dict[str, str]:
     """SHA-256 of each file: {path below the folder: hexadecimal}."""
-    return {str(path.relative_to(folder)): sha256_of(path) for path in paths}
+    return {_name_of(path, folder): sha256_of(path) for path in paths}
+
+
+def _name_of(path, folder):
+    """The path below the folder. A name of a file may be bytes that are no text."""
+    return path.relative_to(folder).as_posix().encode("utf-8", "backslashreplace").decode()
 
 
 def read_recordings(
@@ -51,12 +54,12 @@ def read_recordings(
     """
     limits, found = limits or Limits(), {}
     for path in paths:
-        name = str(path.relative_to(folder))
+        name = _name_of(path, folder)
         try:
             if path.stat().st_size > MAX_FILE:
                 raise ValueError("file of more than 32 MB")
             arrays = read_recording(path, limits)
-            writer = path.relative_to(folder).parts[0] if path.parent != folder else "lines"
+            writer = name.partition("/")[0] if path.parent != folder else "lines"
             found.setdefault(writer, []).append((name, *arrays))
         except ValueError as error:
             report.leave_out(str(error), name)
@@ -81,7 +84,7 @@ def read_recording(path: Path, limits: Limits) -> tuple[str, np.ndarray, np.ndar
     """
     try:
         parts, text = PARSERS[path.suffix.lower()](path.read_bytes())
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise ValueError("file that is no InkML or JSON of ink") from error
     text = " ".join(text.split())
     if not text:

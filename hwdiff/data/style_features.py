@@ -12,6 +12,7 @@ from torch import Tensor
 from hwdiff.data.dataset import Dataset
 from hwdiff.data.line_images import LineImages
 from hwdiff.ink import images
+from hwdiff.utils.arrays import UNREADABLE
 from hwdiff.utils.errors import HwdiffError
 from hwdiff.utils.files import atomic_write
 from hwdiff.utils.interrupt import Stop
@@ -62,7 +63,7 @@ class StyleFeatures:
                         with open(temporary, "r+b") as file:
                             os.posix_fallocate(file.fileno(), 0, os.path.getsize(temporary))
             self._cache = np.lib.format.open_memmap(path, mode="r+")
-        except (OSError, ValueError) as error:
+        except UNREADABLE as error:
             found = f"cannot be used as the cache of style features ({error})"
             raise HwdiffError(f"{path}: {found}; delete it or free some space") from error
         if self._cache.dtype != record or self._cache.shape != (len(dataset),):

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from hwdiff.utils.errors import HwdiffError
+from hwdiff.utils.json_values import require
 from hwdiff.utils.tensors import load_tensors, save_tensors
 
 FORMAT = "hwdiff styles 1"
@@ -77,4 +78,12 @@ def load_styles(path: str | Path = BUNDLED) -> Styles:
     Raises HwdiffError when the file is missing, damaged, or something else.
     """
     metadata, tensors = load_tensors(path, FORMAT, **_ABOUT)
+    wanted = {"names": [str], "style_weights?": {"name": str, "fingerprint": str}}
+    require(metadata, wanted, name=path, what="a whole file of styles", advice=_ABOUT["advice"])
+    for name in metadata["names"]:
+        style = tensors.get(name)
+        if style is None or style.ndim != 2 or style.shape[1] != 1280 or not style.isfinite().all():
+            shape = "missing" if style is None else f"of shape {tuple(style.shape)}"
+            found = f"its style {name!r} is {shape}; finite features (14, 1280) are needed"
+            raise HwdiffError(f"{path}: {found}; {_ABOUT['advice']}")
     return Styles({name: tensors[name].float() for name in metadata["names"]}, metadata)

@@ -16,11 +16,19 @@ from torch import nn
 from hwdiff.ink import strokes
 from hwdiff.model.checkpoint import find_device
 from hwdiff.utils.errors import HwdiffError
-from hwdiff.utils.tensors import load_tensors, save_tensors
+from hwdiff.utils.json_values import require
+from hwdiff.utils.settings import check_settings, setting
+from hwdiff.utils.tensors import load_tensors, require_weights, save_tensors
 
 FORMAT, EARLIER_FORMAT = "hwdiff recognizer 1", "hwdiff reader 1"  # the same but for its name
 BUNDLED = Path(__file__).parents[1] / "weights" / "recognizer.safetensors"
 _ABOUT = {"what": "recognizer", "advice": "give a file that hwdiff train-recognizer wrote"}
+# Of the metadata, what is used later.
+_METADATA = {
+    "network": {"*": object},
+    "forms?": {"*": [str]},
+    "test?": ({"cer": {"value": float, "low": float, "high": float}, "lines": int}, None),
+}
 # The characters that are recognized. `_` stands for any other, in ink as in a text.
 ALPHABET = "_ abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.,?!'\"-:;()#+/"
 BLANK = 0  # CTC's blank; character i of the alphabet is class i + 1
@@ -124,22 +132,18 @@ def pad(lines: Sequence[np.ndarray]) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class RecognizerConfig:
-    """Size of the network.
+    """Size of the network."""
 
-    c1, c2, c3: channels at the points' rate, at half of it, and at a quarter.
-    convolutions: at a quarter of the rate.
-    hidden: channels of the recurrent layers in each direction.
-    layers: recurrent layers.
-    dropout: fraction of the channels dropped in training.
-    """
+    c1: int = setting(64, "Channels at the points' rate.", low=1, high=4096)
+    c2: int = setting(96, "Channels at half the rate.", low=1, high=4096)
+    c3: int = setting(160, "Channels at a quarter of the rate.", low=1, high=4096)
+    convolutions: int = setting(4, "Convolutions at a quarter of the rate.", low=0, high=64)
+    hidden: int = setting(128, "Channels of the recurrent layers in each direction.", low=1, high=4096)
+    layers: int = setting(2, "Recurrent layers.", low=1, high=64)
+    dropout: float = setting(0.25, "Fraction of the channels dropped in training.", low=0, below=1)
 
-    c1: int = 64
-    c2: int = 96
-    c3: int = 160
-    convolutions: int = 4
-    hidden: int = 128
-    layers: int = 2
-    dropout: float = 0.25
+    def __post_init__(self):
+        check_settings(self)
 
 
 class _Convolution(nn.Module):
@@ -220,10 +224,13 @@ def load_recognizer(path: str | Path = BUNDLED, device: str | torch.device | Non
     if metadata.get("alphabet") != ALPHABET:
         found = "recognizes another alphabet than this version"
         raise HwdiffError(f"{path}: {found}; use the version that wrote it")
+    require(metadata, _METADATA, name=path, what="a whole recognizer", advice="copy the file again")
     try:
-        recognizer = Recognizer(RecognizerConfig(**metadata["network"]))
+        config = RecognizerConfig(**metadata["network"])
+        require_weights(lambda: Recognizer(config), state)
+        recognizer = Recognizer(config)
         recognizer.load_state_dict({name: tensor.float() for name, tensor in state.items()})
-    except (RuntimeError, KeyError, TypeError) as error:
+    except (RuntimeError, KeyError, TypeError, HwdiffError) as error:
         found = f"its weights do not fit its metadata ({str(error).splitlines()[0]})"
         raise HwdiffError(f"{path}: {found}; copy the file again") from error
     recognizer.metadata = metadata

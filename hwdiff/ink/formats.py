@@ -10,7 +10,10 @@ from html import escape
 import numpy as np
 from lxml import etree
 
+from hwdiff.utils import json_values
+
 MAX_COORDINATE = 16_000  # tablet units: the board is about 9 000 wide, and differences must fit 16 bits
+UNREADABLE = (ValueError, LookupError, TypeError, OverflowError, etree.XMLSyntaxError)  # what `parse_*` raise
 _SAFE = {"resolve_entities": False, "load_dtd": False, "no_network": True}
 _POINT_X = etree.XPath("//Stroke/Point/@x", smart_strings=False)
 _POINT_Y = etree.XPath("//Stroke/Point/@y", smart_strings=False)
@@ -117,9 +120,9 @@ def to_json(strokes: Sequence[np.ndarray], text: str) -> str:
 def parse_json(content: bytes) -> tuple[list[np.ndarray], str]:
     """The strokes and the text of a JSON object as `to_json` writes it.
 
-    Raises ValueError, KeyError or TypeError for anything else.
+    Raises ValueError, LookupError, TypeError or OverflowError for anything else.
     """
-    found = json.loads(content)
+    found = json_values.parse_json(content)
     strokes = [np.array(stroke, dtype=float).reshape(-1, 2) for stroke in found["strokes"]]
     return _checked([stroke for stroke in strokes if len(stroke)]), str(found.get("text", ""))
 

@@ -24,6 +24,9 @@ PEN_ROOM = 10
 PEN_BLUR = (2, 5, 2)  # in either direction; the sum of all nine weights is 81
 FIVE_LEVELS = np.minimum(255, 64 * np.round(np.arange(81 * 255 + 1) / 81 / 63.75)).astype(np.uint8)
 
+MAX_SCALED_WIDTH = 200_000  # at height 96
+MAX_PIXELS = 40_000_000  # of a picture; in float64, with copies, that takes more than 1 GB
+
 _ADVICE = "give a scan of dark handwriting on light paper"
 
 ImageSource = str | os.PathLike | bytes | Image.Image | np.ndarray
@@ -45,6 +48,10 @@ def open_image(source: ImageSource, name: str) -> Image.Image:
             image = source
         else:
             image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
+        if image.width * image.height > MAX_PIXELS:  # before any of it is unpacked
+            raise HwdiffError(
+                f"{name}: {image.width} x {image.height} pixels, more than {MAX_PIXELS:,}; make it smaller"
+            )
         image = ImageOps.exif_transpose(image)
         if image.mode == "P" or "transparency" in image.info:
             image = image.convert("RGBA")
@@ -54,6 +61,8 @@ def open_image(source: ImageSource, name: str) -> Image.Image:
         if not image.mode.startswith(("I", "F")):  # PIL would clip deep greys at 255 instead of scaling them
             image = image.convert("L")
         image.load()
+    except HwdiffError:
+        raise
     except FileNotFoundError as error:
         raise HwdiffError(f"{name}: no such file") from error
     except Exception as error:  # Pillow raises many kinds
@@ -120,7 +129,11 @@ def normalise(image: np.ndarray, name: str = "style image") -> np.ndarray:
 
     Raises HwdiffError when it shows no ink.
     """
-    return scale_to_height(trim(image, name))
+    image = trim(image, name)
+    if scaled_width(image.shape) > MAX_SCALED_WIDTH:
+        found = f"its ink is {image.shape[1]} pixels wide and {image.shape[0]} high"
+        raise HwdiffError(f"{name}: {found}, which is no line of handwriting")
+    return scale_to_height(image)
 
 
 def pad_to_width(image: np.ndarray, width: int = MAX_WIDTH, name: str = "style image") -> np.ndarray:
@@ -167,7 +180,9 @@ def draw_line(strokes: Sequence[np.ndarray]) -> np.ndarray:
     if not extent.any():
         raise HwdiffError("line: its strokes have no extent, so there is nothing to draw")
     scale = _scale(extent)
-    width, height = np.ceil(extent * scale).astype(int) + PEN_ROOM + 1
+    width, height = canvas_size(extent)
+    if width * height > MAX_PIXELS:
+        raise HwdiffError(f"line: its strokes take {width} x {height} pixels, far more than a line does")
     placed = [(stroke - origin) * scale + PEN_ROOM / 2 for stroke in strokes]
     drawn = draw_strokes(placed, (int(height), int(width)), PEN_WIDTH)
     blurred = np.asarray(drawn, dtype=np.uint16)
@@ -175,6 +190,15 @@ def draw_line(strokes: Sequence[np.ndarray]) -> np.ndarray:
     blurred = side * (blurred[:-2] + blurred[2:]) + middle * blurred[1:-1]
     blurred = side * (blurred[:, :-2] + blurred[:, 2:]) + middle * blurred[:, 1:-1]
     return FIVE_LEVELS[blurred]
+
+
+def canvas_size(extent: np.ndarray) -> tuple[int, int]:
+    """Width and height in pixels of what strokes are drawn on.
+
+    extent: (2,) of the strokes, x and y, in tablet units.
+    """
+    width, height = np.ceil(extent * _scale(extent)).astype(int) + PEN_ROOM + 1
+    return int(width), int(height)
 
 
 def estimated_width(extent: np.ndarray) -> float:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Self
 
 import numpy as np
-from lxml import etree
 from PIL import Image
 
 from hwdiff.ink import formats, images, strokes
@@ -82,7 +81,7 @@ class Ink:
                 return cls._of_line_file(content)
             parse = _PARSERS.get(path.suffix.lower(), formats.parse_svg)
             return cls._of_strokes(*parse(content))
-        except (ValueError, LookupError, TypeError, etree.XMLSyntaxError, HwdiffError) as error:
+        except (*formats.UNREADABLE, HwdiffError) as error:
             raise HwdiffError(f"{path}: holds no ink ({error}); {advice}") from error
 
     @classmethod

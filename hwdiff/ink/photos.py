@@ -60,7 +60,7 @@ def handwriting_lines(source: ImageSource, name: str | None = None) -> list[np.n
 
 def _grey(image):
     """An image as (H, W) float64 of 0 to 1, no side longer than `MAX_SIDE`. Deep greys go by their range."""
-    image = image.copy()
+    image = image.copy() if image.mode == "L" else image.convert("F")  # PIL cannot shrink all deep greys
     image.thumbnail((MAX_SIDE, MAX_SIDE))
     grey = np.asarray(image, dtype=np.float64)
     return grey / 255 if image.mode == "L" else (grey - grey.min()) / max(np.ptp(grey), 1e-9)

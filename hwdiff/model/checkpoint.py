@@ -9,7 +9,8 @@ import torch
 from hwdiff.model.config import ModelConfig
 from hwdiff.model.unet import UNet
 from hwdiff.utils.errors import HwdiffError
-from hwdiff.utils.tensors import load_metadata, load_tensors, save_tensors
+from hwdiff.utils.json_values import require
+from hwdiff.utils.tensors import load_metadata, load_tensors, require_weights, save_tensors
 
 FORMAT = "hwdiff checkpoint 1"
 PRETRAINED = Path(__file__).parents[1] / "weights" / "small.safetensors"
@@ -17,6 +18,19 @@ _DEFAULT_STYLE = "default_style"
 _HDF5 = b"\x89HDF"
 _PICKLES = (b"PK", b"\x80\x02", b"\x80\x04", b"\x80\x05")
 _ABOUT = {"what": "checkpoint", "advice": "give a .safetensors file that hwdiff train wrote"}
+# Of the metadata, what is used later.
+_METADATA = {
+    "model": {"*": object},
+    "step?": (int, None),
+    "dataset?": (str, None),
+    "style_weights?": ({"name": str, "fingerprint": str}, None),
+    "training?": {"guided_attention?": float},
+    "writing?": {
+        "guidance?": float,
+        "points_per_character?": float,
+        "levels?": [lambda t: type(t) is int and 1 <= t <= 60],
+    },
+}
 
 
 def find_device(name: str | torch.device | None = None) -> torch.device:
@@ -99,14 +113,20 @@ def load_model(path: str | Path = "pretrained", device: str | torch.device | Non
 
 def _load_network(path):
     metadata, state = load_tensors(path, FORMAT, **_ABOUT)
+    require(metadata, _METADATA, name=path, what="a whole checkpoint", advice="copy the file again")
+    style = state.pop(_DEFAULT_STYLE, None)
     try:
         # Earlier checkpoints have another name for one of the settings.
         renamed = {"position_form": "position_variant"}
         settings = {renamed.get(key, key): value for key, value in metadata["model"].items()}
-        network = UNet(ModelConfig(**settings))
-        network.default_style = state.pop(_DEFAULT_STYLE, None)
+        config = ModelConfig(**settings)
+        require_weights(lambda: UNet(config), state)
+        if style is not None and not (style.ndim == 2 and style.shape[1] == 1280):
+            raise RuntimeError(f"its default style is {tuple(style.shape)}, not (14, 1280)")
+        network = UNet(config)
+        network.default_style = style
         network.load_state_dict(state)
-    except (RuntimeError, KeyError, TypeError) as error:
+    except (RuntimeError, KeyError, TypeError, HwdiffError) as error:
         found = f"its weights do not fit its metadata ({str(error).splitlines()[0]})"
         raise HwdiffError(f"{path}: {found}; copy the file again") from error
     network.metadata = metadata

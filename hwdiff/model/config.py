@@ -14,10 +14,10 @@ DISTILLED = "hwdiff, distilled"
 class ModelConfig:
     """Widths and depth of the network. The defaults are those of Fig. 9 of Luhman & Luhman (2020)."""
 
-    c1: int = setting(128, "Channels at the points' rate; emb has a quarter of them.")
-    c2: int = setting(192, "Channels at half the rate; the text has twice as many.")
-    c3: int = setting(256, "Channels at a quarter of the rate.")
-    num_layers: int = setting(2, "Attention blocks in the middle, at an eighth of the rate.", low=1)
+    c1: int = setting(128, "Channels at the points' rate; emb has a quarter of them.", high=4096)
+    c2: int = setting(192, "Channels at half the rate; the text has twice as many.", high=4096)
+    c3: int = setting(256, "Channels at a quarter of the rate.", high=4096)
+    num_layers: int = setting(2, "Attention blocks in the middle, at an eighth of the rate.", low=1, high=64)
     position_variant: str = setting(
         "strokes",
         "Which positions are multiplied where strokes have more cells than at the deepest level: strokes "

@@ -15,6 +15,9 @@ from hwdiff.model.blocks import NOISE_HIDDEN
 from hwdiff.model.config import ModelConfig
 from hwdiff.model.unet import UNet
 from hwdiff.utils.errors import HwdiffError
+from hwdiff.utils.tensors import require_weights
+
+MAX_WEIGHTS = 50_000_000  # the published network has 10 million
 
 # The order in which the authors' program stores the weights of each kind of group, by the names here.
 _CONV_BLOCK = (
@@ -57,11 +60,12 @@ def load_reference(path: str | Path) -> UNet:
     Raises HwdiffError when the file is damaged or holds another network.
     """
     try:
+        _require_whole_heaps(Path(path).read_bytes())
         with h5py.File(path, "r") as file:
-            groups = [_read_group(file[name]) for name in file.attrs["layer_names"]]
+            groups = _read_groups(file)
     except (OSError, KeyError, RuntimeError, ValueError, TypeError) as error:
         raise HwdiffError(f"{path}: not a whole Keras weights file ({error}); copy it again") from error
-    groups = [arrays for arrays in groups if arrays]
+    groups = [arrays for arrays in groups if arrays and all(array.ndim for array in arrays)]
     kinds = {kind: [arrays for arrays in groups if _kind(arrays) == kind] for kind in set(map(_kind, groups))}
     counts = {kind: len(members) for kind, members in kinds.items()}
     layers = counts.get("attention block", 0) - 2
@@ -77,7 +81,10 @@ def load_reference(path: str | Path) -> UNet:
         found = f"not the network of Luhman & Luhman (found {counts})"
         raise HwdiffError(f"{path}: {found}; give a file that their program saved")
     c1, c2, c3 = (kinds["conv block"][i][-1].shape[0] for i in range(3))
-    network = UNet(ModelConfig(c1=int(c1), c2=int(c2), c3=int(c3), num_layers=layers))
+    try:
+        config = ModelConfig(c1=int(c1), c2=int(c2), c3=int(c3), num_layers=layers)
+    except HwdiffError as error:
+        raise HwdiffError(f"{path}: not the network of Luhman & Luhman ({error})") from error
     places = {
         "dense": [("input",), ("middle_dense",), ("eps_out",), ("pen_out",)],
         "noise embedding": [("noise_embedding.hidden", "noise_embedding.out")],
@@ -97,15 +104,44 @@ def load_reference(path: str | Path) -> UNet:
         for arrays, names in zip(members, places[kind], strict=True):
             state.update(_name_arrays(arrays, names, path))
     try:
-        network.load_state_dict(state)
+        require_weights(lambda: UNet(config), state)
     except RuntimeError as error:
-        reason = str(error).splitlines()[1].strip()
-        raise HwdiffError(f"{path}: not the network of Luhman & Luhman ({reason})") from error
+        raise HwdiffError(f"{path}: not the network of Luhman & Luhman ({error})") from error
+    network = UNet(config)
+    network.load_state_dict(state)
     return network.eval()
 
 
-def _read_group(group):
-    return [np.asarray(group[name], dtype=np.float32) for name in group.attrs["weight_names"]]
+def _require_whole_heaps(content):
+    """Raises ValueError when an object in a heap of an HDF5 file, where its texts are, has a wrong size.
+
+    One without makes HDF5's library go round for ever. (HDF5 file format, section III.E.)
+    """
+    at = content.find(b"GCOL\x01\0\0\0")
+    while at >= 0:
+        end = min(at + int.from_bytes(content[at + 8 : at + 16], "little"), len(content))
+        place = at + 16
+        while place + 16 <= end:
+            number = int.from_bytes(content[place : place + 2], "little")
+            size = int.from_bytes(content[place + 8 : place + 16], "little")
+            # That of object 0, the free space, includes its head of 16 bytes.
+            taken = size if number == 0 else 16 + -(-size // 8) * 8
+            if taken < 16 or place + taken > end:
+                raise ValueError(f"a damaged heap at byte {at}")
+            place += taken
+        at = content.find(b"GCOL\x01\0\0\0", at + 8)
+
+
+def _read_groups(file):
+    """The weights of each group. Their number is looked at first: packed zeros take hardly any room."""
+    groups = [file[name] for name in file.attrs["layer_names"]]
+    groups = [[group[name] for name in group.attrs["weight_names"]] for group in groups]
+    for weights in (weights for group in groups for weights in group):
+        if not isinstance(weights, h5py.Dataset) or weights.dtype.kind not in "fiu":
+            raise ValueError(f"{weights.name} holds no numbers")
+    if (count := sum(weights.size for group in groups for weights in group)) > MAX_WEIGHTS:
+        raise ValueError(f"{count:,} numbers; {MAX_WEIGHTS:,} at most are expected")
+    return [[np.asarray(weights, dtype=np.float32) for weights in group] for group in groups]
 
 
 def _kind(arrays):

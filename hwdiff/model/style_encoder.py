@@ -2,6 +2,7 @@
 
 import pickle
 import warnings
+import zipfile
 from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
@@ -16,7 +17,9 @@ from torchvision.models import MobileNet_V2_Weights, mobilenet_v2
 
 from hwdiff.ink import images
 from hwdiff.model.config import BOTH_SIDES, RIGHT_BOTTOM
+from hwdiff.utils.arrays import require_honest_size
 from hwdiff.utils.errors import HwdiffError
+from hwdiff.utils.json_values import require
 from hwdiff.utils.tensors import fingerprint_of, load_tensors
 
 FEATURES = (14, 1280)
@@ -187,16 +190,21 @@ def _read_weights(path):
     if start[8:9] == b"{":
         about = {"what": "safetensors file", "advice": "copy or download it again"}
         metadata, state = load_tensors(path, **about)
+        wanted = {"padding?": str, "source?": str}
+        require(metadata, wanted, name=path, what="weights with metadata in texts", advice=about["advice"])
         stated = metadata.get("padding", BOTH_SIDES)
         one_sided = "right" in stated and "bottom" in stated and "left" not in stated
         return state, RIGHT_BOTTOM if one_sided else BOTH_SIDES, metadata.get("source", str(path))
     try:
+        if zipfile.is_zipfile(path):
+            require_honest_size(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds here, pickle's among them
         raise HwdiffError(
             f"{path}: neither safetensors nor torchvision's weights file; nothing in it was run"
         ) from error
-    if not isinstance(state, dict):
+    named = isinstance(state, dict) and all(isinstance(name, str) for name in state)
+    if not named or not all(isinstance(tensor, Tensor) for tensor in state.values()):
         found = f"holds a {type(state).__name__}, not named weights"
         raise HwdiffError(f"{path}: {found}; give torchvision's mobilenet_v2 weights file")
     return state, BOTH_SIDES, "torchvision IMAGENET1K_V1"

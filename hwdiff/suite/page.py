@@ -19,9 +19,32 @@ from hwdiff.suite.outputs import shown
 from hwdiff.suite.verdicts import PAPER_PARAMETERS, RULE, verdicts
 from hwdiff.utils.errors import HwdiffError
 from hwdiff.utils.files import atomic_write, sha256_of
+from hwdiff.utils.json_values import is_file_name, misfit, parse_json
 
 PAGE, MANIFEST = "index.html", "manifest.json"
 FOLDERS = ("figures", "tables", "timings", "notebooks")
+# Records of notebooks, of any state and of one that is done; and tables. Files stay below the run's folder.
+_FILES = {"*": str}
+_OUTPUT = {"kind": str, "file": is_file_name, "title": str, "of_people": bool, "cell?": int, "takeaway?": str}
+_ENVIRONMENT = {
+    "device": str,
+    "processor": str,
+    "cores": (int, None),
+    "packages": {"torch": str},
+    "code?": ({"commit": str, "changed": bool}, None),
+}
+_RECORD = {
+    "status": str,
+    **dict.fromkeys(("key?", "state?", "code?", "title?", "about?", "error?"), str),
+    "seconds?": float,
+    "parameters?": {"*": object},
+    "inputs?": _FILES,
+    "outputs?": _FILES,
+    "listed?": [_OUTPUT],
+    "environment?": _ENVIRONMENT,
+}
+_DONE = {"outputs": _FILES, "inputs": _FILES, "parameters": {"*": object}, "listed": [_OUTPUT]}
+_TABLE = {"rows": [{"*": object}], "paper?": {"*": {"*": object}}, "notes?": [str]}
 
 
 def write_manifest(run: Path, profile: str, names: Iterable[str]) -> None:
@@ -40,7 +63,7 @@ def write_page(run: Path) -> None:
     """
     manifest = _manifest(run)
     records = [
-        {"name": name, **record, "shown": _shown(run, record)}
+        {**record, "name": name, "shown": _shown(run, record)}
         for name, record in manifest["notebooks"].items()
     ]
     done = [record for record in records if "environment" in record]
@@ -54,14 +77,25 @@ def write_page(run: Path) -> None:
         verdicts=verdicts(),
         rule=RULE,
         shown=shown,
-        exists=lambda file: (run / file).exists(),
-        content=lambda file: (run / file).read_text(encoding="utf-8"),
+        exists=lambda file: (run / file).is_file(),
+        content=lambda file: (run / file).read_text(encoding="utf-8", errors="replace"),
     )
     _write(run / PAGE, text)
 
 
 def _records(run, names):
-    return {name: read_json(run / "records" / f"{name}.json", {"status": "not run"}) for name in names}
+    return {name: read_record(run / "records" / f"{name}.json") or {"status": "not run"} for name in names}
+
+
+def read_record(path: Path) -> dict:
+    """The record of a notebook; {} where there is none, or it is not whole."""
+    record = read_json(path, None)
+    return {} if misfit(record, _RECORD) or _outside(record) else record
+
+
+def _outside(record):
+    """The outputs in a record that are no files below the run's folder."""
+    return [file for file in record.get("outputs", {}) if not is_file_name(file)]
 
 
 def _manifest(run):
@@ -74,13 +108,21 @@ def _manifest(run):
             f"{run / MANIFEST}: has {list(manifest)} but no 'notebooks', so an older version of hwdiff "
             f"made it; run the suite again with {again}"
         )
+    wrong = misfit(manifest, {"profile": str, "notebooks": {"*": _RECORD}})
+    if not wrong:
+        names = [name for name in manifest["notebooks"] if Path(name).name != name]
+        outside = [*names, *(file for one in manifest["notebooks"].values() for file in _outside(one))]
+        wrong = f"{outside[0]!r} is not in the folder" if outside else None
+    if wrong:
+        advice = f"delete it, and run the suite again with --out {run}"
+        raise HwdiffError(f"{run / MANIFEST}: damaged ({wrong}); {advice}")
     return manifest
 
 
 def _about(manifest):
     """What the lines of a run were written by and taken from: {"network", "data"}, for its page."""
     parameters = [record.get("parameters", {}) for record in manifest["notebooks"].values()]
-    checkpoints = {some["checkpoint"] for some in parameters if "checkpoint" in some}
+    checkpoints = {some["checkpoint"] for some in parameters if isinstance(some.get("checkpoint"), str)}
     networks = []
     for checkpoint in sorted(checkpoints):
         if checkpoint == "trained":
@@ -112,9 +154,10 @@ def _shown(run, record):
         if output["file"].endswith((".svg", ".csv")) or output["kind"] == "file":
             continue
         table = read_json(run / output["file"], None) if output["file"].endswith(".json") else None
+        table = None if misfit(table, _TABLE) or not table["rows"] else table
         if table:
             table["rows"] = [_with_spreads(row) for row in table["rows"]]
-        found.append({**output, "table": table, "left_out": not (run / output["file"]).exists()})
+        found.append({**output, "table": table, "left_out": not (run / output["file"]).is_file()})
     return found
 
 
@@ -122,7 +165,7 @@ def changed_files(run: Path, record: dict) -> list[str]:
     """The files that a notebook's record lists and that are gone, or no longer what it wrote."""
 
     def unchanged(file, sha256):
-        return (run / file).exists() and sha256_of(run / file) == sha256
+        return (run / file).is_file() and sha256_of(run / file) == sha256
 
     return [file for file, sha256 in record["outputs"].items() if not unchanged(file, sha256)]
 
@@ -132,7 +175,8 @@ def _with_spreads(row):
     merged = {}
     for key, number in row.items():
         if key.endswith(SD):
-            merged[key.removesuffix(SD)] += f" ± {shown(number)}" if number is not None else ""
+            mean = merged.get(key.removesuffix(SD), "")
+            merged[key.removesuffix(SD)] = f"{mean} ± {shown(number)}" if number is not None else mean
         else:
             merged[key.removesuffix(MEAN)] = shown(number)
     return merged
@@ -159,7 +203,12 @@ def publish(run: str | Path, out: str | Path) -> list[str]:
             raise HwdiffError(
                 f"{run}: {name} is not done ({record['status']}); only whole runs are published"
             )
-        if changed := changed_files(run, record):
+        if wrong := misfit(record, _DONE, f"records/{name}.json"):
+            raise HwdiffError(f"{run}: a damaged record ({wrong}); run the suite again")
+        listed = [output["file"] for output in record["listed"] if output["kind"] != "file"]
+        needed = [*listed, f"notebooks/{name}.ipynb"]
+        changed = [file for file in needed if not (run / file).is_file()] or changed_files(run, record)
+        if changed:
             raise HwdiffError(f"{run / changed[0]}: is not what {name} wrote; run the suite again")
     foreign = any((out / folder).exists() for folder in FOLDERS) and not (out / MANIFEST).exists()
     if out == run or run in out.parents or foreign:
@@ -198,9 +247,13 @@ def _copy(run, records, out):
             _existing((out / file).parent)
             shutil.copyfile(run / file, out / file)
         if not closed:
-            content = _without_places(nbformat.read(run / notebook, as_version=4))
-            _write(out / notebook, nbformat.writes(content) + "\n")
-            _write(out / as_html, notebook_html(out / notebook))
+            try:
+                content = _without_places(nbformat.read(run / notebook, as_version=4))
+                _write(out / notebook, nbformat.writes(content) + "\n")
+                _write(out / as_html, notebook_html(out / notebook))
+            except Exception as error:  # nbformat and nbconvert raise many kinds
+                found = f"not a notebook that can be read ({error})"
+                raise HwdiffError(f"{run / notebook}: {found}; run the suite again") from error
     return sorted(set(left_out))
 
 
@@ -252,7 +305,7 @@ def _check_places(out, run):
 def read_json(path: str | Path, default: object) -> object:
     """The content of a JSON file; `default` where there is none, or it is not whole."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return parse_json(Path(path).read_bytes())
     except (OSError, ValueError):
         return default
 

@@ -33,10 +33,11 @@ from traitlets.config import Config
 
 from hwdiff.suite.notebook_html import notebook_html
 from hwdiff.suite.outputs import HEADLESS, RUNS
-from hwdiff.suite.page import changed_files, read_json, write_manifest, write_page
+from hwdiff.suite.page import changed_files, read_json, read_record, write_manifest, write_page
 from hwdiff.utils.environment import environment
 from hwdiff.utils.errors import HwdiffError
 from hwdiff.utils.files import atomic_write, sha256_of
+from hwdiff.utils.json_values import misfit, parse_json
 from hwdiff.utils.progress import Progress
 
 PACKAGE = Path(__file__).parents[1]
@@ -63,6 +64,11 @@ PROFILES = {
     },
 }
 LIMIT_MINUTES = {"smoke": 30, "paper": 48 * 60}
+# Of a notebook's file, what is used beside what papermill reads.
+_NOTEBOOK = {
+    "metadata": {"hwdiff": {"needs": [str], "keeps": [str]}},
+    "cells": [{"cell_type": str, "source": (str, [str])}],
+}
 DONE, FAILED, STARTED, SKIPPED = "done", "failed", "started", "skipped"
 KINDS = {"int": int, "float": float, "str": str}
 PATHS = ("source", "inception_weights", "checkpoint")  # parameters that may name a file or folder
@@ -96,10 +102,13 @@ class Notebook:
     def read(cls, path: Path) -> "Notebook":
         """The notebook in the file `path`. Raises HwdiffError when it is not one of the suite."""
         try:
-            about = json.loads(path.read_text(encoding="utf-8"))["metadata"]["hwdiff"]
+            content = parse_json(path.read_bytes())
+            if wrong := misfit(content, _NOTEBOOK):
+                raise ValueError(wrong)
+            about = content["metadata"]["hwdiff"]
             found = papermill.inspect_notebook(str(path))
             defaults = {name: ast.literal_eval(one["default"]) for name, one in found.items()}
-        except (OSError, ValueError, KeyError, SyntaxError) as error:
+        except Exception as error:  # papermill and nbformat raise many kinds
             raise HwdiffError(f"{path}: not a notebook of the suite ({error}); restore it") from error
         stated = {name: KINDS.get(one["inferred_type_name"]) for name, one in found.items()}
         kinds = {
@@ -117,7 +126,7 @@ class Notebook:
         return _fingerprint([cell["source"] for cell in self._cells() if cell["cell_type"] == "code"])
 
     def _cells(self):
-        return json.loads(self.path.read_text(encoding="utf-8"))["cells"]
+        return parse_json(self.path.read_bytes())["cells"]
 
 
 def find_notebooks(folder: str | Path = NOTEBOOKS) -> list[Notebook]:
@@ -128,6 +137,10 @@ def find_notebooks(folder: str | Path = NOTEBOOKS) -> list[Notebook]:
     found = [Notebook.read(path) for path in sorted(Path(folder).glob("[0-9][0-9]_*.ipynb"))]
     if not found:
         raise HwdiffError(f"{folder}: no notebooks; run this in a clone of the project")
+    for place, notebook in enumerate(found):
+        earlier = [other.name for other in found[:place]]
+        if unknown := [name for name in notebook.needs if name not in earlier]:
+            raise HwdiffError(f"{notebook.path}: needs {unknown[0]!r}, no notebook before it; restore it")
     return found
 
 
@@ -170,15 +183,16 @@ def _value(name, text, notebook):
     if text == "null" and notebook.parameters[name] is None:
         return None
     if kind is str:
-        return str(Path(text).resolve()) if name in PATHS and Path(text).exists() else text
+        return str(Path(text).resolve()) if name in PATHS and os.path.exists(text) else text
     try:
-        value = json.loads(text)
-    except ValueError:
+        value = parse_json(text)
+        value = float(value) if kind is float and type(value) is int else value
+    except (ValueError, OverflowError):
         value = text
-    value = float(value) if kind is float and type(value) is int else value
     if kind and type(value) is not kind:
         default = notebook.parameters[name]
-        raise HwdiffError(f"--param {name}={text}: {kind.__name__} is needed, as in {name} = {default!r}")
+        given = text if len(text) < 100 else f"{text[:100]}..."
+        raise HwdiffError(f"--param {name}={given}: {kind.__name__} is needed, as in {name} = {default!r}")
     return value
 
 
@@ -354,7 +368,7 @@ class Reproduction:
 
         {"status", "key", "state", "listed", "outputs": {file: SHA-256}, "error", ...}, see `_execute`.
         """
-        return read_json(self._record_path(name), {})
+        return read_record(self._record_path(name))
 
     def is_up_to_date(self, name: str) -> bool:
         """Whether a notebook was done under the key it has now, and its files are still what it wrote."""

@@ -1,6 +1,7 @@
 """What the measurements say of the paper's claims: a verdict for each, by a stated rule."""
 
-import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -8,6 +9,8 @@ import numpy as np
 from scipy.stats import t as student
 
 from hwdiff.evaluation.tables import FID, PAPER, TOP, Table, mean_sd
+from hwdiff.utils.errors import HwdiffError
+from hwdiff.utils.json_values import parse_json
 
 MEASUREMENTS = Path(__file__).parents[2] / "results" / "measurements"
 EVALUATE = "hwdiff evaluate --data iam.npz --split test"
@@ -54,24 +57,39 @@ def verdicts(measurements: str | Path = MEASUREMENTS) -> list[dict]:
     """The verdicts that the files of a folder of measurements allow, as rows of a table.
 
     measurements: as results/measurements of the project. [] where it has none, as in an installed package.
+    Raises HwdiffError when a file of it is not what was measured.
     """
     folder = Path(measurements)
     found = []
-    if table := _table(folder / "evaluate-test" / "table1.json"):
-        found += [_distances(table), _eq12_or_eq9(table), _legible(table), _style(table)]
+    with _measured(folder / "evaluate-test" / "table1.json", _table) as table:
+        if table:
+            found += [_distances(table), _eq12_or_eq9(table), _legible(table), _style(table)]
     # One folder for each run, and one file for each step looked at: the furthest counts.
     looked_at = folder.glob("training/*/alignment-*.json")
     if path := max(looked_at, key=lambda path: (path.name, path), default=None):
-        found.append(_attention(json.loads(path.read_text())))
-    if table := _table(folder / "samplers-fewer" / "table1.json"):
-        found.append(_fewer_steps(table))
+        with _measured(path, dict) as of:
+            found.append(_attention(of))
+    with _measured(folder / "samplers-fewer" / "table1.json", _table) as table:
+        if table:
+            found.append(_fewer_steps(table))
     return [asdict(verdict) for verdict in found]
 
 
-def _table(path):
-    if not path.exists():
-        return None
-    return Table(**json.loads(path.read_text()))
+@contextmanager
+def _measured(path: Path, kind: Callable[[object], object]) -> Iterator[object]:
+    """The content of a JSON file as a `kind`; None without the file.
+
+    Whatever the block raises, since the file holds something else, becomes an HwdiffError that names it.
+    """
+    try:
+        yield kind(parse_json(path.read_bytes())) if path.exists() else None
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
+        found = f"not a file of measurements ({type(error).__name__}: {error})"
+        raise HwdiffError(f"{path}: {found}; restore it, or measure again") from error
+
+
+def _table(content):
+    return Table(**content)
 
 
 def _about(table, command, better=None):

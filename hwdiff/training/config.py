@@ -234,7 +234,7 @@ def config_of(settings: dict, run: str | Path) -> TrainingConfig:
             raise KeyError(sorted(missing)[0])
         model = ModelConfig(**settings["model"])
         return TrainingConfig(**{**{name: settings[name] for name in names}, "model": model})
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, HwdiffError) as error:
         raise HwdiffError(
             f"{run}: its settings are not those of this version ({error}); use the version that wrote it"
         ) from error

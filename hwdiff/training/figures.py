@@ -1,6 +1,5 @@
 """Figures of a training run: its loss by step and by noise level."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from hwdiff.utils.errors import HwdiffError
+from hwdiff.utils.files import read_jsonl
 
 # Loss (stroke + pen) of a public PyTorch port on training batches, padding included, by step. Its learning
 # rate is 3e-4 throughout, its noise levels are the released ones.
@@ -33,14 +33,16 @@ def read_metrics(run: str | Path) -> dict[str, np.ndarray]:
     """
     path = Path(run) / "metrics.jsonl"
     try:
-        lines = path.read_text().splitlines(keepends=True)
-        rows = [json.loads(line) for line in lines if line.endswith("\n")]  # the last may be cut short
+        rows = read_jsonl(path)
         # A setting that was changed on the way may add a term or take one away.
         names = dict.fromkeys(["step", "loss", *(name for row in rows for name in row)])
         if not rows:
             raise ValueError("no step is logged")
-        return {name: np.array([row.get(name, np.nan) for row in rows]) for name in names}
-    except (OSError, ValueError, LookupError) as error:
+        metrics = {name: np.array([row.get(name, np.nan) for row in rows]) for name in names}
+        if words := [name for name, values in metrics.items() if values.dtype.kind not in "if"]:
+            raise ValueError(f"{words[0]} is not always a number")
+        return metrics
+    except (OSError, ValueError) as error:
         advice = "give the directory that hwdiff train wrote"
         raise HwdiffError(f"{path}: no training metrics ({error}); {advice}") from error
 

@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 
 from hwdiff.utils.errors import HwdiffError
 from hwdiff.utils.files import atomic_write, truncate_jsonl
+from hwdiff.utils.json_values import parse_json, require
 from hwdiff.utils.tensors import load_metadata, load_tensors, save_tensors
 
 FORMAT = "hwdiff run 1"
@@ -22,6 +23,8 @@ _ABOUT = {
     "what": "state of a run",
     "advice": "nothing can be resumed from it: start again in another directory",
 }
+# Of settings, what is looked at whatever is trained.
+_SETTINGS = {"kind?": (str, None), "steps?": int, "cooldown?": int, "changes?": [{"after": int}]}
 
 
 class RunDirectory:
@@ -59,6 +62,8 @@ class RunDirectory:
         saved = {"step": 0, "settings": read_config(self.path)}
         if self.state.exists():
             saved = load_metadata(self.state, FORMAT, **_ABOUT)
+            about = {"what": f"the {_ABOUT['what']}", "advice": _ABOUT["advice"]}
+            require(saved, {"step": _is_step, "settings": _SETTINGS}, name=self.state, **about)
         self.done, changes = saved["step"], saved["settings"].get("changes", [])
         for found in (read_config(self.path), saved["settings"]):
             changed = self._changed(found)
@@ -98,6 +103,8 @@ class RunDirectory:
             path.write_text(json.dumps(self.settings, indent=1))
         truncate_jsonl(self.path / "validation.jsonl", self.done)
         last = truncate_jsonl(self.path / "metrics.jsonl", self.done) or {}
+        about = {"what": "the log of a run", "advice": "delete it, to do without it"}
+        require(last, {"seconds?": float, "cpu_seconds?": float}, name=self.path / "metrics.jsonl", **about)
         self.seconds, self.cpu_seconds = last.get("seconds", 0.0), last.get("cpu_seconds", 0.0)
 
     def save(
@@ -141,7 +148,7 @@ class RunDirectory:
             generator.set_state(state["generator"])
         except torch.OutOfMemoryError:
             raise
-        except (RuntimeError, KeyError, IndexError, ValueError) as error:
+        except (RuntimeError, KeyError, IndexError, ValueError, TypeError) as error:
             found = f"its tensors do not fit its metadata ({str(error).splitlines()[0]})"
             raise HwdiffError(f"{self.state}: {found}; start again in another directory") from error
 
@@ -154,6 +161,8 @@ def _load_optimizer(optimizer, state):
         if value.shape == weight.shape:
             # The fused Adam goes through memory in order: moments must lie as their weights (channels_last).
             value = torch.empty_like(weight).copy_(value)
+        elif value.ndim:
+            raise ValueError(f"{name} is {tuple(value.shape)}, its weight {tuple(weight.shape)}")
         moments.setdefault(int(number), {})[key] = value
     optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
 
@@ -196,7 +205,14 @@ def read_config(run: str | Path) -> dict:
     """The settings of the run in the directory `run`. Raises HwdiffError when there are none."""
     path = Path(run) / "config.json"
     try:
-        return json.loads(path.read_text())
+        settings = parse_json(path.read_bytes())
     except (OSError, ValueError) as error:
         found = f"no configuration of a training run ({error})"
         raise HwdiffError(f"{path}: {found}; give the directory of one") from error
+    about = {"what": "the configuration of a training run", "advice": "give the directory of one"}
+    require(settings, _SETTINGS, name=path, **about)
+    return settings
+
+
+def _is_step(value):
+    return type(value) is int and 0 <= value < 2**63

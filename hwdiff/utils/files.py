@@ -14,6 +14,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from hwdiff.utils.errors import HwdiffError
+from hwdiff.utils.json_values import misfit, parse_json
 
 _PARTIAL = ".partial-"  # what the names of files begin with that are not yet whole
 
@@ -88,17 +89,33 @@ def append_jsonl(path: str | Path, rows: Iterable[dict]) -> None:
         raise HwdiffError(f"{path}: cannot be written ({error.strerror}); {advice}") from error
 
 
+def read_jsonl(path: str | Path) -> list[dict]:
+    """The rows of a log, without the last if it was cut short.
+
+    Raises HwdiffError, naming the line, when one is not as `append_jsonl` writes them.
+    """
+    rows = []
+    for number, line in enumerate(Path(path).read_bytes().splitlines(keepends=True), start=1):
+        if not line.endswith(b"\n"):
+            continue
+        try:
+            rows.append(parse_json(line))
+            wrong = misfit(rows[-1], {"step": int})
+        except ValueError as error:
+            wrong = error
+        if wrong:
+            advice = "delete that line, or the file, to do without it"
+            raise HwdiffError(f"{path}: line {number} is no row of a log ({wrong}); {advice}")
+    return rows
+
+
 def truncate_jsonl(path: Path, step: int) -> dict | None:
     """Cut a log back to the rows up to step `step`, from which a run is resumed.
 
     Returns the last of them, or None.
+    Raises HwdiffError when the log is damaged.
     """
-    rows = []
-    if path.exists():
-        lines = path.read_text().splitlines(keepends=True)
-        rows = [
-            row for row in (json.loads(line) for line in lines if line.endswith("\n")) if row["step"] <= step
-        ]
+    rows = [row for row in read_jsonl(path) if row["step"] <= step] if path.exists() else []
     with atomic_write(path) as temporary:
         temporary.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return rows[-1] if rows else None

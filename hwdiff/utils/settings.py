@@ -2,9 +2,10 @@
 
 import operator
 from dataclasses import field, fields
-from typing import Any
+from typing import Any, get_args
 
 from hwdiff.utils.errors import HwdiffError
+from hwdiff.utils.json_values import misfit
 
 _LIMITS = {
     "low": ("at least", operator.ge),
@@ -25,9 +26,14 @@ def setting(default: Any, about: str, **limits: Any) -> Any:
 
 
 def check_settings(config: Any) -> None:
-    """Raises HwdiffError when a field of `config`, a dataclass, is outside the limits of its `setting`."""
+    """Raises HwdiffError when a field of `config`, a dataclass, is of another type than its `setting`, or
+    outside its limits.
+    """
     for item in fields(config):
         limits, value = item.metadata, getattr(config, item.name)
+        kinds = get_args(item.type) or (item.type,)
+        if "help" in limits and misfit(value, tuple(None if kind is type(None) else kind for kind in kinds)):
+            raise HwdiffError(f"{item.name} = {value!r:.60}: must be {_words(kinds)}")
         if value is None:
             continue
         if "choices" in limits and value not in limits["choices"]:
@@ -35,3 +41,8 @@ def check_settings(config: Any) -> None:
         for limit, (words, allowed) in _LIMITS.items():
             if limit in limits and not allowed(value, limits[limit]):
                 raise HwdiffError(f"{item.name} = {value}: must be {words} {limits[limit]}")
+
+
+def _words(kinds):
+    words = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
+    return " or ".join(words.get(kind, "none") for kind in kinds)

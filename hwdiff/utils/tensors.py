@@ -2,14 +2,17 @@
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from hwdiff.utils.errors import HwdiffError
 from hwdiff.utils.files import atomic_write
+from hwdiff.utils.json_values import parse_json
 
 _KEY = "hwdiff"  # of the file's metadata, which can hold texts only
 
@@ -46,7 +49,7 @@ def load_metadata(path: str | Path, *formats: str, what: str, advice: str) -> di
         with safe_open(path, "pt") as file:
             found = file.metadata() or {}
         if _KEY in found:
-            found = json.loads(found[_KEY])
+            found = parse_json(found[_KEY])
     except (SafetensorError, OSError, ValueError) as error:
         raise HwdiffError(f"{path}: not a whole {what} ({error}); {advice}") from error
     if not isinstance(found, dict):
@@ -73,3 +76,19 @@ def load_tensors(path: str | Path, *formats: str, what: str, advice: str) -> tup
             return metadata, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
     except (SafetensorError, OSError) as error:
         raise HwdiffError(f"{path}: not a whole {what} ({error}); {advice}") from error
+
+
+def require_weights(make: Callable[[], nn.Module], state: dict[str, Tensor]) -> None:
+    """Raises RuntimeError when `state` is not that of the module that `make` makes.
+
+    The module is made without memory for its weights: one that is far too large is found out before it is
+    allocated.
+    """
+    with torch.device("meta"):
+        wanted = {name: tensor.shape for name, tensor in make().state_dict().items()}
+    if missing := wanted.keys() - state.keys():
+        raise RuntimeError(f"{min(missing)} is missing")
+    for name, tensor in state.items():
+        if tensor.shape != wanted.get(name):
+            wants = tuple(wanted[name]) if name in wanted else "no such tensor"
+            raise RuntimeError(f"{name} is {tuple(tensor.shape)}, its metadata says {wants}")

@@ -1,5 +1,6 @@
 import json
 import shutil
+import zlib
 
 import numpy as np
 import pytest
@@ -158,3 +159,87 @@ def test_no_form_is_in_two_splits_of_the_real_database(iam_dataset):
 
 def test_peoples_lines_have_no_characters(dataset):
     assert dataset.characters(0) is None
+
+
+def _shortened(name):
+    return lambda arrays: {**arrays, name: arrays[name][:-1]}
+
+
+def _set(name, place, value):
+    def change(arrays):
+        arrays[name][place] = value
+        return arrays
+
+    return change
+
+
+def _without(name):
+    return lambda arrays: {key: array for key, array in arrays.items() if key != name}
+
+
+def _typed(name, kind):
+    return lambda arrays: {**arrays, name: arrays[name].astype(kind)}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (_without("texts"), "texts is missing"),
+        (_shortened("texts"), "texts is <U"),
+        (_shortened("pen_up"), "pen_up is uint8"),
+        (_typed("forms", "S9"), "forms is "),
+        (_typed("starts", "f8"), "starts is float64"),
+        (_set("starts", 1, 10**9), "starts does not part"),
+        (_set("starts", 1, 0), "starts does not part"),
+        (_set("image_starts", -1, 5), "image_starts does not fit images"),
+        (_set("parts", 0, 3), "parts has 3, which is no split"),
+        (_set("kept", slice(None), 0), "a line whose last point is not kept"),
+        (_set("offsets", slice(None), 0), "line a01-000u-01 has no extent"),
+        (_set("offsets", slice(None), 100), "pixels"),
+        (_set("texts", 2, "a" * 99), "has a text of"),
+        (lambda arrays: {**arrays, "offsets": arrays["offsets"][:, :, :1]}, "offsets is uint8"),
+        (lambda arrays: {**arrays, "characters": np.zeros(3, dtype=np.int16)}, "characters is int16"),
+    ],
+)
+def test_arrays_that_do_not_fit_are_refused_on_opening(dataset, tmp_path, change, message):
+    with np.load(dataset.path) as file:
+        arrays = {name: file[name].copy() for name in file.files}
+    arrays["texts"] = arrays["texts"].astype("U99")
+    np.savez(tmp_path / "whole.npz", **arrays)
+    assert len(ds.Dataset(tmp_path / "whole.npz")) == 24
+    np.savez(tmp_path / "changed.npz", **change(arrays))
+    with pytest.raises(HwdiffError, match=r"changed\.npz: not a whole dataset file \(.*" + message):
+        ds.Dataset(tmp_path / "changed.npz")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"counts": {"lines": 24}}, "manifest.counts.forms is missing"),
+        ({"counts": {"lines": 23, "forms": 6}}, r"ids is <U\d+ \(24,\), not U \(23,\)"),
+        ({"sources": None}, "manifest.sources = None"),
+        ({"fingerprint": 3}, "manifest.fingerprint = 3"),
+        ({"parameters": {"split_scheme": "authors"}}, "manifest.parameters.max_points is missing"),
+    ],
+)
+def test_a_manifest_that_lacks_something_is_refused(dataset, tmp_path, change, message):
+    with np.load(dataset.path) as file:
+        arrays = {name: file[name] for name in file.files}
+    manifest = json.dumps({**dataset.manifest, **change})
+    np.savez(tmp_path / "changed.npz", **{**arrays, "manifest": np.array(manifest)})
+    with pytest.raises(HwdiffError, match=r"changed\.npz: not a whole dataset file \(" + message):
+        ds.Dataset(tmp_path / "changed.npz")
+
+
+@pytest.mark.parametrize(
+    "content", [b"\0", b"no zlib", zlib.compress(bytes(100)), zlib.compress(bytes(96 * 1401))]
+)
+def test_a_damaged_official_image_is_named(dataset, tmp_path, content):
+    with np.load(dataset.path) as file:
+        arrays = {name: file[name] for name in file.files}
+    arrays["images"] = np.frombuffer(content, dtype=np.uint8)
+    arrays["image_starts"] = np.full(25, len(content))
+    arrays["image_starts"][0] = 0
+    np.savez(tmp_path / "lines.npz", **arrays)
+    with pytest.raises(HwdiffError, match="the image of a01-000u-01 is damaged"):
+        ds.Dataset(tmp_path / "lines.npz").line_image(0)

@@ -1,9 +1,11 @@
 import gzip
 import shutil
+import tarfile
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from hwdiff.data import iam
 from hwdiff.data.lines import Limits, Report, drawable_strokes
@@ -181,8 +183,6 @@ def test_nothing_left_is_an_error(tmp_path):
 
 @pytest.mark.parametrize("layout", ["lineImages", "lineImages/a01/a01-000"])
 def test_official_images_are_used_where_they_are(tmp_path, layout):
-    from PIL import Image
-
     picture = np.full((100, 400), 255, dtype=np.uint8)
     picture[20:80, 20:380:8] = 0
     (tmp_path / layout).mkdir(parents=True)
@@ -218,3 +218,54 @@ def test_the_whole_database(iam_dataset):
     assert manifest["counts"]["train"] + manifest["counts"]["validation"] > 9_500
     assert manifest["official_line_images"] == 6
     assert iam_dataset.lengths.max() <= 488
+
+
+def test_an_archive_that_unpacks_to_far_more_than_its_size_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("hwdiff.utils.arrays.SMALL", 0)
+    make_source(tmp_path, {LINE.format("01"): bytes(4 * 2**20)})
+    with pytest.raises(HwdiffError, match=r"lineStrokes-all\.tar\.gz: would unpack to more than"):
+        read(tmp_path)
+
+
+def test_a_long_header_in_an_archive_is_refused(tmp_path):
+    make_source(tmp_path)
+    with tarfile.open(tmp_path / "lineStrokes-all.tar.gz", "w:gz", format=tarfile.PAX_FORMAT) as archive:
+        member = tarfile.TarInfo("a.xml")
+        member.pax_headers = {"comment": "a" * 2**21}
+        archive.addfile(member)
+    with pytest.raises(HwdiffError, match=r"lineStrokes-all\.tar\.gz: has a header of more than 1 MB"):
+        read(tmp_path)
+
+
+def test_a_name_that_is_no_text_can_be_reported(tmp_path):
+    _, report = read(make_source(tmp_path, {"a\udcff.xml": b""}))
+    assert report.examples["line file whose name is no line id"] == ["a\\udcff.xml"]
+
+
+def test_a_split_list_of_another_kind_is_refused(tmp_path):
+    make_source(tmp_path)
+    for name in iam.SPLIT_LISTS:
+        (tmp_path / f"{name}.txt").write_text("a01-000u")
+    with (tmp_path / "trainset.txt").open("r+b") as file:
+        file.truncate(iam.MAX_FILE + 1)
+    with pytest.raises(HwdiffError, match=r"trainset\.txt: a split list of more than 32 MB"):
+        iam.Source(tmp_path).split_lists()
+
+
+def test_strokes_far_larger_than_a_line_are_left_out(tmp_path):
+    corners = make_xml([[(-16_000, -16_000), (0, 100), (100, 0), (16_000, 16_000)]] * 9)
+    lines, report = read(make_source(tmp_path, {LINE.format("01"): corners}))
+    assert len(lines) == 3
+    assert report.left_out == {"strokes that cover far more than a line": 1}
+
+
+def test_a_damaged_line_has_no_pair(tmp_path):
+    picture = np.full((100, 400), 255, dtype=np.uint8)
+    picture[20:80, 20:380:8] = 0
+    (tmp_path / "lineImages").mkdir()
+    for number in (1, 2):
+        Image.fromarray(picture).save(tmp_path / "lineImages" / f"a01-000u-0{number}.tif")
+    report = Report()
+    pairs = iam.read_pairs(iam.Source(make_source(tmp_path, {LINE.format("01"): b"<a>"})), report)
+    assert list(pairs) == ["a01-000u-02"]
+    assert report.left_out == {"XML that is not well-formed": 1}

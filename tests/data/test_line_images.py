@@ -1,5 +1,7 @@
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from hwdiff.data.line_images import LineImages
 from hwdiff.utils.errors import HwdiffError
@@ -21,4 +23,21 @@ def test_a_damaged_file_is_refused(dataset, tmp_path):
     path = LineImages(dataset, tmp_path).path
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(HwdiffError, match="damaged file of line images"):
+        LineImages(dataset, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"widths": torch.ones(3, dtype=torch.int64)},
+        {"widths": torch.zeros(24, dtype=torch.int64)},
+        {"widths": torch.ones(24)},
+        {"pixels": torch.zeros(96, dtype=torch.uint8)},
+        {"pixels": torch.zeros(3)},
+    ],
+)
+def test_tensors_that_do_not_fit_are_refused(dataset, tmp_path, change):
+    path = LineImages(dataset, tmp_path).path
+    save_file({**load_file(path), **change}, path)
+    with pytest.raises(HwdiffError, match=r"damaged file of line images .*; delete it"):
         LineImages(dataset, tmp_path)

@@ -99,3 +99,20 @@ def test_what_cannot_be_used_is_left_out_with_its_reason(lines, tmp_path):
     (folder / "good.inkml").unlink()
     with pytest.raises(HwdiffError, match="mine: no line that can be used; left out: "):
         prepare(folder, tmp_path / "none.npz")
+
+
+def test_numbers_and_texts_that_cannot_be_kept_are_left_out(lines, tmp_path):
+    folder = tmp_path / "mine"
+    as_ink(lines[0]).save(folder / "good.json")
+    (folder / "large.json").write_text(f'{{"text": "a", "strokes": [[[0, 0], [1{"0" * 400}, 1]]]}}')
+    (folder / "half.json").write_text('{"text": "\\ud800", "strokes": [[[0, 0], [1, 1]]]}')
+    manifest = prepare(folder, tmp_path / "mine.npz").manifest
+    assert manifest["left_out"] == {"file that is no InkML or JSON of ink": 2}
+
+
+def test_a_file_name_that_is_no_text_is_kept_readable(lines, tmp_path):
+    folder = tmp_path / "mine"
+    as_ink(lines[0]).save(folder / "a\udcff.json")
+    prepare(folder, tmp_path / "mine.npz")
+    dataset = Dataset(tmp_path / "mine.npz")
+    assert list(dataset.ids) == list(dataset.manifest["sources"]) == ["a\\udcff.json"]

@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -65,3 +67,25 @@ def test_mixing_is_a_weighted_sum():
         style_gallery.mixed([first, second], [0.5, 0.6])
     with pytest.raises(HwdiffError, match="for 2 styles"):
         style_gallery.mixed([first, second], [1.0])
+
+
+@pytest.mark.parametrize(
+    ("metadata", "message"),
+    [
+        ({}, r"not a whole file of styles \(names is missing\)"),
+        ({"names": 3}, r"not a whole file of styles \(names = 3\)"),
+        ({"names": ["ada", "eve"]}, "its style 'eve' is missing"),
+        ({"names": ["flat"]}, r"its style 'flat' is of shape \(1280,\)"),
+        ({"names": ["nan"]}, "its style 'nan' is"),
+    ],
+)
+def test_names_without_styles_are_refused(tmp_path, metadata, message):
+    tensors = {
+        "ada": torch.zeros(14, 1280),
+        "flat": torch.zeros(1280),
+        "nan": torch.full((14, 1280), torch.nan),
+    }
+    about = {"format": style_gallery.FORMAT, **metadata}
+    save_file(tensors, tmp_path / "a.safetensors", metadata={"hwdiff": json.dumps(about)})
+    with pytest.raises(HwdiffError, match=rf"a\.safetensors: {message}"):
+        style_gallery.load_styles(tmp_path / "a.safetensors")

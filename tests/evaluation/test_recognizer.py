@@ -162,3 +162,25 @@ def test_what_is_no_recognizer_is_refused(tmp_path):
     save_file({"a": torch.zeros(1)}, other, metadata={"hwdiff": json.dumps({**metadata, "alphabet": "abc"})})
     with pytest.raises(HwdiffError, match="recognizes another alphabet"):
         load_recognizer(other)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"network": {"hidden": 4096, "layers": 64}}, "do not fit its metadata"),
+        (
+            {"network": {"layers": 10**9}},
+            r"metadata \(layers = 1000000000: must be at most 64",
+        ),
+        ({"network": {"c1": 0}}, "do not fit its metadata"),
+        ({"network": 3}, r"not a whole recognizer \(network = 3\)"),
+        ({"forms": {"train": 3}}, r"not a whole recognizer \(forms.train = 3\)"),
+        ({"test": {"cer": 0.1}}, r"not a whole recognizer \(test = "),
+    ],
+)
+def test_metadata_of_another_kind_is_refused(tmp_path, change, message):
+    about = {"format": recognizers.FORMAT, "alphabet": ALPHABET, "network": {}, **change}
+    state = dict(Recognizer(SMALL).state_dict())
+    save_file(state, tmp_path / "a.safetensors", metadata={"hwdiff": json.dumps(about)})
+    with pytest.raises(HwdiffError, match=rf"a\.safetensors: .*{message}"):
+        load_recognizer(tmp_path / "a.safetensors")

@@ -114,3 +114,23 @@ def test_drawn_lines_resemble_the_official_ones(shared, iam):
     _, cosines = compare_line_images(read_pairs(Source(iam), Report()), extractor)
     assert len(cosines) == 6
     assert min(cosines.values()) > 0.95
+
+
+def test_pictures_are_refused_by_their_size_before_they_are_unpacked(tmp_path, monkeypatch):
+    monkeypatch.setattr(images, "MAX_PIXELS", 100 * 100)
+    Image.new("L", (101, 100)).save(tmp_path / "large.png")
+    monkeypatch.setattr(Image.Image, "load", None)  # it would be unpacked by this
+    with pytest.raises(HwdiffError, match=r"large\.png: 101 x 100 pixels, more than 10,000; make it smaller"):
+        images.read_image(tmp_path / "large.png")
+
+
+def test_a_hairline_is_no_line_of_handwriting():
+    picture = np.full((60, 50_000), 255, dtype=np.uint8)
+    picture[20:23] = 0
+    with pytest.raises(HwdiffError, match="its ink is 49999 pixels wide and 2 high, which is no line"):
+        images.normalise(picture)
+
+
+def test_strokes_far_larger_than_a_line_are_not_drawn():
+    with pytest.raises(HwdiffError, match="its strokes take 19661 x 19661 pixels, far more than a line does"):
+        images.draw_line([np.array([(0, 0), (65_534, 65_534)])])

@@ -215,3 +215,19 @@ def test_the_line_image_is_like_those_of_the_data(dataset):
         Ink(np.zeros((0, 2)), []).line_image()
     ink = dataset.ink(0)
     assert abs(Ink(1e4 * ink.offsets, ink.pen_up).line_image().shape[1] / wanted.shape[1] - 1) < 0.05
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "[" * 100_000,
+        f'{{"strokes": [[[1{"0" * 400}, 0]]]}}',
+        '{"text": "\\ud800", "strokes": [[[0, 0]]]}',
+        '{"strokes": 3}',
+        '{"strokes": [[[0, 0], [1e308, -1e308], [-1e308, 1e308]]]}',
+    ],
+)
+def test_json_of_anything_else_is_refused(tmp_path, content):
+    (tmp_path / "a.json").write_text(content)
+    with pytest.raises(HwdiffError, match=r"a\.json: holds no ink"):
+        Ink.load(tmp_path / "a.json")

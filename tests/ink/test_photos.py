@@ -130,3 +130,16 @@ def test_what_is_too_much_is_told_and_neither_used_nor_shown(made_up_lines, extr
     assert seen[0] == 1400
     with pytest.warns(UserWarning, match=r"page.png: line 1 is \d+ pixels wide at height 96; only the first"):
         extractor.of_image(tmp_path / "page.png")
+
+
+@pytest.mark.parametrize("suffix", ["tiff", "png"])
+def test_a_large_scan_in_deep_grey_is_looked_at(suffix):
+    """PIL first reduces what is more than twice too large by two, which it cannot do with 16 bits."""
+    picture = np.full((3000, 7400), 60_000, dtype=np.uint16)
+    for top in (400, 1800):
+        picture[top : top + 300, 400:6600:60] = 2000
+        picture[top + 140 : top + 160, 400:6600] = 2000
+    content = io.BytesIO()
+    Image.fromarray(picture).save(content, suffix)
+    lines = handwriting_lines(content.getvalue())
+    assert [line.shape for line in lines] == [(3000, 7400)]  # on even paper it is read as it is

@@ -116,3 +116,37 @@ def test_a_model_in_half_precision_is_half_as_large_and_nearly_the_same(network,
     assert {weight.dtype for weight in opened.parameters()} == {torch.float}
     for expected, found in zip(network(*inputs()), opened(*inputs()), strict=True):
         torch.testing.assert_close(found, expected, atol=2e-2, rtol=2e-2)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model": {"c1": 4096, "c2": 4092, "c3": 4096, "num_layers": 64}}, "do not fit its metadata"),
+        ({"model": {"num_layers": 10**9}}, "do not fit its metadata"),
+        ({"model": {"c1": 32.0}}, "do not fit its metadata"),
+        ({"model": []}, r"not a whole checkpoint \(model = \[\]\)"),
+        ({"step": "7"}, r"not a whole checkpoint \(step = '7'\)"),
+        ({"writing": {"guidance": "2"}}, r"not a whole checkpoint \(writing.guidance = '2'\)"),
+        ({"writing": {"levels": [60, 99]}}, r"not a whole checkpoint \(writing.levels\[1\] = 99\)"),
+        ({"style_weights": {}}, r"not a whole checkpoint \(style_weights = \{\}\)"),
+        ({"training": None}, r"not a whole checkpoint \(training = None\)"),
+    ],
+)
+def test_metadata_of_another_kind_is_refused(path, network, change, message):
+    metadata = {"hwdiff": json.dumps({**read_metadata(path), **change})}
+    save_file(dict(network.state_dict()), path, metadata=metadata)
+    with pytest.raises(HwdiffError, match=rf"model\.safetensors: .*{message}"):
+        load_model(path)
+
+
+def test_metadata_nested_too_deeply_is_refused(path, network):
+    save_file(dict(network.state_dict()), path, metadata={"hwdiff": "[" * 100_000})
+    with pytest.raises(HwdiffError, match=r"not a whole checkpoint \(nested too deeply\)"):
+        load_model(path)
+
+
+def test_a_default_style_of_another_shape_is_refused(path, network):
+    state = {**network.state_dict(), "default_style": torch.zeros(14, 3)}
+    save_file(state, path, metadata={"hwdiff": json.dumps(read_metadata(path))})
+    with pytest.raises(HwdiffError, match=r"its default style is \(14, 3\)"):
+        load_model(path)

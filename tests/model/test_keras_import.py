@@ -8,7 +8,7 @@ from hwdiff.model.config import ModelConfig
 from hwdiff.model.keras_import import load_reference
 from hwdiff.model.unet import UNet
 from hwdiff.utils.errors import HwdiffError
-from tests.conftest import fill
+from tests.conftest import GOLDEN, fill
 from tests.model.test_unet import inputs
 
 
@@ -139,3 +139,47 @@ def test_damaged_and_foreign_files_are_refused(network, tmp_path):
     save_as_authors(network, path, norm_scale=2.0)
     with pytest.raises(HwdiffError, match="a layer norm with a scale or shift of its own"):
         load_reference(path)
+
+
+def _first_weight(file):
+    for name in file.attrs["layer_names"]:
+        for weight in file[name].attrs["weight_names"]:
+            return file[name], weight
+    return None
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (np.float32(3), "not the network of Luhman & Luhman"),
+        (np.zeros((3, 5), dtype=np.float32), "not the network of Luhman & Luhman"),
+        (np.array([b"a", b"b"]), "holds no numbers"),
+        (None, "1,000,000,000 numbers; 50,000,000 at most|1,000,[0-9,]+ numbers; 50,000,000 at most"),
+    ],
+)
+def test_weights_of_another_shape_are_refused(network, tmp_path, content, message):
+    path = tmp_path / "weights.h5"
+    save_as_authors(network, path)
+    with h5py.File(path, "a") as file:
+        group, name = _first_weight(file)
+        del group[name]
+        if content is None:  # zeros that are nowhere written
+            group.create_dataset(name, (10**9,), "f4", chunks=(10**6,), compression="gzip")
+        else:
+            group[name] = content
+    with pytest.raises(HwdiffError, match=rf"weights\.h5: .*({message})"):
+        load_reference(path)
+
+
+@pytest.mark.parametrize("size", [0, 2**64 - 16, 10**6])
+def test_a_damaged_heap_is_refused_before_the_library_reads_it(tmp_path, size):
+    """An object without a size makes HDF5's library go round for ever."""
+    content = (GOLDEN / "reference-micro.h5").read_bytes()
+    at = content.index(b"GCOL")
+    number = bytes(8) if size == 0 else b"\x01" + bytes(7)
+    content = content[: at + 16] + number + size.to_bytes(8, "little") + content[at + 32 :]
+    (tmp_path / "a.h5").write_bytes(content)
+    with pytest.raises(
+        HwdiffError, match=rf"a\.h5: not a whole Keras weights file \(a damaged heap at byte {at}\)"
+    ):
+        load_reference(tmp_path / "a.h5")

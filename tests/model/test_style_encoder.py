@@ -129,3 +129,16 @@ def test_the_bundled_encoder_agrees_with_imagenets(shared, iam):
     for line in sorted((iam / "lineImages").glob("*.tif")):
         ours, theirs = (network.of_image(line).flatten() for network in (extractor, teacher))
         assert F.cosine_similarity(ours, theirs, dim=0) > 0.9
+
+
+@pytest.mark.parametrize("state", [{"features.0.0.weight": 3}, {3: torch.zeros(1)}, [torch.zeros(1)]])
+def test_a_weights_file_of_something_else_is_refused(tmp_path, state):
+    torch.save(state, tmp_path / "other.pth")
+    with pytest.raises(HwdiffError, match=r"other\.pth: holds a (dict|list), not named weights"):
+        style_encoder.load_style_extractor(tmp_path / "other.pth")
+
+
+def test_metadata_of_another_kind_is_refused(tmp_path):
+    save_file({"a": torch.zeros(1)}, tmp_path / "a.safetensors", metadata={"hwdiff": '{"padding": 3}'})
+    with pytest.raises(HwdiffError, match=r"not weights with metadata in texts \(padding = 3\)"):
+        style_encoder.load_style_extractor(tmp_path / "a.safetensors")

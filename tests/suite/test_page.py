@@ -137,3 +137,72 @@ def test_a_run_of_an_older_version_is_not_published(tmp_path):
         f"made it; run the suite again with hwdiff reproduce --profile paper --out {run}"
     )
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"notebooks": 3}, r"damaged \(notebooks = 3\)"),
+        ({"notebooks": {"01_one": {"status": 3}}}, r"damaged \(notebooks.01_one.status = 3\)"),
+        ({"notebooks": {"../01_one": {"status": "done"}}}, r"damaged \('../01_one' is not in the folder\)"),
+        (
+            {"notebooks": {"01_one": {"status": "done", "outputs": {"../a": ""}}}},
+            "'../a' is not in the folder",
+        ),
+    ],
+)
+def test_a_damaged_manifest_is_named(run, change, message):
+    write_manifest(run, "smoke", ["01_one"])
+    manifest = json.loads((run / "manifest.json").read_text())
+    (run / "manifest.json").write_text(json.dumps({**manifest, **change}))
+    with pytest.raises(HwdiffError, match=rf"manifest\.json: .*{message}"):
+        write_page(run)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"listed": [{"kind": "figure", "file": "../outside.png", "title": "A", "of_people": False}]},
+        {"listed": [{"kind": "figure"}]},
+        {"outputs": {"/etc/passwd": "0"}},
+        {"outputs": 3},
+        {"seconds": "long"},
+        {"parameters": []},
+        {"environment": {"device": "cpu"}},
+    ],
+)
+def test_a_damaged_record_counts_as_none(run, change):
+    """It is run again. Before, a file of the record could be written beside the published ones."""
+    record = run / "records" / "01_one.json"
+    record.write_text(json.dumps({**json.loads(record.read_text()), **change}))
+    write_manifest(run, "smoke", ["01_one"])
+    assert json.loads((run / "manifest.json").read_text())["notebooks"]["01_one"] == {"status": "not run"}
+    write_page(run)
+    with pytest.raises(HwdiffError, match="01_one is not done"):
+        publish(run, run.parent / "out")
+
+
+@pytest.mark.parametrize(
+    "content", ['{"rows": 3}', '{"rows": []}', '{"rows": [{"a": 1}], "paper": []}', "[" * 100_000]
+)
+def test_a_damaged_table_is_left_out(run, content):
+    (run / "tables" / "one.json").write_text(content)
+    write_manifest(run, "smoke", ["01_one"])
+    write_page(run)
+    assert "<details>" not in (run / "index.html").read_text()
+
+
+def test_a_deviation_without_its_mean_is_shown(run):
+    (run / "tables" / "one.json").write_text('{"rows": [{"row": "a", "FID, sd": 0.5}]}')
+    write_manifest(run, "smoke", ["01_one"])
+    write_page(run)
+    assert "± 0.5" in (run / "index.html").read_text()
+
+
+def test_a_record_that_lacks_what_is_published_is_named(run):
+    with pytest.raises(HwdiffError, match=r"a damaged record \(records/01_one\.json\.outputs is missing\)"):
+        record = json.loads((run / "records" / "01_one.json").read_text())
+        record["listed"] = []
+        (run / "records" / "01_one.json").write_text(json.dumps(record))
+        write_manifest(run, "smoke", ["01_one"])
+        publish(run, run.parent / "out")

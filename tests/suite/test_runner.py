@@ -344,3 +344,31 @@ def test_profiles_name_notebooks_and_parameters_that_exist():
             assert values.keys() <= known[name].keys()
     assert all(values["seed"] == 0 for values in known.values())
     assert os.path.basename(runner.NOTEBOOKS) == "notebooks"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda notebook: notebook["metadata"]["hwdiff"].pop("needs"),
+        lambda notebook: notebook["metadata"]["hwdiff"].update(keeps=3),
+        lambda notebook: notebook["cells"][0].pop("source"),
+        lambda notebook: notebook["cells"][1].update(metadata=3),
+        lambda notebook: notebook["cells"][1]["metadata"].update(tags=0.5),
+        lambda notebook: notebook["metadata"]["hwdiff"].update(needs=["03_third"]),
+    ],
+)
+def test_a_damaged_notebook_is_named(suite, change):
+    path = suite / "02_second.ipynb"
+    notebook = read(path)
+    change(notebook)
+    path.write_text(json.dumps(notebook))
+    with pytest.raises(HwdiffError, match=r"02_second\.ipynb: .*; restore it"):
+        find_notebooks(suite)
+
+
+def test_values_that_no_parameter_can_have_are_refused(suite):
+    notebooks = find_notebooks(suite)
+    for text in ("[" * 100_000, "1.5"):
+        with pytest.raises(HwdiffError, match="int is needed, as in size = 1") as raised:
+            chosen_parameters(notebooks, "smoke", {"size": text})
+        assert len(str(raised.value)) < 300

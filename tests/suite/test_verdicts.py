@@ -2,6 +2,7 @@ import json
 
 import pytest
 
+from hwdiff import HwdiffError
 from hwdiff.suite.verdicts import DIFFERS, OPEN, PAPER_PARAMETERS, REPRODUCED, verdicts
 
 
@@ -96,3 +97,14 @@ def test_the_projects_own_measurements_have_verdicts():
     assert len(rows) == 6
     small = [row for row in rows if row["network"].startswith("small")]
     assert small and all(row["verdict"] == OPEN for row in small)
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", "3", "[" * 100_000, "{}", '{"distance": "a", "settings": {}}', "\ud800"]
+)
+@pytest.mark.parametrize("name", ["evaluate-test/table1.json", "training/first/alignment-000100.json"])
+def test_a_damaged_measurement_is_named(tmp_path, name, content):
+    (tmp_path / name).parent.mkdir(parents=True)
+    (tmp_path / name).write_text(content, errors="surrogatepass")
+    with pytest.raises(HwdiffError, match=rf"{name}: not a file of measurements .*; restore it"):
+        verdicts(tmp_path)

@@ -30,3 +30,12 @@ def test_a_term_that_was_switched_on_or_off_is_missing_in_between(tmp_path):
     metrics = read_metrics(tmp_path)
     np.testing.assert_array_equal(metrics["attention"], [np.nan, 0.5, np.nan])
     assert len(plot_loss(metrics).axes[0].lines) == 3
+
+
+@pytest.mark.parametrize(
+    "row", ['{"step": 2, "loss": "low"}', '{"step": 2, "loss": [1]}', '{"step": 2, "loss": null}', "3"]
+)
+def test_metrics_that_are_no_numbers_are_refused(tmp_path, row):
+    (tmp_path / "metrics.jsonl").write_text(f'{{"step": 1, "loss": 2.0}}\n{row}\n')
+    with pytest.raises(HwdiffError, match=r"metrics\.jsonl: (no training metrics|line 2 is no row of a log)"):
+        read_metrics(tmp_path)

@@ -7,6 +7,7 @@ import torch
 from hwdiff.training import run_dir
 from hwdiff.utils import files, interrupt, progress
 from hwdiff.utils.errors import HwdiffError
+from hwdiff.utils.tensors import load_tensors, save_tensors
 
 
 def pair(seed):
@@ -115,3 +116,56 @@ def test_progress_without_a_terminal_is_a_line_a_minute(capsys, monkeypatch):
     with progress.Progress("drawing", 5, unit="lines"):
         pass
     assert not capsys.readouterr().err
+
+
+@pytest.mark.parametrize("line", ["{", "[]", '{"loss": 1}', '{"step": "2"}', "[" * 100_000, "\udcff"])
+def test_a_damaged_log_is_named_with_its_line(tmp_path, line):
+    log = tmp_path / "metrics.jsonl"
+    log.write_bytes(f'{{"step": 1}}\n{line}\n{{"step": 3}}\n'.encode(errors="surrogateescape"))
+    before = log.read_bytes()
+    with pytest.raises(HwdiffError, match=r"metrics\.jsonl: line 2 is no row of a log"):
+        files.truncate_jsonl(log, 3)
+    assert log.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "content", ["[]", "3", "[" * 100_000, '{"steps": "many"}', '{"changes": [3]}', '{"kind": []}']
+)
+def test_a_damaged_configuration_is_named(tmp_path, content):
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(HwdiffError, match=r"config\.json: (no|not the) configuration of a training run"):
+        run_dir.read_config(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change", [{"step": -1}, {"step": "3"}, {"settings": None}, {"settings": {"steps": "a"}}]
+)
+def test_a_state_with_damaged_metadata_is_refused(tmp_path, change):
+    run = run_dir.RunDirectory(tmp_path, {"kind": "test"})
+    run.begin()
+    about = {"format": run_dir.FORMAT, "step": 1, "settings": {"kind": "test"}, **change}
+    save_tensors(run.state, {"a": torch.zeros(1)}, about)
+    with pytest.raises(HwdiffError, match=r"state\.safetensors: not the state of a run"):
+        run.find_step(resume=True)
+
+
+@pytest.mark.parametrize(
+    "change", [{"generator": torch.zeros(3)}, {"optimizer.0.exp_avg": torch.zeros(1, 3)}]
+)
+def test_tensors_that_do_not_fit_are_refused(tmp_path, change):
+    network, optimizer, generator = pair(0)
+    run = run_dir.RunDirectory(tmp_path, {"kind": "test"})
+    run.begin()
+    run.save(1, {"network": network}, {"optimizer": optimizer}, generator)
+    metadata, state = load_tensors(run.state, run_dir.FORMAT, what="state", advice="")
+    save_tensors(run.state, {**state, **change}, metadata)
+    with pytest.raises(HwdiffError, match="its tensors do not fit its metadata"):
+        run.load({"network": network}, {"optimizer": optimizer}, generator)
+
+
+def test_times_that_are_no_numbers_are_refused(tmp_path):
+    run = run_dir.RunDirectory(tmp_path, {"kind": "test"})
+    run.done = 1
+    files.append_jsonl(tmp_path / "metrics.jsonl", [{"step": 1, "seconds": "long"}])
+    with pytest.raises(HwdiffError, match=r"metrics\.jsonl: not the log of a run \(seconds = 'long'\)"):
+        run.begin()

@@ -1,0 +1,25 @@
+import numpy as np
+import pytest
+import torch
+
+from hwdiff.data.style_features import StyleFeatures
+from hwdiff.utils.errors import HwdiffError
+
+
+class Extractor:
+    fingerprint, device, batch_size = "0" * 64, torch.device("cpu"), 8
+
+    def __call__(self, pixels):
+        return torch.ones(len(pixels), 14, 1280)
+
+
+@pytest.mark.parametrize(
+    "header", [b"{'descr': (((", b"\n{'a' :", b"{'descr': '|O', 'fortran_order': False, 'shape': (9,)}"]
+)
+def test_a_damaged_cache_is_refused(dataset, tmp_path, header):
+    features = StyleFeatures(dataset, Extractor(), tmp_path)
+    assert features[np.array([3])].shape == (1, 14, 1280)
+    content = features.path.read_bytes()
+    features.path.write_bytes(content[:10] + header.ljust(118)[:118] + content[128:])
+    with pytest.raises(HwdiffError, match="cannot be used as the cache of style features"):
+        StyleFeatures(dataset, Extractor(), tmp_path)
