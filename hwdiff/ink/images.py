@@ -48,6 +48,10 @@ def open_image(source: ImageSource, name: str) -> Image.Image:
             image = source
         else:
             image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
+        if image.width * image.height > MAX_PIXELS and image.format == "JPEG":
+            image.draft(
+                "L", (image.width // 2, image.height // 2)
+            )  # a large photo is unpacked at half its size
         if image.width * image.height > MAX_PIXELS:  # before any of it is unpacked
             raise HwdiffError(
                 f"{name}: {image.width} x {image.height} pixels, more than {MAX_PIXELS:,}; make it smaller"

@@ -122,6 +122,14 @@ def test_pictures_are_refused_by_their_size_before_they_are_unpacked(tmp_path, m
     monkeypatch.setattr(Image.Image, "load", None)  # it would be unpacked by this
     with pytest.raises(HwdiffError, match=r"large\.png: 101 x 100 pixels, more than 10,000; make it smaller"):
         images.read_image(tmp_path / "large.png")
+    # A photo is unpacked at half its size, and then as large as it may be, or not.
+    photo = Image.new("L", (190, 180), 255)
+    photo.paste(0, (40, 80, 150, 100))
+    photo.save(tmp_path / "photo.jpg")
+    assert images.read_image(tmp_path / "photo.jpg").shape == (90, 95)
+    photo.resize((400, 380)).save(tmp_path / "larger.jpg")
+    with pytest.raises(HwdiffError, match=r"larger\.jpg: 200 x 190 pixels, more than 10,000"):
+        images.read_image(tmp_path / "larger.jpg")
 
 
 def test_a_hairline_is_no_line_of_handwriting():
