@@ -122,7 +122,10 @@ def test_pictures_are_refused_by_their_size_before_they_are_unpacked(tmp_path, m
     monkeypatch.setattr(Image.Image, "load", None)  # it would be unpacked by this
     with pytest.raises(HwdiffError, match=r"large\.png: 101 x 100 pixels, more than 10,000; make it smaller"):
         images.read_image(tmp_path / "large.png")
-    # A photo is unpacked at half its size, and then as large as it may be, or not.
+
+
+def test_a_large_photo_is_unpacked_at_half_its_size(tmp_path, monkeypatch):
+    monkeypatch.setattr(images, "MAX_PIXELS", 100 * 100)
     photo = Image.new("L", (190, 180), 255)
     photo.paste(0, (40, 80, 150, 100))
     photo.save(tmp_path / "photo.jpg")
