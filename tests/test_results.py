@@ -39,7 +39,7 @@ def test_every_published_file_is_that_of_the_run():
 
 
 def test_the_page_has_all_notebooks():
-    assert len(RECORDS) == 8
+    assert len(RECORDS) == 9
     page = (RESULTS / "index.html").read_text()
     assert all(f'id="{name}"' in page for name in RECORDS)
     for path in RESULTS.glob("notebooks/*.ipynb"):
