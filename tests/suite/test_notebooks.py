@@ -19,16 +19,17 @@ EXPECTED = {
         02-schedule 02-forward 02-gradients 02-loss 02-validation-by-noise
         02-samples-step-000002 02-samples-step-000004
         03-lines 03-attention 03-attention-worst 03-every-head 03-characters 03-by-step 03-against-truth
-        04-interpolation 04-similarity 04-four-styles 04-several-images
+        04-interpolation 04-similarity 04-four-styles 04-strength 04-several-images
         05-corrupted 05-table1 05-differences 05-row-pictures 05-row-features 05-diversity 05-diversity-lines
         06-styles 06-writers 06-eq12-eq9 06-film 06-samplers 06-quiz 06-wrong-level
-        07-network 07-conditioning 07-style-attention
+        07-network 07-conditioning 07-style-attention 08-photo 08-letter
         """,
     "tables": """
         00-one-form 01-splits 01-dropped 01-points 02-loss
         03-characters 03-alignment 03-relations 03-boundaries
-        04-interpolation 04-several-images 05-corrupted 05-table1 05-table1-differences 05-diversity
+        04-interpolation 04-strength 04-several-images 05-corrupted 05-table1 05-table1-differences 05-diversity
         05-canvases 06-samplers 06-wrong-level 06-quiz-answers 07-parameters 07-receptive-field
+        08-nearest 08-pieces
         """,
     "timings": "02-training 05-table1 06-samplers",
 }
@@ -41,7 +42,7 @@ def test_all_files_come_out(run):
         expected |= {"03-map.html"} if folder == "figures" else set()
         assert {path.name for path in (run / folder).iterdir()} == expected
     manifest = json.loads((run / "manifest.json").read_text())
-    assert [record["status"] for record in manifest["notebooks"].values()] == ["done"] * 8
+    assert [record["status"] for record in manifest["notebooks"].values()] == ["done"] * 9
     for record in manifest["notebooks"].values():
         assert record["environment"]["packages"]["torch"]
         assert set(record["weights"]) == {
