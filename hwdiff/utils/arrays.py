@@ -18,7 +18,6 @@ UNREADABLE = (
     TypeError,
     AttributeError,
     EOFError,
-    NotImplementedError,
     RuntimeError,  # of a zip file with a password, and where something is nested too deeply
     SyntaxError,
     tokenize.TokenError,
