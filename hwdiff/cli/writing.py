@@ -110,21 +110,21 @@ def write(
         what = "a line is" if file is None else "pages are"
         more = "; with --file FILE pages are saved as .pdf" if out.suffix.lower() == ".pdf" else ""
         raise HwdiffError(f"{out}: {what} saved as {or_list(suffixes)}; choose such a name{more}")
-    given = {
+    of_pages = {
         "paper": paper,
         "margin": margin,
         "line_spacing": line_spacing,
         "pen_width": pen_width,
         "color": color,
         "smooth": smooth or None,
+        "check": check or None,
     }
-    given = {name: value for name, value in given.items() if value is not None}
-    if file is None:
-        for name in (*given, *(["check"] if check else [])):
-            raise HwdiffError(f"--{name.replace('_', '-')}: only pages have it; give --file FILE")
-        if "\n" in text.strip():
-            raise HwdiffError("the text has several lines; put it in a file and give --file FILE")
-        require_writable(text, "the text", strict)
+    of_pages = {name: value for name, value in of_pages.items() if value is not None}
+    if file is None and of_pages:
+        name = next(iter(of_pages)).replace("_", "-")
+        raise HwdiffError(f"--{name}: only pages have it; give --file FILE")
+    if file is None and "\n" in text.strip():
+        raise HwdiffError("the text has several lines; put it in a file and give --file FILE")
     options = {
         "sampler": sampler.value,
         "steps": steps,
@@ -135,6 +135,8 @@ def write(
         "padded_style": padded_style,
     }
     if file is None:
+        if strict:
+            require_writable(text, "the text")
         [ink] = sample(load_model(model, device), [text], mixture(style), seed=seed, **options)
         ink.save(out)
         print(f"wrote {out}: {len(ink)} points, {len(ink.strokes())} strokes")
@@ -144,20 +146,22 @@ def write(
     from hwdiff.ink.page import Layout, save_pages
     from hwdiff.utils.progress import Progress
 
-    layout = Layout(**given)
+    tries = of_pages.pop("check", 0)
+    layout = Layout(**of_pages)
     try:
         content = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise HwdiffError(f"{file}: cannot be read as text ({error}); give a UTF-8 text file") from error
-    require_writable(content, str(file), strict)
+    if strict:
+        require_writable(content, str(file))
     reader = None
-    if check:
+    if tries:
         from hwdiff.evaluation.error_rates import reads_right
 
         reader = reads_right
     network = load_model(model, device)
     with Progress("writing", count_pieces(content, layout), unit="pieces of lines") as progress:
-        options |= {"layout": layout, "seed": seed, "tries": check, "reader": reader}
+        options |= {"layout": layout, "seed": seed, "tries": tries, "reader": reader}
         written = write_pages(network, content, mixture(style), progress=progress.update, **options)
     paths = save_pages(written.pages, out)
     print(f"wrote {', '.join(map(str, paths))}: {written.pieces} pieces of lines")
@@ -166,13 +170,13 @@ def write(
         print(f"the recognizer read {first} of them wrong at first, {left} in the end")
 
 
-def require_writable(text: str, name: str, strict: bool) -> None:
-    """Raises HwdiffError for a text with characters that cannot be written, if that is not to be."""
+def require_writable(text: str, name: str) -> None:
+    """Raises HwdiffError for a text with characters that cannot be written.   name: what errors call it."""
     from hwdiff.data.characters import spell
     from hwdiff.diffusion.generate import unwritable
 
     spelling = spell(text)
-    if strict and spelling.unknown:
+    if spelling.unknown:
         raise HwdiffError(f"{name}: the model cannot write {unwritable(text, spelling)} (--strict)")
 
 

@@ -7,6 +7,7 @@ import numpy as np
 from hwdiff.ink.ink import Ink
 from hwdiff.utils.errors import HwdiffError
 
+LATE = 0.5  # fraction of the steps, the last ones, whose attention is taken: the first see only noise
 SEEN = 0.25  # fraction of a cell's attention that makes it part of a character
 # What columns of `Alignment.table` are called for a person, where that is not their key.
 TITLES = {
@@ -140,6 +141,11 @@ def alignment_of(ink: Ink, weights: np.ndarray, length: int) -> Alignment:
     points = length // weights.shape[1]
     mean = weights.mean(axis=0)[: -(-len(ink) // points), : len(ink.text)]
     return Alignment(ink.text, points, mean / np.maximum(mean.sum(axis=1, keepdims=True), 1e-12))
+
+
+def is_late(t: int, first: int) -> bool:
+    """Whether attention at step t tells which ink belongs to which character.   first: the noisiest step."""
+    return t <= max(1, LATE * first)
 
 
 def letters_of(text: str) -> np.ndarray:

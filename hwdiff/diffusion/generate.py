@@ -14,7 +14,7 @@ from hwdiff.data import tokenizer
 from hwdiff.data.batches import FULL_LENGTH
 from hwdiff.data.characters import Spelling, spell
 from hwdiff.diffusion.accents import draw_accents
-from hwdiff.diffusion.alignment import alignment_of
+from hwdiff.diffusion.alignment import alignment_of, is_late
 from hwdiff.diffusion.samplers import (
     Callback,
     NoiseSource,
@@ -142,11 +142,11 @@ class _LateAttention:
     """
 
     def __init__(self, callback: Callback | None):
-        self.callback, self.weights, self.last = callback, 0, None
+        self.callback, self.weights, self.first = callback, 0, None
 
     def __call__(self, step: Step) -> None:
-        self.last = self.last or max(1, step.t // 2)
-        if step.t <= self.last:
+        self.first = self.first or step.t
+        if is_late(step.t, self.first):
             self.weights = self.weights + step.attention[-1].cpu()
         if self.callback:
             self.callback(step)

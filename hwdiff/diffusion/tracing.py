@@ -7,14 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from hwdiff.diffusion.alignment import Alignment, alignment_of
+from hwdiff.diffusion.alignment import Alignment, alignment_of, is_late
 from hwdiff.diffusion.generate import sample
 from hwdiff.ink.ink import Ink
 from hwdiff.model.unet import UNet
 from hwdiff.utils.errors import HwdiffError
 from hwdiff.utils.files import atomic_write
-
-LATE = 0.5  # fraction of the steps, the last ones, whose attention is taken: the first see only noise
 
 
 @dataclass
@@ -107,7 +105,7 @@ def alignment_of_trace(written: Trace, block: int = -1) -> Alignment | None:
 
     None when nothing was written. Raises HwdiffError when there is no such block.
     """
-    late = [t for t in written.steps if t <= max(1, LATE * written.steps[0])]
+    late = [t for t in written.steps if is_late(t, written.steps[0])]
     seen = sum(written.weights(t, block) for t in late)
     if not len(written.ink):
         return None

@@ -21,9 +21,8 @@ EVEN = 0.02  # paper that differs by less from its median is even
 LINE_SHAPE = 3.0  # a picture so many times as wide as it is high is taken for one line
 MAX_ANGLE, ANGLE_STEP = 8.0, 0.25  # degrees, of the rotation that is looked for
 RULE_LENGTH = 60  # pixels; a straight horizontal run so long is no handwriting
-PEN_WIDTH = 4.0  # pixels, of the strokes in line images at height 96: the median of IAM's
-MAX_PEN = 1.4  # times that, above which strokes are drawn anew
-DOUBLED = 2  # the size at which the middle of strokes is found
+STROKE_WIDTH = 4.0  # pixels, in line images at height 96: the median of IAM's
+MAX_WIDER = 1.4  # times that, above which strokes are drawn anew
 MIN_INK = 0.15  # of a line, against the line with the most ink
 MIN_STRENGTH = 0.5  # of a line's ink, against the darkest line's: the edge of a sheet is paler than writing
 
@@ -68,13 +67,14 @@ def _redrawn(line, name):
     A photo's pen is often twice as wide, and the style encoder takes that for style.
     """
     line = normalise(line, name)
-    wide = ndimage.zoom(line.astype(float), DOUBLED, order=1) < INK
+    # At twice the size, where the middle of a stroke is found more exactly.
+    wide = ndimage.zoom(line.astype(float), 2, order=1) < INK
     middle = skeletonize(ndimage.binary_closing(wide, np.ones((3, 3))))
-    if MAX_PEN * PEN_WIDTH * DOUBLED * middle.sum() > wide.sum():
+    if wide.sum() < MAX_WIDER * 2 * STROKE_WIDTH * middle.sum():
         return line
     distance = ndimage.distance_transform_edt(~middle)
-    ink = np.clip(DOUBLED * PEN_WIDTH / 2 - distance + 0.5, 0, 1)
-    drawn = ndimage.zoom(ndimage.gaussian_filter(ink, 0.8), 1 / DOUBLED, order=1)
+    ink = np.clip(STROKE_WIDTH - distance + 0.5, 0, 1)
+    drawn = ndimage.zoom(ndimage.gaussian_filter(ink, 0.8), 0.5, order=1)
     return (255 * (1 - drawn)).round().clip(0, 255).astype(np.uint8)
 
 

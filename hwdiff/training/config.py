@@ -127,6 +127,21 @@ class StepDistillationConfig:
         check_settings(self)
 
 
+_SMALL = TrainingConfig(
+    steps=30_000,
+    batch_size=32,
+    learning_rate=1e-3,
+    warmup=500,
+    cooldown=3000,
+    padding="bucket",
+    excerpts=0.75,
+    guided_attention=0.1,
+    drop_style=0.1,
+    drop_text=0.1,
+    ema=0.999,
+    save_every=250,
+    model=ModelConfig(c1=64, c2=96, c3=128),
+)
 PRESETS = {
     "smoke": TrainingConfig(
         steps=100,
@@ -139,21 +154,7 @@ PRESETS = {
         sample_every=0,
         model=ModelConfig(c1=32, c2=48, c3=64, num_layers=1),
     ),
-    "small": TrainingConfig(
-        steps=30_000,
-        batch_size=32,
-        learning_rate=1e-3,
-        warmup=500,
-        cooldown=3000,
-        padding="bucket",
-        excerpts=0.75,
-        guided_attention=0.1,
-        drop_style=0.1,
-        drop_text=0.1,
-        ema=0.999,
-        save_every=250,
-        model=ModelConfig(c1=64, c2=96, c3=128),
-    ),
+    "small": _SMALL,
     "paper": TrainingConfig(),
     "paper-cpu": TrainingConfig(
         steps=96_000,
@@ -170,23 +171,18 @@ PRESETS = {
         ema=0.9995,
         save_every=250,
     ),
-    "tune": TrainingConfig(
+    "tune": replace(
+        _SMALL,
         steps=300,
         batch_size=16,
         learning_rate=1e-4,
         warmup=20,
         cooldown=150,
-        padding="bucket",
-        excerpts=0.75,
-        guided_attention=0.1,
-        drop_style=0.1,
-        drop_text=0.1,
         ema=0.98,
         init="pretrained",
         save_every=100,
         validate_every=100,
         sample_every=0,
-        model=ModelConfig(c1=64, c2=96, c3=128),
     ),
 }
 
