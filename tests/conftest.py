@@ -127,17 +127,21 @@ def form_files(forms, lines=TEXTS):
     return strokes, texts
 
 
-@pytest.fixture(scope="session")
-def source(tmp_path_factory):
-    """A folder like a download of IAM: archives of strokes and texts, and a folder of split lists."""
-    folder = tmp_path_factory.mktemp("iam")
-    strokes, texts = form_files([form for forms in LISTS.values() for form in forms])
+def make_source(folder, lines=TEXTS):
+    """Make `folder` like a download of IAM, with the texts `lines` in each form. Returns the folder."""
+    strokes, texts = form_files([form for forms in LISTS.values() for form in forms], lines)
     write_archive(folder / "lineStrokes-all.tar.gz", strokes)
     write_archive(folder / "ascii-all.tar.gz", texts)
     (folder / "task").mkdir()
     for name, forms in LISTS.items():
         (folder / "task" / f"{name}.txt").write_text("".join(f" {form}\n" for form in forms))
     return folder
+
+
+@pytest.fixture(scope="session")
+def source(tmp_path_factory):
+    """A folder like a download of IAM: archives of strokes and texts, and a folder of split lists."""
+    return make_source(tmp_path_factory.mktemp("iam"))
 
 
 @pytest.fixture(scope="session")
@@ -160,14 +164,18 @@ def random_mobilenet(seed):
     return network.eval()
 
 
-@pytest.fixture(scope="session")
-def style_weights(tmp_path_factory):
-    """A weights file of MobileNetV2 with random weights, for what does not need trained ones."""
-    path = tmp_path_factory.mktemp("weights") / "mobilenet.safetensors"
+def save_random_style_weights(path):
+    """Write a weights file of MobileNetV2 with random weights. Returns its path."""
     weights = random_mobilenet(0).state_dict()
     features = {key: value for key, value in weights.items() if key.startswith("features.")}
     save_file(features, path, metadata={"padding": "right-bottom"})
     return path
+
+
+@pytest.fixture(scope="session")
+def style_weights(tmp_path_factory):
+    """A weights file of MobileNetV2 with random weights, for what does not need trained ones."""
+    return save_random_style_weights(tmp_path_factory.mktemp("weights") / "mobilenet.safetensors")
 
 
 @pytest.fixture(scope="session")

@@ -1,9 +1,11 @@
 """The suite in small, which several files test."""
 
+import json
 import shutil
 
 import pytest
 import torch
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from typer.testing import CliRunner
 
 from hwdiff.cli import app
@@ -34,26 +36,54 @@ SMALL = [
     "diversity_repeats=2",
 ]
 
+# Of a notebook's record, where it was run.
+ENVIRONMENT = {
+    "device": "cpu",
+    "processor": "a processor",
+    "cores": 2,
+    "packages": {"torch": "2"},
+    "code": {"commit": "0123456789abcdef", "changed": False},
+}
+HEAD = "from hwdiff.suite.outputs import Outputs\nfrom pathlib import Path\noutputs = Outputs(run, {name!r})"
+
+
+def write_notebook(folder, name, *cells, needs=(), keeps=(), parameters="size = 1"):
+    first = new_code_cell(f'run = "."\nseed = 0\n{parameters}')
+    first.metadata["tags"] = ["parameters"]
+    sources = [new_code_cell(source) for source in (HEAD.format(name=name), *cells)]
+    metadata = {
+        "hwdiff": {"needs": list(needs), "keeps": list(keeps)},
+        "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"},
+        "language_info": {"name": "python"},
+    }
+    folder.mkdir(exist_ok=True)
+    about = new_markdown_cell(f"# The {name[3:]} <one>\n\nWhat it reproduces.\n\nMore of it.")
+    (folder / f"{name}.ipynb").write_text(
+        json.dumps(new_notebook(cells=[about, first, *sources], metadata=metadata))
+    )
+
 
 def reproduce(out, parameters, *options):
     given = [argument for parameter in parameters for argument in ("--param", parameter)]
     return CliRunner().invoke(app, ["reproduce", "--out", str(out), *given, *options])
 
 
+def save_untrained(path):
+    """Write a checkpoint of a small untrained network that passes for the bundled one."""
+    bundled = load_model("pretrained")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = UNet(TINY)
+    network.default_style = bundled.default_style
+    about = ("step", "training", "dataset", "style_weights", "writing")
+    save_model(network, path, **{name: bundled.metadata[name] for name in about})
+
+
 @pytest.fixture(scope="session")
 def small(once):
     """Parameters of the suite in small, with an untrained network that passes for the bundled one."""
 
-    def make(path):
-        bundled = load_model("pretrained")
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
-            network = UNet(TINY)
-        network.default_style = bundled.default_style
-        about = ("step", "training", "dataset", "style_weights", "writing")
-        save_model(network, path, **{name: bundled.metadata[name] for name in about})
-
-    return [f"checkpoint={once('untrained.safetensors', make)}", *SMALL]
+    return [f"checkpoint={once('untrained.safetensors', save_untrained)}", *SMALL]
 
 
 @pytest.fixture(scope="session")

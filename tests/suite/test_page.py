@@ -4,6 +4,7 @@ import pytest
 
 from hwdiff import HwdiffError
 from hwdiff.suite.page import publish, write_manifest, write_page
+from tests.suite.conftest import ENVIRONMENT
 
 
 @pytest.fixture
@@ -45,13 +46,7 @@ def run(tmp_path):
         "status": "done",
         "seconds": 120.0,
         "parameters": {"seed": 3, "checkpoint": "pretrained", "source": None},
-        "environment": {
-            "device": "cpu",
-            "processor": "a processor",
-            "cores": 2,
-            "packages": {"torch": "2"},
-            "code": {"commit": "0123456789abcdef", "changed": False},
-        },
+        "environment": ENVIRONMENT,
         "listed": listed,
     }
     (tmp_path / "records" / "01_one.json").write_text(json.dumps(done))

@@ -9,35 +9,18 @@ import time
 from pathlib import Path
 
 import pytest
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from typer.testing import CliRunner
 
 from hwdiff import HwdiffError
 from hwdiff.cli import app
 from hwdiff.suite import runner
 from hwdiff.suite.runner import Reproduction, chosen_parameters, find_notebooks, selected
+from tests.suite.conftest import write_notebook
 
-HEAD = "from hwdiff.suite.outputs import Outputs\nfrom pathlib import Path\noutputs = Outputs(run, {name!r})"
 WRITE_NUMBER = """Path(run, "first.txt").write_text(str(size))
 outputs.file(Path(run, "first.txt"), "a number")"""
 ADD_ONE = """rows = [{"number": int(Path(run, "first.txt").read_text()) + 1}]
 outputs.table(rows, "second", "One more")"""
-
-
-def write_notebook(folder, name, *cells, needs=(), keeps=(), parameters="size = 1"):
-    first = new_code_cell(f'run = "."\nseed = 0\n{parameters}')
-    first.metadata["tags"] = ["parameters"]
-    sources = [new_code_cell(source) for source in (HEAD.format(name=name), *cells)]
-    metadata = {
-        "hwdiff": {"needs": list(needs), "keeps": list(keeps)},
-        "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"},
-        "language_info": {"name": "python"},
-    }
-    folder.mkdir(exist_ok=True)
-    about = new_markdown_cell(f"# The {name[3:]} <one>\n\nWhat it reproduces.\n\nMore of it.")
-    (folder / f"{name}.ipynb").write_text(
-        json.dumps(new_notebook(cells=[about, first, *sources], metadata=metadata))
-    )
 
 
 @pytest.fixture

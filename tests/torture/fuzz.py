@@ -6,7 +6,6 @@ hang, more than 2 GB of memory, something run, a file written where it should no
 
 import argparse
 import hashlib
-import json
 import multiprocessing
 import os
 import re
@@ -278,7 +277,7 @@ def _show(case, folder):
     damaged = damage(case, inputs)
     print(f"{case.reader.name}: {damaged.relative_to(inputs)} is damaged")
     case.reader.read(inputs, damaged, out)
-    print(json.dumps("read"))
+    print("read")
     return 0
 
 

@@ -20,42 +20,18 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from hwdiff.data.preparation import prepare
-from hwdiff.model.checkpoint import load_model, save_model
-from hwdiff.model.unet import UNet
 from hwdiff.utils.tensors import fingerprint_of
 from tests.commands import Command
-from tests.conftest import LISTS, TINY, form_files, random_mobilenet, write_archive
+from tests.conftest import make_source, save_random_style_weights
+from tests.suite.conftest import SMALL, save_untrained
 
 KILLS_OF_A_RUN = 4  # before it may finish
 # What holds times, or names of temporary files, and so differs from run to run.
 TIMED = {"timings", "timings.json", "logs", "records", "notebooks", "manifest.json", "index.html"}
-SUITE = {
-    "writers": 16,
-    "steps": 4,
-    "seeds": 1,
-    "repetitions": 20,
-    "texts": 1,
-    "step_counts": [4, 2],
-    "lines": 3,
-    "repeats": 2,
-    "quiz": 4,
-    "text": "a fox",
-    "letter": "a fox",
-    "tries": 0,
-    "scored": 4,
-    "drawn": 2,
-    "known": 3,
-    "points": 96,
-    "checked": 6,
-    "diversity_texts": 2,
-    "diversity_repeats": 2,
-}
-
 Arguments = Callable[[Path], list]
 """arguments(out): the command line that writes into the folder `out`."""
 
@@ -69,14 +45,8 @@ class Needs:
     @cached_property
     def source(self) -> Path:
         """A folder like a download of IAM."""
-        folder = self.folder / "iam"
-        folder.mkdir()
-        strokes, texts = form_files([form for forms in LISTS.values() for form in forms])
-        write_archive(folder / "lineStrokes-all.tar.gz", strokes)
-        write_archive(folder / "ascii-all.tar.gz", texts)
-        for name, forms in LISTS.items():
-            (folder / f"{name}.txt").write_text("".join(f"{form}\n" for form in forms))
-        return folder
+        (self.folder / "iam").mkdir()
+        return make_source(self.folder / "iam")
 
     @cached_property
     def data(self) -> Path:
@@ -92,20 +62,13 @@ class Needs:
     @cached_property
     def weights(self) -> Path:
         """Random weights of a style encoder."""
-        features = {f"features.{key}": one for key, one in random_mobilenet(0).features.state_dict().items()}
-        save_file(features, self.folder / "mobilenet.safetensors")
-        return self.folder / "mobilenet.safetensors"
+        return save_random_style_weights(self.folder / "mobilenet.safetensors")
 
     @cached_property
     def model(self) -> Path:
         """A small untrained network that passes for the bundled one."""
-        torch.manual_seed(0)
-        bundled, network = load_model("pretrained", "cpu"), UNet(TINY)
-        network.default_style = bundled.default_style
-        about = ("step", "training", "dataset", "style_weights", "writing")
-        path = self.folder / "model.safetensors"
-        save_model(network, path, **{name: bundled.metadata[name] for name in about})
-        return path
+        save_untrained(self.folder / "model.safetensors")
+        return self.folder / "model.safetensors"
 
 
 def commands(folder: Path) -> dict[str, Arguments]:
@@ -127,8 +90,8 @@ def commands(folder: Path) -> dict[str, Arguments]:
         return ["evaluate", "--data", needs.written, "--model", needs.model, *small, "--out", out]
 
     def reproduce(out):
-        small = [*SUITE.items(), ("checkpoint", needs.model)]
-        parameters = [part for name, value in small for part in ("--param", f"{name}={value}")]
+        small = [*SMALL, f"checkpoint={needs.model}"]
+        parameters = [part for parameter in small for part in ("--param", parameter)]
         return ["reproduce", "--out", out, *parameters]
 
     return {

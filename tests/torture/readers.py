@@ -9,7 +9,6 @@ from pathlib import Path
 import h5py  # noqa: F401 (loaded before memory is limited)
 import numpy as np
 import torch
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from PIL import Image, ImageOps
 from safetensors.torch import load_file
 
@@ -40,7 +39,8 @@ from hwdiff.training.figures import plot_loss, read_metrics
 from hwdiff.training.loop import CHANGEABLE
 from hwdiff.training.run_dir import RunDirectory, branch, read_config
 from hwdiff.utils.files import append_jsonl, sha256_of
-from tests.conftest import GOLDEN, LISTS, TINY, fill, form_files, write_archive, write_dataset
+from tests.conftest import GOLDEN, TINY, fill, form_files, make_source, write_dataset
+from tests.suite.conftest import ENVIRONMENT, write_notebook
 
 TEXTS = ["a quick sketch", "Of 3 lines, or so"]
 MEASUREMENTS = Path(__file__).parents[2] / "results" / "measurements"
@@ -75,12 +75,7 @@ def _picture(seed=0, size=(400, 100)):
 
 
 def make_database(folder):
-    strokes, texts = form_files([form for forms in LISTS.values() for form in forms], TEXTS)
-    write_archive(folder / "lineStrokes-all.tar.gz", strokes)
-    write_archive(folder / "ascii-all.tar.gz", texts)
-    (folder / "task").mkdir()
-    for name, forms in LISTS.items():
-        (folder / "task" / f"{name}.txt").write_text("".join(f" {form}\n" for form in forms))
+    make_source(folder, TEXTS)
     (folder / "lineImages").mkdir()
     Image.fromarray(_picture()).save(folder / "lineImages" / "a01-000u-01.tif")
 
@@ -277,22 +272,9 @@ def read_caches(folder, file, out):
     StyleFeatures(dataset, _Extractor(), line_images=images)[np.arange(3)]
 
 
-def _write_notebook(folder, name, parameters, needs=()):
-    cell = new_code_cell(f'run = "."\nseed = 0\n{parameters}')
-    cell.metadata["tags"] = ["parameters"]
-    metadata = {
-        "hwdiff": {"needs": list(needs), "keeps": ["state"]},
-        "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"},
-        "language_info": {"name": "python"},
-    }
-    about = new_markdown_cell(f"# The {name[3:]}\n\nWhat it reproduces.")
-    notebook = new_notebook(cells=[about, cell, new_code_cell("seed")], metadata=metadata)
-    (folder / f"{name}.ipynb").write_text(json.dumps(notebook))
-
-
 def make_notebooks(folder):
-    _write_notebook(folder, "01_first", "size = 1\nrate = 0.5\nword = 'a'\nsource = None  # str")
-    _write_notebook(folder, "02_second", "size = 2\nsteps = [3, 4]", needs=["01_first"])
+    write_notebook(folder, "01_first", parameters="size = 1\nrate = 0.5\nword = 'a'\nsource = None  # str")
+    write_notebook(folder, "02_second", parameters="size = 2\nsteps = [3, 4]", needs=["01_first"])
     given = ["size=3", "rate=1", "word=b", "source=null", "steps=[5, 6]"]
     (folder / "parameters.txt").write_text("\n".join(given) + "\n")
 
@@ -311,8 +293,8 @@ def make_suite_run(folder):
     """A run with a figure, tables and files, as the suite leaves it."""
     for name in ("records", "tables", "figures", "notebooks", "data", "suite"):
         (folder / name).mkdir()
-    _write_notebook(folder / "suite", "01_first", "size = 1")
-    _write_notebook(folder / "suite", "02_second", "size = 2", needs=["01_first"])
+    write_notebook(folder / "suite", "01_first")
+    write_notebook(folder / "suite", "02_second", needs=["01_first"])
     rows = [
         {"row": "ground truth", "FID, mean": 2.3, "FID, sd": 0.1},
         {"row": "b", "FID, mean": 1, "FID, sd": None},
@@ -352,13 +334,7 @@ def make_suite_run(folder):
             "seconds": 120.0,
             "parameters": {"seed": 3, "checkpoint": "trained", "source": None},
             "inputs": {"data/lines.npz": "3" * 64},
-            "environment": {
-                "device": "cpu",
-                "processor": "a processor",
-                "cores": 2,
-                "packages": {"torch": "2"},
-                "code": {"commit": "0123456789abcdef", "changed": False},
-            },
+            "environment": ENVIRONMENT,
             "listed": listed,
             "outputs": {file: sha256_of(folder / file) for file in files},
         }
