@@ -48,5 +48,6 @@ def test_what_cannot_be_written_is_named_with_its_place():
     assert not spelled.is_empty
     assert spell(" €\n _").is_empty
     assert spell("").is_empty
+    assert spell("a\u0301\u0331").unknown == [(0, "á\u0331")]  # one mark of two can be drawn
     assert spell("\u0301a").unknown == [(0, "\u0301")]
     assert spell("a\tb\nc").text == "a b c"

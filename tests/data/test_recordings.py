@@ -9,6 +9,8 @@ from hwdiff.data.lines import drawable_strokes
 from hwdiff.data.preparation import prepare
 from hwdiff.data.recordings import split_of_form
 from hwdiff.data.synthetic import write_form
+from hwdiff.ink import strokes
+from hwdiff.ink.ink import TABLET_UNITS
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +42,9 @@ def test_own_lines_become_a_dataset_in_which_some_are_held_back(lines, tmp_path)
     assert {len(dataset.split(name)) for name in ("validation", "test")} == {3}
     assert list(dataset.texts[dataset.forms == "ann-000"]) == [line.text for line in lines[:3]]
     assert dataset.forms[dataset.index_of("0.json")] == "lines-000"
+    # At the size of IAM's lines, which the pen of its line image goes by.
+    offsets, pen_up, kept = dataset.recorded(0)
+    assert strokes.scale_of(strokes.merge(offsets, pen_up, kept)[0]) == pytest.approx(TABLET_UNITS, rel=0.03)
     # In whatever unit a line was recorded, it is the same.
     small, large = (dataset.ink(dataset.index_of(name)) for name in ("ann/00.json", "0.json"))
     np.testing.assert_allclose(small.offsets, large.offsets, atol=0.05)

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -5,7 +7,7 @@ from hwdiff.data.characters import MARKS
 from hwdiff.diffusion.accents import SHAPES, draw_accents
 from hwdiff.diffusion.alignment import Alignment
 from hwdiff.diffusion.generate import sample
-from hwdiff.diffusion.tracing import trace
+from hwdiff.diffusion.tracing import alignment_of_trace, trace
 from hwdiff.ink.ink import Ink
 
 POINTS = 16  # of a letter: two cells
@@ -103,6 +105,17 @@ def test_samples_with_accents_are_those_without_and_strokes_over_them(network):
     with pytest.warns(UserWarning, match="accents"):
         sample(network, texts[:1], steps=3, seed=4, callback=lambda step: seen.append(step.t))
     assert seen == [3, 2, 1]
+    # They are placed by the attention of the later half of the steps, as everywhere.
+    with pytest.warns(UserWarning, match="accents"):
+        traced = trace(network, texts[0], steps=6, seed=4)
+        [ink] = sample(network, texts[:1], steps=6, seed=4)
+    wanted = draw_accents(
+        replace(traced.ink, text="naive cafe"),
+        replace(alignment_of_trace(traced), text="naive cafe"),
+        [(2, "\u0308"), (9, "\u0301")],
+    )
+    for one, other in zip(ink.accents, wanted.accents, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-3)
     with pytest.warns(UserWarning, match="accents"):
         traced = trace(network, texts[0], steps=3, seed=4).ink
     assert len(traced.strokes()) == len(bare[0].strokes())

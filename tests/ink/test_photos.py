@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageFilter
+from skimage.morphology import skeletonize
 
 from hwdiff import HwdiffError
-from hwdiff.ink.images import read_image
+from hwdiff.ink.images import INK, normalise, read_image
 from hwdiff.ink.page import Layout, place_lines
 from hwdiff.ink.photos import handwriting_lines, plot_lines
 from hwdiff.model.style_encoder import load_style_extractor
@@ -16,9 +17,9 @@ from hwdiff.model.style_encoder import load_style_extractor
 ORIENTATION = 0x0112  # the EXIF tag; 6: to be turned clockwise
 
 
-def page_of(inks, color="black", rules=None):
+def page_of(inks, color="black", rules=None, pen_width=0.6):
     """A picture of a page of lines, RGB."""
-    layout = Layout("A5", margin=15, line_spacing=14, pen_width=0.6, color=color)
+    layout = Layout("A5", margin=15, line_spacing=14, pen_width=pen_width, color=color)
     [page] = place_lines([[ink] for ink in inks], layout)
     figure = page.figure()
     if rules:
@@ -104,6 +105,20 @@ def test_pictures_without_handwriting_are_refused(tmp_path):
         handwriting_lines(tmp_path / "a.jpg")
     with pytest.raises(HwdiffError, match=r"none\.jpg: no such file"):
         handwriting_lines(tmp_path / "none.jpg")
+
+
+def test_strokes_become_as_wide_as_those_of_the_training(inks):
+    """The mean width of strokes: their area by the length of their middle."""
+
+    def width(line):
+        ink = line < INK
+        return ink.sum() / skeletonize(ink).sum()
+
+    photo = page_of(inks[:2], pen_width=1.2)
+    found = [normalise(line) for line in handwriting_lines(photo)]
+    assert all(4 < width(line) < 5.5 for line in found)  # a little more than 4, since they are blurred
+    thin = [normalise(line) for line in handwriting_lines(page_of(inks[:2], pen_width=0.25))]
+    assert max(map(width, thin)) < 4 * 1.4
 
 
 @pytest.mark.parametrize("angle", [-4, 5])

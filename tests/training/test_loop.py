@@ -116,6 +116,7 @@ def test_a_stopped_run_resumes_bit_for_bit(run, dataset, features, tmp_path, at)
     resumed, reached = loop.train(CONFIG, dataset, features, out, "cpu", resume=True)
     assert reached == 6
     assert same_weights(resumed, network)
+    assert run_dir.read_config(out) == run_dir.read_config(whole)
     for name in ("state.safetensors", "model.safetensors"):
         ours, theirs = load_file(out / name), load_file(whole / name)
         assert ours.keys() == theirs.keys()
