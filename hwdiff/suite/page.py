@@ -248,7 +248,7 @@ def _copy(run, records, out):
             shutil.copyfile(run / file, out / file)
         if not closed:
             try:
-                content = _without_places(nbformat.read(run / notebook, as_version=4))
+                content = _without_places(nbformat.read(run / notebook, as_version=4), run)
                 _write(out / notebook, nbformat.writes(content) + "\n")
                 _write(out / as_html, notebook_html(out / notebook))
             except Exception as error:  # nbformat and nbconvert raise many kinds
@@ -278,14 +278,19 @@ def _name_only(value):
     return os.path.basename(value) if isinstance(value, str) and os.path.isabs(value) else value
 
 
-def _without_places(notebook):
-    """A notebook without folders and times: papermill's metadata, and the folders of paths in parameters."""
+def _without_places(notebook, run):
+    """A notebook without folders and times: papermill's metadata, the folders of paths in parameters, and, in
+    what it printed, those of the run and of the kernel."""
+    printed = re.compile(rf"[^\s'\"]*(?:{re.escape(run.name)}/|/ipykernel_\d+/\d+\.py:\d+: )")
     notebook.metadata.pop("papermill", None)
     for cell in notebook.cells:
         cell.metadata.pop("papermill", None)
         cell.metadata.pop("execution", None)
         if "injected-parameters" in cell.metadata.get("tags", []):
             cell.source = re.sub(r'"[^"\n]*/([^"/\n]*)"', r'"\1"', cell.source)
+        for output in cell.get("outputs", ()):
+            if output.output_type == "stream":
+                output.text = printed.sub("", output.text.replace(f"{run}/", ""))
     return notebook
 
 

@@ -1,5 +1,6 @@
 import csv
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -48,8 +49,9 @@ def test_without_a_run_the_folder_is_the_projects(tmp_path, monkeypatch):
     assert (tmp_path / "lab" / "records" / "01_notebook.outputs.json").exists()
 
 
-def test_a_notebook_knows_its_cells_parameters_and_errors(tmp_path):
+def test_a_notebook_knows_its_cells_parameters_and_errors(tmp_path, monkeypatch):
     """As papermill runs it: the parameters cell, papermill's own, and the first that uses them."""
+    monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])  # the shell puts its own there
     shell = InteractiveShell.instance()
     try:
         shell.showtraceback, shown = (lambda *arguments, **options: None), []

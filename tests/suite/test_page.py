@@ -1,8 +1,10 @@
 import json
 
+import nbformat
 import pytest
 
 from hwdiff import HwdiffError
+from hwdiff.suite import page
 from hwdiff.suite.page import publish, write_manifest, write_page
 from tests.suite.conftest import ENVIRONMENT
 
@@ -201,3 +203,17 @@ def test_a_record_that_lacks_what_is_published_is_named(run):
         (run / "records" / "01_one.json").write_text(json.dumps(record))
         write_manifest(run, "smoke", ["01_one"])
         publish(run, run.parent / "out")
+
+
+def test_what_a_notebook_printed_names_no_folder(tmp_path):
+    """A warning names the kernel's file and the run's photo: by its folder, or as seen from the notebook."""
+    run = tmp_path / "my run"
+    printed = [
+        f"/tmp/ipykernel_29723/1020527125.py:1: UserWarning: ../../results/{run.name}/letter/a.jpg: narrow\n",
+        f"wrote {run}/letter.pdf, and kept 2/3 of it\n",
+    ]
+    outputs = [nbformat.v4.new_output("stream", text=text) for text in printed]
+    cell = nbformat.v4.new_code_cell("", outputs=outputs)
+    page._without_places(nbformat.v4.new_notebook(cells=[cell]), run)
+    told = [output.text for output in cell.outputs]
+    assert told == ["UserWarning: letter/a.jpg: narrow\n", "wrote letter.pdf, and kept 2/3 of it\n"]
