@@ -202,7 +202,13 @@ InceptionWeights = Annotated[
 ]
 Repetitions = Annotated[int, typer.Option(min=1, help="Repetitions of the Geometry Score.")]
 TableFolder = Annotated[
-    Path | None, typer.Option("--out", "-o", help="A folder for table1.csv, table1.json and timings.json.")
+    Path | None,
+    typer.Option(
+        "--out",
+        "-o",
+        help="A folder for table1.csv, table1.json, timings.json and the lines that are written. A command "
+        "that was stopped goes on from these.",
+    ),
 ]
 SPACINGS = "log-snr, time, karras"
 
@@ -248,18 +254,10 @@ def evaluate(
 
 def _measure(bench, rows, seeds, out, **options):
     from hwdiff.evaluation.inception import FID_ADVICE
-    from hwdiff.utils.progress import Progress
 
     if not bench.inception_weights:
         print(f"distances are measured on MobileNetV2 features and are not FID: {FID_ADVICE}")
-    with Progress(f"evaluating on {bench.split}", seeds * (len(rows) + 2), unit="rows") as progress:
-        return bench.table(
-            rows,
-            range(seeds),
-            folder=out,
-            progress=lambda row: progress.update(),
-            **options,
-        )
+    return bench.table(rows, range(seeds), folder=out, **options)
 
 
 @command

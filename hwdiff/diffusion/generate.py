@@ -57,7 +57,7 @@ def sample(
     sampler: str | Sampler = "eq12",
     steps: int | None = None,
     alpha_bar: Tensor | None = None,
-    seed: int = 0,
+    seed: int | Sequence[int] = 0,
     guidance: float | None = None,
     style_guidance: float = 1.0,
     length: int | None = None,
@@ -77,7 +77,8 @@ def sample(
     steps: by default the sampler's, 60 or fewer; for eq12 and a network of `training.step_distillation`, that
         network's own. A step is one network evaluation, with guidance two.
     alpha_bar: (T + 1,) signal levels, instead of the sampler's for `steps`.
-    seed: text i is written with seed + i. Its ink depends on that, the text, the style and its length alone.
+    seed: text i is written with seed + i; or the seeds of all texts. Its ink depends on its seed, the text,
+        the style and its length alone.
     guidance: how closely to follow the text, see `samplers.guided`. 1 is the paper's method; None is what the
         model's metadata says.
     style_guidance: guidance by the style, in the same way. 1 is the paper's method.
@@ -105,7 +106,8 @@ def sample(
     guidance = settings["guidance"] if guidance is None else guidance
     if steps is not None and alpha_bar is not None:
         raise HwdiffError("steps, alpha_bar: give one of them")
-    _check_numbers(len(texts), seed, length, guidance, style_guidance)
+    seeds = [seed + i for i in range(len(texts))] if isinstance(seed, int) else [int(one) for one in seed]
+    _check_numbers(len(texts), seeds, length, guidance, style_guidance)
     chosen = find_sampler(sampler)
     alpha_bar = (signal_levels(network, sampler, steps) if alpha_bar is None else alpha_bar).to(torch.float32)
 
@@ -119,7 +121,7 @@ def sample(
     # Write, batch by batch.
     inks = [None] * len(texts)
     for batch in _batches(lengths):
-        noise = seeded_noise([seed + i for i in batch], lengths[batch[0]], device)
+        noise = seeded_noise([seeds[i] for i in batch], lengths[batch[0]], device)
         text = torch.from_numpy(tokenizer.pad([tokens[i] for i in batch])).to(device)
         arguments = (noise(None), text, styles[batch].to(device), alpha_bar, noise)
         seen = _LateAttention(callback)
@@ -152,10 +154,13 @@ class _LateAttention:
             self.callback(step)
 
 
-def _check_numbers(count, seed, length, guidance, style_guidance):
+def _check_numbers(count, seeds, length, guidance, style_guidance):
     """Raises HwdiffError when a number given to `sample` is out of its range. count: of the texts."""
-    if not 0 <= seed < 2**63 - count:
-        raise HwdiffError(f"seed = {seed}: must be between 0 and 2^63 - 1")
+    if len(seeds) != count:
+        raise HwdiffError(f"seed: {len(seeds)} seeds for {count} texts; give one, or one for each text")
+    for seed in seeds:
+        if not 0 <= seed < 2**63:
+            raise HwdiffError(f"seed = {seed}: must be between 0 and 2^63 - 1")
     if length is not None and (length < LENGTH_UNIT or length % LENGTH_UNIT):
         raise HwdiffError(f"length = {length}: must be a positive multiple of {LENGTH_UNIT}")
     for name, weight in (("guidance", guidance), ("style_guidance", style_guidance)):

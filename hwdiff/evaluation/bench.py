@@ -15,14 +15,16 @@ from hwdiff.evaluation.diversity import Diversity, measure_diversity
 from hwdiff.evaluation.generation import regenerate_lines
 from hwdiff.evaluation.geometry import REPETITIONS
 from hwdiff.evaluation.measures import Measures
-from hwdiff.evaluation.protocol import Generator, table1
+from hwdiff.evaluation.protocol import table1
 from hwdiff.evaluation.recognizer import BUNDLED, load_recognizer
 from hwdiff.evaluation.sets import Sets
 from hwdiff.evaluation.tables import GROUND_TRUTH, PAPER_LINES, Table
+from hwdiff.evaluation.written import Generator
 from hwdiff.model.checkpoint import load_model, path_of_model
 from hwdiff.model.style_encoder import load_style_extractor
 from hwdiff.utils.environment import environment
 from hwdiff.utils.files import sha256_of
+from hwdiff.utils.progress import Progress
 
 CPU_LINES = 60
 # Pairs of rows of Table 1 that are compared, the first less the second; those that there are.
@@ -166,27 +168,28 @@ class Bench:
         repetitions: int = REPETITIONS,
         canvases: bool = True,
         folder: Path | None = None,
-        progress: Callable[[str], None] | None = None,
     ) -> Table:
-        """Measure what samplers write.
+        """Measure what samplers write, and show the progress.
 
         rows, compared: by default `table1_rows` and `table1_compared`.
         repetitions: of the Geometry Score.
-        seeds, canvases, folder, progress: of `table1`.
+        seeds, canvases, folder: of `table1`.
         """
         rows = rows or self.table1_rows
-        return table1(
-            self.measures(repetitions),
-            self.split,
-            count=self.lines,
-            seeds=seeds,
-            generators={row: self.writer(written) for row, written in rows.items()},
-            compared=self.table1_compared if compared is None else compared,
-            settings=self._settings(rows),
-            canvases=canvases,
-            folder=folder,
-            progress=progress,
-        )
+        total = len(seeds) * (len(rows) + 2) * self.lines  # of real lines there are two rows
+        with Progress(f"evaluating on {self.split}", total, "lines") as progress:
+            return table1(
+                self.measures(repetitions),
+                self.split,
+                count=self.lines,
+                seeds=seeds,
+                generators={row: self.writer(written) for row, written in rows.items()},
+                compared=self.table1_compared if compared is None else compared,
+                settings=self._settings(rows),
+                canvases=canvases,
+                folder=folder,
+                progress=progress.update,
+            )
 
     def diversity(
         self,

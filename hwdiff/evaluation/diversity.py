@@ -14,8 +14,8 @@ from scipy.spatial.distance import cdist
 
 from hwdiff.evaluation.bootstrap import paired_difference
 from hwdiff.evaluation.measures import RETRIEVALS, Measures
-from hwdiff.evaluation.protocol import Generator
 from hwdiff.evaluation.tables import Column, row_title
+from hwdiff.evaluation.written import Generator
 from hwdiff.ink.ink import Ink
 from hwdiff.utils.errors import HwdiffError
 from hwdiff.utils.files import atomic_write
@@ -106,7 +106,8 @@ def measure_diversity(
         raise HwdiffError(f"diversity: {found}; give at least two texts, each written at least twice")
     values, cer, written = {}, {}, {}
     for row, generate in generators.items():
-        inks = generate(np.repeat(indices, repeats), seed)
+        several = np.repeat(indices, repeats)
+        inks = generate(several, seed + np.arange(len(several)))
         written[row] = [inks[start : start + repeats] for start in range(0, len(inks), repeats)]
         values[row] = {
             "dtw": [_mean_over_pairs(lines) for lines in written[row]],

@@ -1,6 +1,7 @@
 """A dataset's lines written again by a model: the same texts, in the styles of the same forms."""
 
 import warnings
+from collections.abc import Sequence
 
 import numpy as np
 from torch import Tensor
@@ -43,15 +44,14 @@ def regenerate_lines(
     dataset: Dataset,
     features: StyleFeatures,
     indices: np.ndarray,
-    seed: int = 0,
+    seed: int | Sequence[int] = 0,
     **options,
 ) -> list[Ink]:
     """Lines of a dataset as the model writes them.
 
     features: of the dataset.
     indices: (n,) the lines.
-    seed: line i of them is written with seed + i.
-    options: of `sample`.
+    seed, options: of `sample`.
     Does not warn of characters that the alphabet lacks: people wrote these texts. Raises HwdiffError as
     `styles_of` does.
     """

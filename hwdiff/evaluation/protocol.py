@@ -5,8 +5,7 @@ second. What it wrote is compared with the first. The paper did it once; here ea
 other noise.
 """
 
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +20,8 @@ from hwdiff.evaluation.pictures import Canvas
 from hwdiff.evaluation.report import save_table
 from hwdiff.evaluation.sets import Sets, real_inks
 from hwdiff.evaluation.tables import CORRUPTED, GEOMETRY_LINES, GROUND_TRUTH, PAPER, Table
-from hwdiff.ink.ink import Ink
+from hwdiff.evaluation.written import WRITING_CODE, Generator, write_lines
+from hwdiff.utils.files import json_fingerprint, tree_fingerprint
 
 # Between the noise of one seed and the next: line i of one must not be written as line i + 1 of the other.
 SEED_STRIDE = 1_000_000
@@ -32,8 +32,7 @@ OTHER_CANVASES = {
     "1200 x 240, pen 2": Canvas(height=240),
 }
 
-Generator = Callable[[np.ndarray, int], list[Ink]]
-"""generator(indices, seed): lines of the dataset written again, the i-th of them with seed + i."""
+PACKAGE = Path(__file__).parents[1]
 
 
 def table1(
@@ -47,7 +46,7 @@ def table1(
     settings: dict | None = None,
     canvases: bool = True,
     folder: Path | None = None,
-    progress: Callable[[str], None] | None = None,
+    progress: Callable[[int], None] | None = None,
 ) -> Table:
     """Measure real lines, corrupted ones and generated ones against real lines.
 
@@ -55,10 +54,12 @@ def table1(
     split: of the dataset.   count: lines of each of both sets.   seeds: each draws its own sets and noise.
     generators: {row: generator}.
     compared: pairs of rows whose differences are noted, with intervals.
-    settings: what is noted with the table.
+    settings: what is noted with the table. A row that is written depends on its "dataset", "model" and
+        "style_encoder", and on what is in "rows" for it.
     canvases: also measure the first seed's kernel distance on OTHER_CANVASES.
-    folder: where the table is saved after each seed, None for nowhere.
-    progress(row): called after each row of each seed.
+    folder: where the table is saved after each seed, and in "written" the lines as they are written; those of
+        an evaluation that was stopped are read there. None for nowhere.
+    progress(count): called when so many more lines, real ones too, are there to be measured.
     Raises HwdiffError when the split is too small.
     """
     dataset = measures.dataset
@@ -71,12 +72,10 @@ def table1(
 
         # Measure each row.
         inks_of, measured = {}, {}
-        for row, inks, seconds in _rows(measures, sets, generators):
+        for row, inks, seconds in _rows(measures, sets, generators, table.settings, folder, progress):
             measured[row] = measures(inks, reference)
             table.add(row, measured[row].values, seconds)
             inks_of[row] = inks
-            if progress:
-                progress(row)
         by_line.append((dataset.forms[sets.second], {row: found.by_line for row, found in measured.items()}))
 
         # What is measured besides: the first seed on other canvases, and more real lines.
@@ -115,17 +114,29 @@ def _empty_table(measures, split, count, larger, settings):
     return Table(measures.distance, settings, paper=paper, notes=list(notes))
 
 
-def _rows(measures, sets, generators) -> Iterator[tuple[str, list[Ink], float | None]]:
-    """The lines of each row, and the seconds that writing one took."""
+def _rows(measures, sets, generators, settings, folder, progress):
+    """Yields the lines of each row, and the seconds that writing one took."""
+    progress = progress or (lambda count: None)
     second = real_inks(measures.dataset, sets.second)
+    progress(len(second))
     yield GROUND_TRUTH, second, None
     # Computed now, so that it is not counted as time of the first row.
     measures.features.compute(style_lines(measures.dataset.forms)[sets.second])
     for row, generate in generators.items():
-        start = time.perf_counter()
-        inks = generate(sets.second, sets.seed * SEED_STRIDE)
-        yield row, inks, (time.perf_counter() - start) / len(inks)
+        kept = folder and folder / "written" / f"{row}-{sets.seed}-{_depends_on(row, sets, settings)[:8]}"
+        options = {"folder": kept, "progress": progress}
+        first_seed = sets.seed * SEED_STRIDE
+        inks, seconds = write_lines(generate, measures.dataset.texts, sets.second, first_seed, **options)
+        yield row, inks, seconds / len(inks)
+    progress(len(second))
     yield CORRUPTED, jittered(second, JITTER, sets.seed), None
+
+
+def _depends_on(row, sets, settings):
+    """A fingerprint of what the lines of a row depend on, the code too."""
+    about = [settings.get(key) for key in ("dataset", "model", "style_encoder")]
+    code = [tree_fingerprint(PACKAGE / package) for package in WRITING_CODE]
+    return json_fingerprint([about, settings.get("rows", {}).get(row), sets.second.tolist(), code])
 
 
 def _differences(by_line, compared):

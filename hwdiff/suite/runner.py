@@ -12,7 +12,6 @@ A run of an older version of the package has no such records, and runs again fro
 """
 
 import ast
-import hashlib
 import json
 import os
 import shutil
@@ -36,7 +35,7 @@ from hwdiff.suite.outputs import HEADLESS, RUNS
 from hwdiff.suite.page import changed_files, read_json, read_record, write_manifest, write_page
 from hwdiff.utils.environment import environment
 from hwdiff.utils.errors import HwdiffError
-from hwdiff.utils.files import atomic_write, sha256_of
+from hwdiff.utils.files import atomic_write, json_fingerprint, sha256_of, tree_fingerprint
 from hwdiff.utils.json_values import misfit, parse_json
 from hwdiff.utils.progress import Progress
 
@@ -123,7 +122,7 @@ class Notebook:
 
     def fingerprint(self) -> str:
         """Of its code cells: a change of prose does not make it run again."""
-        return _fingerprint([cell["source"] for cell in self._cells() if cell["cell_type"] == "code"])
+        return json_fingerprint([cell["source"] for cell in self._cells() if cell["cell_type"] == "code"])
 
     def _cells(self):
         return parse_json(self.path.read_bytes())["cells"]
@@ -326,12 +325,12 @@ class Reproduction:
 
     def key(self, name: str) -> str:
         """Fingerprint of all that a notebook depends on: its cells, the whole package, and `state_key`."""
-        return _fingerprint([self.notebooks[name].fingerprint(), self.state_key(name), self.code])
+        return json_fingerprint([self.notebooks[name].fingerprint(), self.state_key(name), self.code])
 
     def state_key(self, name: str) -> str:
         """Fingerprint of what a half-done state depends on: parameters, inputs, the code of `STATE_CODE`."""
         code = [tree_fingerprint(PACKAGE / package) for package in STATE_CODE]
-        return _fingerprint([self.parameters[name], self.inputs(name), code])
+        return json_fingerprint([self.parameters[name], self.inputs(name), code])
 
     def inputs(self, name: str) -> dict[str, str]:
         """{file or folder: fingerprint} of what a notebook reads.
@@ -542,18 +541,5 @@ class _Tee:
         self.file.flush()
 
 
-def tree_fingerprint(path: str | Path) -> str:
-    """SHA-256 of a file, or of the names and contents of all files in a folder, without __pycache__."""
-    path = Path(path)
-    if path.is_file():
-        return sha256_of(path)
-    files = sorted(file for file in path.rglob("*") if file.is_file() and "__pycache__" not in file.parts)
-    return _fingerprint([[file.relative_to(path).as_posix(), sha256_of(file)] for file in files])
-
-
 def _first_line(text):
     return next(iter(text.strip().splitlines()), "")
-
-
-def _fingerprint(content):
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

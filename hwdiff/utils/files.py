@@ -145,3 +145,17 @@ def lock_directory(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+def json_fingerprint(content: object) -> str:
+    """SHA-256 of something in JSON types."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def tree_fingerprint(path: str | Path) -> str:
+    """SHA-256 of a file, or of the names and contents of all files in a folder, without __pycache__."""
+    path = Path(path)
+    if path.is_file():
+        return sha256_of(path)
+    files = sorted(file for file in path.rglob("*") if file.is_file() and "__pycache__" not in file.parts)
+    return json_fingerprint([[file.relative_to(path).as_posix(), sha256_of(file)] for file in files])

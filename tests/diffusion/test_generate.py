@@ -58,6 +58,16 @@ def test_a_sample_does_not_depend_on_its_batch(tame, sampler):
         np.testing.assert_array_equal(together[i].pen_up, alone.pen_up)
 
 
+def test_each_text_may_have_a_seed_of_its_own(tame):
+    texts = ["ab", "cd", "ef"]
+    counted, given = sample(tame, texts, steps=6, seed=4), sample(tame, texts, steps=6, seed=[4, 9, 6])
+    same = [
+        len(one) == len(other) and np.allclose(one.offsets, other.offsets, atol=1e-4)
+        for one, other in zip(counted, given, strict=True)
+    ]
+    assert same == [True, False, True]
+
+
 def test_the_released_switches_change_the_ink(tame):
     [paper] = sample(tame, ["abc"], steps=8)
     [two_ends] = sample(tame, ["abc"], steps=8, end_tokens=2)
@@ -117,6 +127,8 @@ def test_texts_that_cannot_be_written_are_refused_and_characters_named(tame):
         ({"steps": 0}, "steps = 0"),
         ({"steps": 1001}, "steps = 1001"),
         ({"seed": -1}, "seed = -1"),
+        ({"seed": [-1]}, "seed = -1"),
+        ({"seed": [1, 2]}, "2 seeds for 1 texts"),
         ({"length": 12}, "length = 12"),
         ({"sampler": "euler"}, "no such sampler as 'euler'"),
         ({"guidance": -1}, "guidance = -1"),

@@ -68,11 +68,11 @@ def test_lines_become_points_of_one_space():
 def table(measures, written, tmp_path_factory):
     """Real lines handed over as what was written: once the right ones, once scribbles."""
 
-    def copied(indices, seed):
+    def copied(indices, seeds):
         return [written.ink(index).trimmed() for index in indices]
 
-    def scribbled(indices, seed):
-        generator = np.random.default_rng(seed)
+    def scribbled(indices, seeds):
+        generator = np.random.default_rng(seeds)
         return [
             Ink(generator.normal(size=(40, 2)), np.arange(40) == 0, str(written.texts[index]))
             for index in indices
@@ -265,25 +265,31 @@ def test_the_files_hold_the_table_and_times_lie_apart(table, tmp_path):
     assert float(first[head.index("cer_sd")]) == pytest.approx(np.std(rates, ddof=1), rel=1e-5)
 
 
-def test_a_table_that_is_cut_short_keeps_the_seeds_that_are_done(measures, written, tmp_path):
-    def fails_later(indices, seed):
-        if seed:
+def test_a_table_that_is_cut_short_keeps_what_is_done(measures, written, tmp_path):
+    calls = []
+
+    def fails_later(indices, seeds):
+        if seeds.min():
             raise KeyboardInterrupt
+        calls.append(len(indices))
         return [written.ink(index) for index in indices]
 
+    def measure(seeds, row):
+        options = {"settings": {"rows": {"row": row}}, "canvases": False, "folder": tmp_path}
+        table1(measures, "train", count=8, seeds=seeds, generators={"row": fails_later}, **options)
+        return json.loads((tmp_path / "table1.json").read_text())
+
     with pytest.raises(KeyboardInterrupt):
-        table1(
-            measures,
-            "train",
-            count=8,
-            seeds=[0, 1],
-            generators={"row": fails_later},
-            canvases=False,
-            folder=tmp_path,
-        )
+        measure([0, 1], {"guidance": 1})
     saved = json.loads((tmp_path / "table1.json").read_text())
     assert saved["settings"]["seeds"] == [0]
     assert [len(values["distance"]) for values in saved["values"].values()] == [1, 1, 1]
+    # Its lines are not written again, but for a row that is written otherwise.
+    again = measure([0], {"guidance": 1})
+    assert calls == [8]
+    assert again == saved
+    measure([0], {"guidance": 2})
+    assert calls == [8, 8]
 
 
 def test_the_text_has_means_spreads_and_the_papers_numbers():

@@ -31,7 +31,7 @@ from tests.suite.conftest import SMALL, save_untrained
 
 KILLS_OF_A_RUN = 4  # before it may finish
 # What holds times, or names of temporary files, and so differs from run to run.
-TIMED = {"timings", "timings.json", "logs", "records", "notebooks", "manifest.json", "index.html"}
+TIMED = {"timings", "timings.json", "written", "logs", "records", "notebooks", "manifest.json", "index.html"}
 Arguments = Callable[[Path], list]
 """arguments(out): the command line that writes into the folder `out`."""
 

@@ -1,0 +1,91 @@
+"""Lines that a generator writes, kept as they come, so that an evaluation that was stopped can go on."""
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from hwdiff.ink.ink import Ink
+from hwdiff.utils.arrays import UNREADABLE, load_npz
+from hwdiff.utils.errors import HwdiffError
+from hwdiff.utils.files import atomic_write
+
+AT_ONCE = 64  # lines that are written, and kept, at once
+# The packages of the code on which a line depends that is written.
+WRITING_CODE = ("utils", "ink", "data", "model", "diffusion")
+
+Generator = Callable[[np.ndarray, np.ndarray], list[Ink]]
+"""generator(indices, seeds): lines of the dataset written again, each from noise of its own seed."""
+
+
+def write_lines(
+    generate: Generator,
+    texts: Sequence[str],
+    indices: np.ndarray,
+    seed: int,
+    *,
+    folder: Path | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> tuple[list[Ink], float]:
+    """Write lines of a dataset again. Those of about the same length are written together.
+
+    texts: of all lines of the dataset.
+    indices: (n,) the lines.   seed: line i of them is written with seed + i.
+    folder: where they are kept, and read if they are there. It must be another one for whatever else the
+        lines depend on.
+    progress(count): called when so many more lines are there.
+    Returns the lines and the seconds that writing them took, when they were written.
+    """
+    order = np.argsort([len(texts[index]) for index in indices], kind="stable")
+    inks, total = [None] * len(indices), 0.0
+    for number, start in enumerate(range(0, len(order), AT_ONCE)):
+        some = order[start : start + AT_ONCE]
+        path = folder and folder / f"{number:05}.npz"
+        written, seconds = _read(path, len(some)) if folder else (None, 0.0)
+        if written is None:
+            began = time.perf_counter()
+            written = generate(indices[some], seed + some)
+            seconds = time.perf_counter() - began
+            if folder:
+                _save(path, written, seconds)
+        for place, ink in zip(some, written, strict=True):
+            inks[place] = ink
+        total += seconds
+        if progress:
+            progress(len(some))
+    return inks, total
+
+
+def _save(path, inks, seconds):
+    arrays = {"seconds": seconds}
+    for number, ink in enumerate(inks):
+        arrays |= {
+            f"{number}/offsets": ink.offsets,
+            f"{number}/pen_up": ink.pen_up,
+            f"{number}/text": np.array(ink.text),
+            f"{number}/covered": np.array(sorted(ink.covered), dtype=np.int64),
+            **{f"{number}/accents/{place}": points for place, points in enumerate(ink.accents)},
+        }
+    with atomic_write(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, **arrays)
+
+
+def _read(path, count):
+    """The lines of a file and their seconds; None where there is no such file, or it is not whole."""
+    try:
+        arrays = load_npz(path)
+        return [_ink(arrays, number) for number in range(count)], float(arrays["seconds"])
+    except (*UNREADABLE, HwdiffError):
+        return None, 0.0
+
+
+def _ink(arrays, number):
+    accents = [name for name in arrays if name.startswith(f"{number}/accents/")]
+    return Ink(
+        arrays[f"{number}/offsets"],
+        arrays[f"{number}/pen_up"],
+        str(arrays[f"{number}/text"]),
+        [arrays[name] for name in accents],
+        frozenset(arrays[f"{number}/covered"].tolist()),
+    )
