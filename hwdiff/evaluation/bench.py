@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from hwdiff.data.dataset import Dataset
@@ -111,6 +112,12 @@ class Bench:
         }
 
     @property
+    def _workers(self):
+        """Processes that write: on a CPU as many as PyTorch would use threads, which wait for one another."""
+        is_cpu = next(self.network.parameters()).device.type == "cpu"
+        return torch.get_num_threads() if is_cpu else 1
+
+    @property
     def table1_rows(self) -> Rows:
         """The paper's two, with its guidance of 1; the same with the bench's, if that is another; "fast"."""
         rows = {sampler: Written(sampler, guidance=1.0) for sampler in ("eq12", "eq9")}
@@ -188,6 +195,7 @@ class Bench:
                 settings=self._settings(rows),
                 canvases=canvases,
                 folder=folder,
+                workers=self._workers,
                 progress=progress.update,
             )
 

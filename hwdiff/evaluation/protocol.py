@@ -46,6 +46,7 @@ def table1(
     settings: dict | None = None,
     canvases: bool = True,
     folder: Path | None = None,
+    workers: int = 1,
     progress: Callable[[int], None] | None = None,
 ) -> Table:
     """Measure real lines, corrupted ones and generated ones against real lines.
@@ -59,10 +60,13 @@ def table1(
     canvases: also measure the first seed's kernel distance on OTHER_CANVASES.
     folder: where the table is saved after each seed, and in "written" the lines as they are written; those of
         an evaluation that was stopped are read there. None for nowhere.
+    workers: of `write_lines`.
     progress(count): called when so many more lines, real ones too, are there to be measured.
     Raises HwdiffError when the split is too small.
     """
     dataset = measures.dataset
+    progress = progress or (lambda count: None)
+    writing = {"folder": folder, "workers": workers, "progress": progress}
     larger = GEOMETRY_LINES if len(dataset.split(split)) >= 2 * GEOMETRY_LINES else 0
     table = _empty_table(measures, split, count, larger, settings or {})
     notes, by_line = table.notes, []
@@ -72,7 +76,7 @@ def table1(
 
         # Measure each row.
         inks_of, measured = {}, {}
-        for row, inks, seconds in _rows(measures, sets, generators, table.settings, folder, progress):
+        for row, inks, seconds in _rows(measures, sets, generators, table.settings, **writing):
             measured[row] = measures(inks, reference)
             table.add(row, measured[row].values, seconds)
             inks_of[row] = inks
@@ -114,9 +118,8 @@ def _empty_table(measures, split, count, larger, settings):
     return Table(measures.distance, settings, paper=paper, notes=list(notes))
 
 
-def _rows(measures, sets, generators, settings, folder, progress):
+def _rows(measures, sets, generators, settings, *, folder, workers, progress):
     """Yields the lines of each row, and the seconds that writing one took."""
-    progress = progress or (lambda count: None)
     second = real_inks(measures.dataset, sets.second)
     progress(len(second))
     yield GROUND_TRUTH, second, None
@@ -124,9 +127,15 @@ def _rows(measures, sets, generators, settings, folder, progress):
     measures.features.compute(style_lines(measures.dataset.forms)[sets.second])
     for row, generate in generators.items():
         kept = folder and folder / "written" / f"{row}-{sets.seed}-{_depends_on(row, sets, settings)[:8]}"
-        options = {"folder": kept, "progress": progress}
-        first_seed = sets.seed * SEED_STRIDE
-        inks, seconds = write_lines(generate, measures.dataset.texts, sets.second, first_seed, **options)
+        inks, seconds = write_lines(
+            generate,
+            measures.dataset.texts,
+            sets.second,
+            sets.seed * SEED_STRIDE,
+            folder=kept,
+            workers=workers,
+            progress=progress,
+        )
         yield row, inks, seconds / len(inks)
     progress(len(second))
     yield CORRUPTED, jittered(second, JITTER, sets.seed), None

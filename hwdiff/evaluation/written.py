@@ -5,11 +5,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
+from joblib import delayed
 
 from hwdiff.ink.ink import Ink
 from hwdiff.utils.arrays import UNREADABLE, load_npz
 from hwdiff.utils.errors import HwdiffError
 from hwdiff.utils.files import atomic_write
+from hwdiff.utils.parallel import in_parallel
 
 AT_ONCE = 64  # lines that are written, and kept, at once
 # The packages of the code on which a line depends that is written.
@@ -26,35 +29,47 @@ def write_lines(
     seed: int,
     *,
     folder: Path | None = None,
+    workers: int = 1,
     progress: Callable[[int], None] | None = None,
 ) -> tuple[list[Ink], float]:
-    """Write lines of a dataset again. Those of about the same length are written together.
+    """Write lines of a dataset again. Those of about the same length are written together, 64 at most.
 
     texts: of all lines of the dataset.
     indices: (n,) the lines.   seed: line i of them is written with seed + i.
     folder: where they are kept, and read if they are there. It must be another one for whatever else the
         lines depend on.
+    workers: processes that write, of one thread each; with 1 it is this one, with its threads.
     progress(count): called when so many more lines are there.
-    Returns the lines and the seconds that writing them took, when they were written.
+    Returns the lines, and the seconds that writing them took, those of all workers together.
     """
     order = np.argsort([len(texts[index]) for index in indices], kind="stable")
+    parts = [order[start : start + AT_ONCE] for start in range(0, len(order), AT_ONCE)]
+    paths = [folder and folder / f"{number:05}.npz" for number in range(len(parts))]
+    found = [_read(path, len(part)) if path else None for path, part in zip(paths, parts, strict=True)]
+
+    missing = [part for part, known in zip(parts, found, strict=True) if known is None]
+    workers = min(workers, len(missing))
+    tasks = (delayed(_timed)(generate, indices[part], seed + part, workers > 1) for part in missing)
+    new = in_parallel(tasks, workers) if missing else iter(())
+
     inks, total = [None] * len(indices), 0.0
-    for number, start in enumerate(range(0, len(order), AT_ONCE)):
-        some = order[start : start + AT_ONCE]
-        path = folder and folder / f"{number:05}.npz"
-        written, seconds = _read(path, len(some)) if folder else (None, 0.0)
-        if written is None:
-            began = time.perf_counter()
-            written = generate(indices[some], seed + some)
-            seconds = time.perf_counter() - began
-            if folder:
-                _save(path, written, seconds)
-        for place, ink in zip(some, written, strict=True):
+    for path, part, known in zip(paths, parts, found, strict=True):
+        written, seconds = known or next(new)
+        if path and not known:
+            _save(path, written, seconds)
+        for place, ink in zip(part, written, strict=True):
             inks[place] = ink
         total += seconds
         if progress:
-            progress(len(some))
+            progress(len(part))
     return inks, total
+
+
+def _timed(generate, indices, seeds, in_worker):
+    if in_worker:  # threads of several workers would wait for one another
+        torch.set_num_threads(1)
+    began = time.perf_counter()
+    return generate(indices, seeds), time.perf_counter() - began
 
 
 def _save(path, inks, seconds):
@@ -72,12 +87,12 @@ def _save(path, inks, seconds):
 
 
 def _read(path, count):
-    """The lines of a file and their seconds; None where there is no such file, or it is not whole."""
+    """The lines of a file, and their seconds; None where there is no such file, or it is not whole."""
     try:
         arrays = load_npz(path)
         return [_ink(arrays, number) for number in range(count)], float(arrays["seconds"])
     except (*UNREADABLE, HwdiffError):
-        return None, 0.0
+        return None
 
 
 def _ink(arrays, number):

@@ -80,6 +80,18 @@ def test_a_file_that_is_not_whole_is_written_again(at_once, tmp_path, damage):
     assert_same(inks, expected)
 
 
+def test_several_processes_write_the_same(at_once, tmp_path):
+    told = []
+    inks, seconds = write_lines(
+        Scribbler(), TEXTS, LINES, 7, folder=tmp_path, workers=2, progress=told.append
+    )
+    alone, _ = write_lines(Scribbler(), TEXTS, LINES, 7)
+    assert_same(inks, alone)
+    assert told == [5, 5, 5, 2]
+    assert seconds > 0
+    assert len(list(tmp_path.iterdir())) == 4
+
+
 def test_a_file_of_fewer_lines_is_written_again(at_once, tmp_path):
     write_lines(Scribbler(), TEXTS, LINES[:4], 7, folder=tmp_path)
     inks, _ = write_lines(Scribbler(), TEXTS, LINES[:5], 7, folder=tmp_path)
