@@ -42,6 +42,14 @@ def test_every_dependency_has_a_bound_and_a_pin(project):
         )
 
 
+def test_every_pin_has_its_hashes_and_names_no_host():
+    pins = (ROOT / "requirements.txt").read_text()
+    entries = re.split(r"\n(?=[a-z0-9-]+==)", pins)[1:]
+    assert len(entries) > 100
+    assert [entry.split()[0] for entry in entries if "--hash=sha256:" not in entry] == []
+    assert "://" not in pins
+
+
 def test_scripts_run_and_say_what_they_do():
     usage = subprocess.run(
         ["bash", ROOT / "run_all.sh", "--help"], capture_output=True, text=True, check=True

@@ -39,8 +39,9 @@ def train(
     preset: Annotated[
         str | None,
         typer.Option(
-            help="smoke (a quick trial, the default), small (a small network, for a CPU), paper (the "
-            "published recipe) or paper-cpu (the published network, for a CPU)."
+            help="smoke (a quick trial, the default), small (a small network, for a CPU), tune (a trained "
+            "network, to one's own lines), paper (the published recipe) or paper-cpu (the published network, "
+            "for a CPU)."
         ),
     ] = None,
     style_encoder: StyleEncoder = "bundled",

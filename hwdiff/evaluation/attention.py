@@ -12,7 +12,7 @@ from hwdiff.data.dataset import Dataset
 from hwdiff.data.style_features import StyleFeatures
 from hwdiff.diffusion.process import STEPS
 from hwdiff.diffusion.tracing import alignment_by_step, alignment_of_trace, trace
-from hwdiff.evaluation.bootstrap import bootstrap_counts
+from hwdiff.evaluation.bootstrap import Bootstrap
 from hwdiff.evaluation.error_rates import legibility
 from hwdiff.evaluation.generation import styles_of
 from hwdiff.evaluation.recognizer import Recognizer, load_recognizer
@@ -145,13 +145,13 @@ def relations(lines: Sequence[AlignedLine], *, resamples: int = 1000, seed: int 
         raise HwdiffError(f"alignment: {len(lines)} lines; a correlation takes at least 3")
     rates = np.array([line.cer for line in lines])
     real = np.array([line.real_cer for line in lines])
-    counts = bootstrap_counts([line.text for line in lines], resamples, seed)
-    drawn = [np.repeat(np.arange(len(lines)), count) for count in counts]
+    bootstrap = Bootstrap([line.text for line in lines], resamples, seed)
+    drawn = [np.repeat(np.arange(len(lines)), count) for count in bootstrap.counts]
     result = {}
     for name in lines[0].scores:
         scores = np.array([line.scores[name] for line in lines])
-        resampled = np.nan_to_num([_correlations(scores[some], rates[some], real[some]) for some in drawn])
-        low, high = np.percentile(resampled, (2.5, 97.5), axis=0) if resamples else np.full((2, 2), np.nan)
+        resampled = [_correlations(scores[some], rates[some], real[some]) for some in drawn]
+        low, high = bootstrap.interval(np.nan_to_num(np.array(resampled).reshape(-1, 2)))
         plain, given = _correlations(scores, rates, real)
         if np.isnan(plain):
             low = high = np.full(2, np.nan)

@@ -16,11 +16,12 @@ from hwdiff.evaluation.diversity import Diversity, measure_diversity
 from hwdiff.evaluation.generation import regenerate_lines
 from hwdiff.evaluation.geometry import REPETITIONS
 from hwdiff.evaluation.measures import Measures
-from hwdiff.evaluation.protocol import table1
+from hwdiff.evaluation.protocol import table1, write_row
 from hwdiff.evaluation.recognizer import BUNDLED, load_recognizer
 from hwdiff.evaluation.sets import Sets
 from hwdiff.evaluation.tables import GROUND_TRUTH, PAPER_LINES, Table
 from hwdiff.evaluation.written import Generator
+from hwdiff.ink.ink import Ink
 from hwdiff.model.checkpoint import load_model, path_of_model
 from hwdiff.model.style_encoder import load_style_extractor
 from hwdiff.utils.environment import environment
@@ -198,6 +199,12 @@ class Bench:
                 workers=self._workers,
                 progress=progress.update,
             )
+
+    def write(self, row: str, sets: Sets, folder: Path) -> list[Ink]:
+        """The lines of one of `table1_rows`; with the folder of a `table` of these sets, those measured."""
+        settings, generate = self._settings(self.table1_rows), self.writer(self.table1_rows[row])
+        inks, _ = write_row(row, sets, self.dataset, generate, settings, folder=folder, workers=self._workers)
+        return inks
 
     def diversity(
         self,

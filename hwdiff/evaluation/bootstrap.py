@@ -3,21 +3,41 @@
 from collections.abc import Sequence
 
 import numpy as np
+from scipy import stats
 
 RESAMPLES = 2000
-ENDS = (2.5, 97.5)  # of a 95 % interval, in per cent
+COVERED = 0.95  # by an interval
 
 
-def bootstrap_counts(groups: Sequence | np.ndarray, resamples: int, seed: int = 0) -> np.ndarray:
-    """How often each line is drawn in each resample. Whole groups are drawn, as many as there are.
+class Bootstrap:
+    """Resamples of lines. Whole groups are drawn, as many as there are.
 
     groups: (n,) what belongs together, such as the form.
-    Returns (resamples, n) int.
+    counts: (resamples, n) int, how often each line is drawn in each resample.
     """
-    names, members = np.unique(np.asarray(groups), return_inverse=True)
-    fractions = np.full(len(names), 1 / len(names))
-    drawn = np.random.default_rng(seed).multinomial(len(names), fractions, size=resamples)
-    return drawn[:, members]
+
+    def __init__(self, groups: Sequence | np.ndarray, resamples: int = RESAMPLES, seed: int = 0):
+        names, members = np.unique(np.asarray(groups), return_inverse=True)
+        self.groups, fractions = len(names), np.full(len(names), 1 / len(names))
+        drawn = np.random.default_rng(seed).multinomial(self.groups, fractions, size=resamples)
+        self.counts = drawn[:, members]
+
+    def interval(self, values: np.ndarray) -> np.ndarray:
+        """The 95 % intervals of averages, by expanded percentiles (Hesterberg 2015).
+
+        Plain percentiles make intervals of few groups too short: of ten groups, one interval in ten leaves
+        out the truth instead of one in twenty. These are the percentiles with which that of a mean of normal
+        numbers would be Student's. Below six groups it nearly ends at the least and the greatest value, and
+        is still too short.
+
+        values: (resamples, ...) the averages in each resample.
+        Returns (2, ...), low and high; NaN for fewer than two groups or no resamples.
+        """
+        if self.groups < 2 or not len(values):
+            return np.full((2, *values.shape[1:]), np.nan)
+        students = stats.t.ppf((1 - COVERED) / 2, self.groups - 1)
+        below = stats.norm.cdf(np.sqrt(self.groups / (self.groups - 1)) * students)
+        return np.quantile(values, (below, 1 - below), axis=0)
 
 
 def paired_difference(
@@ -43,8 +63,8 @@ def paired_difference(
     first, second, groups = first[known], second[known], groups[known]
     if len(np.unique(groups)) < 2:
         return None
-    counts = bootstrap_counts(groups, resamples, seed)
-    low, high = np.percentile(_average(counts @ first) - _average(counts @ second), ENDS)
+    drawn = Bootstrap(groups, resamples, seed)
+    low, high = drawn.interval(_average(drawn.counts @ first) - _average(drawn.counts @ second))
     difference = _average(first.sum(axis=0)) - _average(second.sum(axis=0))
     return float(difference), float(low), float(high)
 

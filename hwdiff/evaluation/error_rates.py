@@ -9,7 +9,7 @@ import torch
 from rapidfuzz.distance import Levenshtein
 
 from hwdiff.data.characters import spell
-from hwdiff.evaluation.bootstrap import bootstrap_counts
+from hwdiff.evaluation.bootstrap import Bootstrap
 from hwdiff.evaluation.recognizer import (
     ALPHABET,
     BLANK,
@@ -133,14 +133,18 @@ def letters(ink: Ink, recognition: Recognition) -> np.ndarray:
 
 @dataclass
 class Rate:
-    """An error rate with its 95 % bootstrap interval, as fractions: 0.1 is 10 %. More than 1 is possible."""
+    """An error rate with its 95 % bootstrap interval, as fractions: 0.1 is 10 %. More than 1 is possible.
+
+    low, high: None where there is no interval, as of one form.
+    """
 
     value: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
 
     def __str__(self) -> str:
-        return f"{100 * self.value:.1f} % ({100 * self.low:.1f} to {100 * self.high:.1f})"
+        interval = "" if self.low is None else f" ({100 * self.low:.1f} to {100 * self.high:.1f})"
+        return f"{100 * self.value:.1f} %{interval}"
 
 
 @dataclass
@@ -253,7 +257,7 @@ def legibility(
         raise HwdiffError(f"legibility: {len(groups)} groups for {len(inks)} inks; give one for each")
     recognizer = recognizer or load_recognizer()
     recognized = [normalise_text(recognition.text) for recognition in recognize(inks, recognizer)]
-    counts = bootstrap_counts(np.arange(len(inks)) if groups is None else groups, resamples, seed)
+    bootstrap = Bootstrap(np.arange(len(inks)) if groups is None else groups, resamples, seed)
     lengths, edits = np.array([len(text) for text in texts]), _distances(texts, recognized)
     words, read_words = ([text.split() for text in some] for some in (texts, recognized))
     if real is None:
@@ -264,11 +268,11 @@ def legibility(
     return Legibility(
         lines=len(inks),
         characters=int(lengths.sum()),
-        cer=_rate(edits, lengths, counts),
-        wer=_rate(_distances(words, read_words), np.array([len(line) for line in words]), counts),
+        cer=_rate(edits, lengths, bootstrap),
+        wer=_rate(_distances(words, read_words), np.array([len(line) for line in words]), bootstrap),
         ceiling=ceiling,
         ceiling_of=ceiling_of,
-        floor=_floor(texts, recognized, counts, seed),
+        floor=_floor(texts, recognized, bootstrap, seed),
         **_confusions(texts, recognized),
         by_length=_by_length(lengths, edits),
         outside=dict(Counter(character for ink in inks for character in outside(ink.text)).most_common()),
@@ -287,13 +291,14 @@ def _distances(wanted, found):
     return np.array([Levenshtein.distance(a, b) for a, b in zip(wanted, found, strict=True)])
 
 
-def _rate(edits, lengths, counts):
-    resampled = counts @ edits / np.maximum(counts @ lengths, 1)
-    low, high = np.percentile(resampled, (2.5, 97.5)) if len(resampled) else (np.nan, np.nan)
-    return Rate(float(edits.sum() / lengths.sum()), float(low), float(high))
+def _rate(edits, lengths, bootstrap):
+    counts = bootstrap.counts
+    low, high = bootstrap.interval(counts @ edits / np.maximum(counts @ lengths, 1))
+    interval = (None, None) if np.isnan(low) else (float(low), float(high))
+    return Rate(float(edits.sum() / lengths.sum()), *interval)
 
 
-def _floor(texts, recognized, counts, seed):
+def _floor(texts, recognized, bootstrap, seed):
     _, kinds = np.unique(texts, return_inverse=True)
     if not kinds.any():
         return None
@@ -301,7 +306,7 @@ def _floor(texts, recognized, counts, seed):
     while len(own := np.flatnonzero(kinds[drawn] == kinds)):
         drawn[own] = generator.integers(len(texts), size=len(own))
     others = [texts[number] for number in drawn]
-    return _rate(_distances(others, recognized), np.array([len(text) for text in others]), counts)
+    return _rate(_distances(others, recognized), np.array([len(text) for text in others]), bootstrap)
 
 
 def _confusions(texts, recognized):

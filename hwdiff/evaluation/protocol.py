@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hwdiff.data.dataset import style_lines
+from hwdiff.data.dataset import Dataset, style_lines
 from hwdiff.evaluation.bootstrap import paired_difference
 from hwdiff.evaluation.corruption import JITTER, jittered
 from hwdiff.evaluation.frechet import kernel_distance
@@ -21,6 +21,7 @@ from hwdiff.evaluation.report import save_table
 from hwdiff.evaluation.sets import Sets, real_inks
 from hwdiff.evaluation.tables import CORRUPTED, GEOMETRY_LINES, GROUND_TRUTH, PAPER, Table
 from hwdiff.evaluation.written import WRITING_CODE, Generator, write_lines
+from hwdiff.ink.ink import Ink
 from hwdiff.utils.files import json_fingerprint, tree_fingerprint
 
 # Between the noise of one seed and the next: line i of one must not be written as line i + 1 of the other.
@@ -76,7 +77,7 @@ def table1(
 
         # Measure each row.
         inks_of, measured = {}, {}
-        for row, inks, seconds in _rows(measures, sets, generators, table.settings, **writing):
+        for row, inks, seconds in _rows(measures, sets, generators, table.settings, writing):
             measured[row] = measures(inks, reference)
             table.add(row, measured[row].values, seconds)
             inks_of[row] = inks
@@ -118,34 +119,48 @@ def _empty_table(measures, split, count, larger, settings):
     return Table(measures.distance, settings, paper=paper, notes=list(notes))
 
 
-def _rows(measures, sets, generators, settings, *, folder, workers, progress):
+def _rows(measures, sets, generators, settings, writing):
     """Yields the lines of each row, and the seconds that writing one took."""
     second = real_inks(measures.dataset, sets.second)
-    progress(len(second))
+    writing["progress"](len(second))
     yield GROUND_TRUTH, second, None
     # Computed now, so that it is not counted as time of the first row.
     measures.features.compute(style_lines(measures.dataset.forms)[sets.second])
     for row, generate in generators.items():
-        kept = folder and folder / "written" / f"{row}-{sets.seed}-{_depends_on(row, sets, settings)[:8]}"
-        inks, seconds = write_lines(
-            generate,
-            measures.dataset.texts,
-            sets.second,
-            sets.seed * SEED_STRIDE,
-            folder=kept,
-            workers=workers,
-            progress=progress,
-        )
+        inks, seconds = write_row(row, sets, measures.dataset, generate, settings, **writing)
         yield row, inks, seconds / len(inks)
-    progress(len(second))
+    writing["progress"](len(second))
     yield CORRUPTED, jittered(second, JITTER, sets.seed), None
 
 
-def _depends_on(row, sets, settings):
-    """A fingerprint of what the lines of a row depend on, the code too."""
+def write_row(
+    row: str,
+    sets: Sets,
+    dataset: Dataset,
+    generate: Generator,
+    settings: dict,
+    *,
+    folder: Path | None = None,
+    workers: int = 1,
+    progress: Callable[[int], None] | None = None,
+) -> tuple[list[Ink], float]:
+    """The lines of a row that is written, and the seconds that it took.
+
+    row, generate: the row's name and generator.
+    settings, folder, workers, progress: of `table1`; with its folder these are the lines that it measured.
+    """
     about = [settings.get(key) for key in ("dataset", "model", "style_encoder")]
     code = [tree_fingerprint(PACKAGE / package) for package in WRITING_CODE]
-    return json_fingerprint([about, settings.get("rows", {}).get(row), sets.second.tolist(), code])
+    depends_on = json_fingerprint([about, settings.get("rows", {}).get(row), sets.second.tolist(), code])
+    return write_lines(
+        generate,
+        dataset.texts,
+        sets.second,
+        sets.seed * SEED_STRIDE,
+        folder=folder and folder / "written" / f"{row}-{sets.seed}-{depends_on[:8]}",
+        workers=workers,
+        progress=progress,
+    )
 
 
 def _differences(by_line, compared):

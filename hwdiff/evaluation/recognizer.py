@@ -27,7 +27,7 @@ _ABOUT = {"what": "recognizer", "advice": "give a file that hwdiff train-recogni
 _METADATA = {
     "network": {"*": object},
     "forms?": {"*": [str]},
-    "test?": ({"cer": {"value": float, "low": float, "high": float}, "lines": int}, None),
+    "test?": ({"cer": {"value": float, "low": (float, None), "high": (float, None)}, "lines": int}, None),
 }
 # The characters that are recognized. `_` stands for any other, in ink as in a text.
 ALPHABET = "_ abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.,?!'\"-:;()#+/"

@@ -172,7 +172,12 @@ def interpolate(
     def render(text, first, second, fraction, seed, guidance):
         features = mixed([styles[first], styles[second]], [fraction, 1 - fraction])
         [ink] = sample(network, [text], style=features[None], seed=seed, sampler=sampler, guidance=guidance)
-        return plot_inks([ink], titles=[f"{fraction:.2f} {first} + {1 - fraction:.2f} {second}"])
+        return plot_inks(
+            [ink],
+            titles=[
+                f"{fraction:.2f} {first} + {1 - fraction:.2f} {second}, {sampler}, guidance {guidance:g}"
+            ],
+        )
 
     guidance = writing_settings(network)["guidance"]
     if headless():
@@ -210,7 +215,7 @@ def desk(
     def render(text, style, seed, guidance, sampler, steps, spacing):
         options = {"seed": seed, "guidance": guidance, "sampler": sampler}
         [written["ink"]] = sample(network, [text], style=style, alpha_bar=schedule(steps, spacing), **options)
-        return plot_inks([written["ink"]])
+        return plot_inks([written["ink"]], titles=[f"{sampler}, {steps} steps, guidance {guidance:g}"])
 
     style, guidance = style or next(iter(styles)), writing_settings(network)["guidance"]
     named = SAMPLERS[sampler]

@@ -1,21 +1,22 @@
 import numpy as np
+import pytest
 
-from hwdiff.evaluation.bootstrap import bootstrap_counts, paired_difference
+from hwdiff.evaluation.bootstrap import Bootstrap, paired_difference
 
 
 def test_whole_groups_are_drawn_as_many_as_there_are():
     groups = ["b", "a", "b", "c"]
-    counts = bootstrap_counts(groups, 50, seed=1)
+    counts = Bootstrap(groups, 50, seed=1).counts
     assert counts.shape == (50, 4)
     np.testing.assert_array_equal(counts[:, 0], counts[:, 2])
     assert (counts[:, [0, 1, 3]].sum(axis=1) == 3).all()
-    np.testing.assert_array_equal(counts, bootstrap_counts(groups, 50, seed=1))
-    assert (counts != bootstrap_counts(groups, 50, seed=2)).any()
-    assert bootstrap_counts(groups, 0, seed=1).shape == (0, 4)
+    np.testing.assert_array_equal(counts, Bootstrap(groups, 50, seed=1).counts)
+    assert (counts != Bootstrap(groups, 50, seed=2).counts).any()
+    assert Bootstrap(groups, 0, seed=1).counts.shape == (0, 4)
 
 
 def test_each_line_is_drawn_once_in_the_mean():
-    counts = bootstrap_counts(np.arange(20), 2000)
+    counts = Bootstrap(np.arange(20), 2000).counts
     np.testing.assert_allclose(counts.mean(axis=0), 1, atol=0.1)
     np.testing.assert_allclose(counts.var(axis=0), 1 - 1 / 20, atol=0.2)
 
@@ -50,14 +51,20 @@ def test_what_is_common_to_both_drops_out():
     assert low < -1 and high > 1
 
 
-def test_the_interval_holds_the_difference_19_times_in_20():
-    inside = []
-    for seed in range(300):
+@pytest.mark.parametrize("groups", [8, 40])
+def test_the_interval_holds_the_difference_19_times_in_20(groups):
+    inside, names, ones = [], np.repeat(np.arange(groups), 2), np.ones(2 * groups)
+    for seed in range(500):
         generator = np.random.default_rng(seed)
-        first, second = (rates(generator.normal(place, 1, 40), np.ones(40)) for place in (0.3, 0))
-        _, low, high = paired_difference(first, second, np.arange(40), resamples=400, seed=seed)
+        first, second = (rates(generator.normal(place, 1, groups).repeat(2), ones) for place in (0.3, 0))
+        _, low, high = paired_difference(first, second, names, resamples=1000, seed=seed)
         inside.append(low < 0.3 < high)
-    assert 0.90 < np.mean(inside) < 0.98
+    assert 0.925 < np.mean(inside) < 0.97
+
+
+def test_without_two_groups_or_resamples_there_is_no_interval():
+    for bootstrap in (Bootstrap([1, 1], 50), Bootstrap([1, 2], 0)):
+        assert np.isnan(bootstrap.interval(np.zeros((len(bootstrap.counts), 3)))).all()
 
 
 def test_a_line_that_stands_there_twice_counts_once():
