@@ -28,8 +28,8 @@ StyleEncoder = Annotated[
 Model = Annotated[
     str,
     typer.Option(
-        help="pretrained (the bundled model), a checkpoint (.safetensors), or weights of the authors' "
-        "program (.h5)."
+        help="pretrained (the bundled model), paper (the published network, bundled too), a checkpoint "
+        "(.safetensors), or weights of the authors' program (.h5)."
     ),
 ]
 Minutes = Annotated[float | None, typer.Option(min=0, help="Save and stop after this many minutes.")]

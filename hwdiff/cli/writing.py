@@ -308,13 +308,18 @@ def samples(
 @command
 def release(
     run: Annotated[Path, typer.Argument(help="The folder of a run of hwdiff train.")],
-    data: Annotated[
-        Path, typer.Option(help="Its dataset file. The styles are made from its training lines.")
-    ],
+    name: Annotated[str, typer.Option(help="The name of the model, and of its files.")],
     out: Annotated[
         Path,
-        typer.Option("--out", "-o", help="The folder for small.safetensors and small-styles.safetensors."),
+        typer.Option("--out", "-o", help="The folder for NAME.safetensors and NAME-styles.safetensors."),
     ],
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="Its dataset file, for styles of its own, made from its training lines. Without, it gets "
+            "the bundled styles."
+        ),
+    ] = None,
     style_encoder: StyleEncoder = "bundled",
     guidance: Annotated[float, typer.Option(help="The model's default guidance, see hwdiff write.")] = 1.0,
     points_per_character: Annotated[
@@ -336,9 +341,13 @@ def release(
     from hwdiff.suite.release import CANDIDATES
     from hwdiff.suite.release import release as make_release
 
-    dataset, network = Dataset(data), load_model(run / "model.safetensors", device)
-    extractor = load_style_extractor(style_encoder, next(network.parameters()).device)
-    styles = StyleFeatures(dataset, extractor)[subsample_lines(dataset, "train", CANDIDATES)]
-    settings = {"guidance": guidance, "points_per_character": points_per_character}
-    names = make_release(network, styles, out, extractor, settings, seed=seed)
-    print(f"wrote {out / 'small.safetensors'} and {out / 'small-styles.safetensors'}: {', '.join(names)}")
+    network = load_model(run / "model.safetensors", device)
+    settings, own = {"guidance": guidance, "points_per_character": points_per_character}, {}
+    if data:
+        dataset = Dataset(data)
+        extractor = load_style_extractor(style_encoder, next(network.parameters()).device)
+        features = StyleFeatures(dataset, extractor)[subsample_lines(dataset, "train", CANDIDATES)]
+        own = {"features": features, "extractor": extractor}
+    default = make_release(network, name, out, settings, seed=seed, **own)
+    files = [f"{name}.safetensors", *([f"{name}-styles.safetensors"] if data else [])]
+    print(f"wrote {' and '.join(files)} in {out}; its default style is {default}")

@@ -13,7 +13,9 @@ from hwdiff.utils.json_values import require
 from hwdiff.utils.tensors import load_metadata, load_tensors, require_weights, save_tensors
 
 FORMAT = "hwdiff checkpoint 1"
-PRETRAINED = Path(__file__).parents[1] / "weights" / "small.safetensors"
+_WEIGHTS = Path(__file__).parents[1] / "weights"
+BUNDLED = {"pretrained": _WEIGHTS / "small.safetensors", "paper": _WEIGHTS / "paper.safetensors"}
+"""The models that come with the package, by name."""
 _DEFAULT_STYLE = "default_style"
 _HDF5 = b"\x89HDF"
 _PICKLES = (b"PK", b"\x80\x02", b"\x80\x04", b"\x80\x05")
@@ -74,16 +76,16 @@ def read_metadata(path: str | Path) -> dict:
 
 
 def path_of_model(name: str | Path) -> Path:
-    """The file of the model called `name`: "pretrained", or a path."""
-    return PRETRAINED if str(name) == "pretrained" else Path(name)
+    """The file of the model called `name`: one of `BUNDLED`, or a path."""
+    return BUNDLED.get(str(name), Path(name))
 
 
 def load_model(path: str | Path = "pretrained", device: str | torch.device | None = None) -> UNet:
     """Load a model, in eval mode.
 
-    path: "pretrained", the model that comes with the package (described in `weights/README.md`); a checkpoint
-        of `hwdiff train`; or a weights file (`.h5`) of the authors' program. Files are told apart by their
-        content.
+    path: "pretrained", the small model, or "paper", the published network, which come with the package
+        (described in `weights/README.md`); a checkpoint of `hwdiff train`; or a weights file (`.h5`) of the
+        authors' program. Files are told apart by their content.
     device: "cpu", "cuda", ...; by default CUDA if available.
     Returns the network; its `metadata` is the checkpoint's, {} for `.h5`.
     Raises HwdiffError when the file is missing, damaged, or something else. A pickle is refused, never run.

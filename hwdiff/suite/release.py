@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from hwdiff.diffusion.generate import sample
+from hwdiff.diffusion.generate import require_style_weights, sample
 from hwdiff.diffusion.style_gallery import load_styles, save_styles
 from hwdiff.diffusion.texts import PAGE_TEXTS, PAPER_TEXTS, STYLE_TEXT, TRIAL_TEXTS
 from hwdiff.evaluation.error_rates import legibility, recognize
@@ -84,11 +84,7 @@ def choose_styles(
     """
     if len(candidates) * LEGIBLE_FRACTION < len(names):
         raise HwdiffError(f"styles: {len(candidates)} candidates are too few for {len(names)} names")
-    texts = [text for _ in candidates for text in TRIAL_TEXTS]
-    styles = candidates.repeat_interleave(len(TRIAL_TEXTS), dim=0)
-    inks = sample(network, texts, style=styles, seed=seed, **options)
-    trials = [inks[start : start + len(TRIAL_TEXTS)] for start in range(0, len(inks), len(TRIAL_TEXTS))]
-    rates = np.array([legibility(trial, recognizer, resamples=0).cer.value for trial in trials])
+    rates = _trial_rates(network, candidates, recognizer, seed, options)
     left = np.argsort(rates, kind="stable")[: int(len(candidates) * LEGIBLE_FRACTION)].tolist()
 
     means = candidates.float().mean(dim=1)
@@ -104,38 +100,59 @@ def choose_styles(
     return {name: candidates[number] for name, number in zip(names, chosen, strict=True)}
 
 
+def _trial_rates(network, styles, recognizer, seed, options):
+    """The character error rates (n,) of `TRIAL_TEXTS` in styles (n, 14, 1280)."""
+    texts = [text for _ in styles for text in TRIAL_TEXTS]
+    repeated = styles.repeat_interleave(len(TRIAL_TEXTS), dim=0)
+    inks = sample(network, texts, style=repeated, seed=seed, **options)
+    trials = [inks[start : start + len(TRIAL_TEXTS)] for start in range(0, len(inks), len(TRIAL_TEXTS))]
+    return np.array([legibility(trial, recognizer, resamples=0).cer.value for trial in trials])
+
+
 def release(
     network: UNet,
-    features: Tensor,
+    name: str,
     out: str | Path,
-    extractor: StyleExtractor,
     writing: dict[str, float],
     *,
+    features: Tensor | None = None,
+    extractor: StyleExtractor | None = None,
     recognizer: Recognizer | None = None,
     seed: int = 0,
     **options,
-) -> list[str]:
-    """Write `small.safetensors` and `small-styles.safetensors` into the folder `out`.
+) -> str:
+    """Write `NAME.safetensors` into a folder, and `NAME-styles.safetensors` if it gets styles of its own.
 
     network: from `load_model`.
-    features: (n, 14, 1280) of lines by people. None is kept, only styles of what the model wrote in them.
-    extractor: the one that the network was trained with.
     writing: how it will write where nothing else is asked for, see `generate.writing_settings`.
+    out: the folder.
+    features: (n, 14, 1280) of lines by people, for styles of its own: those of what it writes in them. None
+        of people's is kept. Without, it takes those of `load_styles`, and as its default the one in which it
+        writes `TRIAL_TEXTS` most legibly.
+    extractor: the one that the network was trained with, for styles of its own.
     recognizer: by default the bundled one.
     options: of `sample`, for the styles.
-    Returns the names of the styles. The first is the model's default style.
+    Returns the name of its default style.
+    Raises HwdiffError when it was trained with other style weights.
     """
     network.metadata = {**network.metadata, "writing": writing}
-    _, candidates = drawn_styles(network, features, extractor, seed=seed, **options)
-    styles = choose_styles(network, candidates, NAMES, recognizer=recognizer, seed=seed, **options)
-    network.default_style = next(iter(styles.values())).float()
     kept = ("step", "training", "dataset", "style_weights", "writing")
     metadata = {key: value for key, value in network.metadata.items() if key in kept}
-    save_model(network, Path(out) / "small.safetensors", half=True, **metadata)
-    drawn_by = {"text": STYLE_TEXT, "seed": seed, "step": metadata["step"], "dataset": metadata["dataset"]}
-    path = Path(out) / "small-styles.safetensors"
-    save_styles(path, styles, style_weights=metadata["style_weights"], drawn_by=drawn_by)
-    return list(styles)
+    if features is None:
+        styles = load_styles()
+        require_style_weights(network, styles.metadata["style_weights"])
+        rates = _trial_rates(network, torch.stack(list(styles.values())), recognizer, seed, options)
+        default = list(styles)[int(rates.argmin())]
+    else:
+        _, candidates = drawn_styles(network, features, extractor, seed=seed, **options)
+        styles = choose_styles(network, candidates, NAMES, recognizer=recognizer, seed=seed, **options)
+        default = next(iter(styles))
+        about = {"text": STYLE_TEXT, "seed": seed, "step": metadata["step"], "dataset": metadata["dataset"]}
+        path = Path(out) / f"{name}-styles.safetensors"
+        save_styles(path, styles, style_weights=metadata["style_weights"], drawn_by=about)
+    network.default_style = styles[default].float()
+    save_model(network, Path(out) / f"{name}.safetensors", half=True, **metadata)
+    return default
 
 
 def sample_pages(

@@ -13,7 +13,7 @@ from hwdiff.cli import app
 from hwdiff.cli.writing import mixture
 from hwdiff.data.dataset import Dataset
 from hwdiff.evaluation.error_rates import recognize
-from hwdiff.model.checkpoint import PRETRAINED
+from hwdiff.model.checkpoint import BUNDLED
 from hwdiff.suite.verdicts import OPEN, verdicts
 
 
@@ -85,10 +85,11 @@ def test_measuring_and_releasing_a_model(trained, style_weights, monkeypatch):
     result = hwdiff("legibility", "--model", model, "--data", data, "--lines", 2)
     assert "the model was trained with" in result.output
     monkeypatch.setattr("hwdiff.suite.release.NAMES", ("one", "two"))
-    options = ("--data", data, "--style-encoder", style_weights, "-o", trained / "released")
-    result = hwdiff("release", trained / "run", *options)
+    options = ("--name", "small", "--data", data, "--style-encoder", style_weights)
+    result = hwdiff("release", trained / "run", *options, "-o", trained / "released")
     assert result.exit_code == 0, result.output
-    assert "small-styles.safetensors: one, two" in result.output
+    assert "wrote small.safetensors and small-styles.safetensors in" in result.output
+    assert result.output.rstrip().endswith(("default style is one", "default style is two"))
     info = hwdiff("info", trained / "released" / "small.safetensors").output
     assert json.loads(info.split("\n", 1)[1])["step"] == 2
 
@@ -99,7 +100,7 @@ def test_info(trained):
     assert json.loads(checkpoint.output.split("\n", 1)[1])["step"] == 2
     assert "24 lines of 6 forms" in hwdiff("info", trained / "data" / "lines.npz").output
     assert "guided_attention" in hwdiff("info", "pretrained").output
-    weights = PRETRAINED.parent
+    weights = BUNDLED["pretrained"].parent
     for name, about in (
         ("recognizer", "hwdiff reader 1"),
         ("small-styles", "hwdiff styles 1"),

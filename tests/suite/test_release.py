@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -5,7 +7,7 @@ import torch
 from hwdiff import HwdiffError, Ink, load_model
 from hwdiff.diffusion import texts
 from hwdiff.diffusion.generate import sample
-from hwdiff.diffusion.style_gallery import load_styles
+from hwdiff.diffusion.style_gallery import Styles, load_styles
 from hwdiff.evaluation.generation import regenerate_lines, subsample_lines
 from hwdiff.model.checkpoint import save_model
 from hwdiff.suite import release
@@ -104,7 +106,8 @@ def test_a_release_holds_the_weights_in_half_and_styles_of_its_own(
 ):
     monkeypatch.setattr(release, "NAMES", ("one",))
     writing = {"guidance": 2.0, "points_per_character": 9.0}
-    assert release.release(opened, given, tmp_path, extractor, writing, **FEW) == ["one"]
+    own = {"features": given, "extractor": extractor}
+    assert release.release(opened, "small", tmp_path, writing, **own, **FEW) == "one"
     shipped = load_model(tmp_path / "small.safetensors", "cpu")
     styles = load_styles(tmp_path / "small-styles.safetensors")
     assert shipped.metadata["step"] == styles.metadata["drawn_by"]["step"] == 7
@@ -119,6 +122,28 @@ def test_a_release_holds_the_weights_in_half_and_styles_of_its_own(
     )
     np.testing.assert_array_equal(ink.offsets, same.offsets)
     assert not np.array_equal(ink.offsets, plain.offsets)
+
+
+def test_a_release_without_styles_of_its_own_takes_the_bundled_ones(opened, given, tmp_path, monkeypatch):
+    with pytest.raises(HwdiffError, match="but the model was trained with"):
+        release.release(opened, "other", tmp_path, {}, **FEW)
+    about = {"style_weights": opened.metadata["style_weights"]}
+    styles = Styles({"one": given[0], "two": given[1]}, about)
+    monkeypatch.setattr(release, "load_styles", lambda: styles)
+    rates = iter((0.5, 0.25))
+    judged = SimpleNamespace(cer=SimpleNamespace())
+
+    def judge(inks, *arguments, **options):
+        assert [ink.text for ink in inks] == list(texts.TRIAL_TEXTS)
+        judged.cer.value = next(rates)
+        return judged
+
+    monkeypatch.setattr(release, "legibility", judge)
+    assert release.release(opened, "other", tmp_path, {"guidance": 1.5}, **FEW) == "two"
+    assert [path.name for path in tmp_path.iterdir()] == ["other.safetensors"]
+    released = load_model(tmp_path / "other.safetensors", "cpu")
+    assert torch.equal(released.default_style, given[1].half().float())
+    assert released.metadata["writing"] == {"guidance": 1.5}
 
 
 def test_lines_are_written_again_in_the_style_of_their_form(opened, dataset, features):
