@@ -13,6 +13,7 @@ from hwdiff.evaluation.protocol import table1
 from hwdiff.evaluation.report import (
     named_differences,
     named_geometry,
+    named_rows,
     save_table,
     table_text,
 )
@@ -263,6 +264,17 @@ def test_the_files_hold_the_table_and_times_lie_apart(table, tmp_path):
     rates = table.values[GROUND_TRUTH]["cer"]
     assert float(first[head.index("cer_mean")]) == pytest.approx(np.mean(rates), rel=1e-5)
     assert float(first[head.index("cer_sd")]) == pytest.approx(np.std(rates, ddof=1), rel=1e-5)
+
+
+def test_rows_for_a_person_are_in_the_units_of_their_titles():
+    rates, distances = [0.1, 0.3], [0.002, None]
+    table = Table("distance", {}, {GROUND_TRUTH: {"cer": rates, "kernel_distance": distances}})
+    [row] = named_rows(table)
+    assert row["row"] == "ground truth"
+    assert row["CER, %, mean"] == pytest.approx(20)
+    assert row["CER, %, sd"] == pytest.approx(100 * np.std(rates, ddof=1))
+    assert row["kernel distance x 1000, mean"] == pytest.approx(2)
+    assert np.isnan(row["kernel distance x 1000, sd"])
 
 
 def test_a_table_that_is_cut_short_keeps_what_is_done(measures, written, tmp_path):
