@@ -55,6 +55,16 @@ def read(path):
     return json.loads(path.read_text())
 
 
+def test_a_kernel_talks_over_sockets_of_its_own(tmp_path):
+    """Not over ports, which another program may take before the kernel has started."""
+    ask = """from ipykernel.connect import get_connection_info
+outputs.table([{"transport": get_connection_info(unpack=True)["transport"]}], "kernel", "How it talks")"""
+    write_notebook(tmp_path / "notebooks", "01_kernel", ask)
+    bad, run = run_all(tmp_path / "notebooks", tmp_path / "out")
+    assert bad == [], run.said
+    assert read(tmp_path / "out" / "tables" / "kernel.json")["rows"] == [{"transport": "ipc"}]
+
+
 def test_notebooks_run_in_order_and_only_what_has_changed_again(suite, tmp_path):
     out = tmp_path / "out"
     bad, run = run_all(suite, out)
