@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -106,7 +107,7 @@ def sample(
     guidance = settings["guidance"] if guidance is None else guidance
     if steps is not None and alpha_bar is not None:
         raise HwdiffError("steps, alpha_bar: give one of them")
-    seeds = [seed + i for i in range(len(texts))] if isinstance(seed, int) else [int(one) for one in seed]
+    seeds = [seed + i for i in range(len(texts))] if isinstance(seed, Integral) else list(map(int, seed))
     _check_numbers(len(texts), seeds, length, guidance, style_guidance)
     chosen = find_sampler(sampler)
     alpha_bar = (signal_levels(network, sampler, steps) if alpha_bar is None else alpha_bar).to(torch.float32)

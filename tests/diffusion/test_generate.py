@@ -60,7 +60,10 @@ def test_a_sample_does_not_depend_on_its_batch(tame, sampler):
 
 def test_each_text_may_have_a_seed_of_its_own(tame):
     texts = ["ab", "cd", "ef"]
-    counted, given = sample(tame, texts, steps=6, seed=4), sample(tame, texts, steps=6, seed=[4, 9, 6])
+    counted, given = (
+        sample(tame, texts, steps=6, seed=np.int64(4)),
+        sample(tame, texts, steps=6, seed=[4, 9, 6]),
+    )
     same = [
         len(one) == len(other) and np.allclose(one.offsets, other.offsets, atol=1e-4)
         for one, other in zip(counted, given, strict=True)
