@@ -107,7 +107,8 @@ def sample(
     guidance = settings["guidance"] if guidance is None else guidance
     if steps is not None and alpha_bar is not None:
         raise HwdiffError("steps, alpha_bar: give one of them")
-    seeds = [seed + i for i in range(len(texts))] if isinstance(seed, Integral) else list(map(int, seed))
+    counted = isinstance(seed, Integral)
+    seeds = [int(seed) + i for i in range(len(texts))] if counted else list(map(int, seed))
     _check_numbers(len(texts), seeds, length, guidance, style_guidance)
     chosen = find_sampler(sampler)
     alpha_bar = (signal_levels(network, sampler, steps) if alpha_bar is None else alpha_bar).to(torch.float32)
