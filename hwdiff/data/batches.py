@@ -10,11 +10,11 @@ from torch import Tensor
 from hwdiff.data import tokenizer
 from hwdiff.data.dataset import Dataset
 from hwdiff.data.excerpts import Excerpts, whole_lines
+from hwdiff.data.lines import MAX_POINTS
 from hwdiff.data.style_features import StyleFeatures
 from hwdiff.ink import strokes
 from hwdiff.utils.errors import HwdiffError
 
-FULL_LENGTH = 488  # the authors pad every line to this
 BUCKET_BATCHES = 50  # lines are sorted by length within this many batches
 BUCKET_UNIT = 32  # batches come in at most 16 lengths, each of which a GPU compiles once
 
@@ -60,11 +60,11 @@ class Lines:
         excerpts: Excerpts | None = None,
     ):
         offsets, pen_up = zip(*(dataset.strokes(index) for index in range(len(dataset))), strict=True)
-        padded_offsets, padded_pen_up = strokes.pad(offsets, pen_up, FULL_LENGTH)
+        padded_offsets, padded_pen_up = strokes.pad(offsets, pen_up, MAX_POINTS)
         text = tokenizer.pad([dataset.tokens(index) for index in range(len(dataset))])
         self._places = None
         if excerpts is not None:
-            self._places = torch.from_numpy(excerpts.places(FULL_LENGTH)).to(device)
+            self._places = torch.from_numpy(excerpts.places(MAX_POINTS)).to(device)
         self._whole = whole_lines(dataset)
         self.offsets, self.pen_up, self.text = (
             torch.from_numpy(array).to(device) for array in (padded_offsets, padded_pen_up, text)
@@ -99,7 +99,7 @@ class Lines:
             longest = int((spans[:, 3] - spans[:, 2]).max()) + 1
             width = min(-(-longest // 8) * 8, width)
         points, characters = (torch.arange(size, device=self.device) for size in (length, width))
-        at = (first + points).clamp(max=FULL_LENGTH - 1)
+        at = (first + points).clamp(max=MAX_POINTS - 1)
         at[:, 0] = 0
         inside = first + points < end
         text = self.text[row, (first_character + characters).clamp(max=self.text.shape[1] - 1)]
@@ -125,7 +125,7 @@ def bucket_length(lengths: np.ndarray, extra: float = 0.0) -> int:
     lengths: (B,) points of the lines.
     extra: this fraction is added to the longest before rounding.
     """
-    return min(-(-int(lengths.max() * (1 + extra)) // BUCKET_UNIT) * BUCKET_UNIT, FULL_LENGTH)
+    return min(-(-int(lengths.max() * (1 + extra)) // BUCKET_UNIT) * BUCKET_UNIT, MAX_POINTS)
 
 
 def batch_order(

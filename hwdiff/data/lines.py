@@ -45,6 +45,9 @@ class Report:
             names.append(name)
 
 
+MAX_POINTS, MAX_TOKENS = 488, 50  # of a line, as the authors pad both
+
+
 @dataclass
 class Limits:
     """Which lines are dropped: those beyond these.
@@ -53,10 +56,10 @@ class Limits:
     long_offsets: where it is measured from, their mean ("paper") or 0 ("released").
     """
 
-    max_points: int = 488
+    max_points: int = MAX_POINTS
     max_offset: float = 15.0
     long_offsets: str = "paper"
-    max_tokens: int = 50
+    max_tokens: int = MAX_TOKENS
     max_image_width: int = images.MAX_WIDTH
 
 

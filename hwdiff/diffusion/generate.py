@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from hwdiff.data import tokenizer
-from hwdiff.data.batches import FULL_LENGTH
 from hwdiff.data.characters import Spelling, spell
+from hwdiff.data.lines import MAX_POINTS, MAX_TOKENS
 from hwdiff.diffusion.accents import draw_accents
 from hwdiff.diffusion.alignment import alignment_of, is_late
 from hwdiff.diffusion.samplers import (
@@ -28,7 +28,7 @@ from hwdiff.diffusion.samplers import (
 from hwdiff.diffusion.style_gallery import load_styles, mixed
 from hwdiff.ink.images import ImageSource
 from hwdiff.ink.ink import Ink
-from hwdiff.model.config import DISTILLED, RIGHT_BOTTOM
+from hwdiff.model.config import DISTILLED, RIGHT_BOTTOM, STYLE_FEATURES
 from hwdiff.model.unet import LENGTH_UNIT, UNet
 from hwdiff.utils.errors import HwdiffError
 
@@ -37,7 +37,6 @@ from hwdiff.utils.errors import HwdiffError
 WRITING = {"guidance": 1.0, "points_per_character": 16.0}
 MIN_POINTS = 10  # per character, once a text needs more points than any line of the training has
 BATCH_SIZE = 64
-TRAINED_TOKENS = 50
 MAX_NAMED = 10  # characters that cannot be written
 
 
@@ -99,8 +98,8 @@ def sample(
     spellings = [spell(text) for text in texts]
     for text, spelling in zip(texts, spellings, strict=True):
         check_text(text, spelling)
-        if len(spelling.text) + 1 >= TRAINED_TOKENS:
-            found = f"the model was trained on fewer than {TRAINED_TOKENS - 1}"
+        if len(spelling.text) + 1 >= MAX_TOKENS:
+            found = f"the model was trained on fewer than {MAX_TOKENS - 1}"
             advice = "break it into lines, as hwdiff write --file does"
             warnings.warn(f"text of {len(text)} characters: {found}; {advice}", stacklevel=2)
     settings = writing_settings(network)
@@ -205,7 +204,7 @@ def default_length(text: str, points_per_character: float) -> int:
 
     Networks are trained on at most 488 points. Only texts that need more get more.
     """
-    points = max(min(points_per_character * len(text), FULL_LENGTH), MIN_POINTS * len(text))
+    points = max(min(points_per_character * len(text), MAX_POINTS), MIN_POINTS * len(text))
     return int(-(-points // LENGTH_UNIT) * LENGTH_UNIT)
 
 
@@ -273,7 +272,7 @@ def style_features(
         how = {"style_extractor": style_extractor, "padded": padded}
         parts = [style_features(network, one, 1, **how)[0] for one in style]
         return mixed(parts, list(style.values())).expand(count, -1, -1)
-    is_array = isinstance(style, np.ndarray) and style.shape[-1] == 1280 and style.dtype.kind == "f"
+    is_array = isinstance(style, np.ndarray) and style.shape[-1] == STYLE_FEATURES and style.dtype.kind == "f"
     if style is None:
         features = network.default_style
         if features is None:
@@ -297,7 +296,7 @@ def style_features(
     features = features.float()
     if features.ndim == 2:
         features = features.expand(count, -1, -1)
-    fits = features.ndim == 3 and features.shape[0] == count and features.shape[2] == 1280
+    fits = features.ndim == 3 and features.shape[0] == count and features.shape[2] == STYLE_FEATURES
     if not (fits and features.shape[1] and features.isfinite().all()):
         wanted = f"finite ones of shape (S, 1280) or ({count}, S, 1280) are needed"
         raise HwdiffError(f"style: features of shape {tuple(features.shape)}; {wanted}")

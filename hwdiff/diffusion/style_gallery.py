@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from hwdiff.model.config import STYLE_FEATURES
 from hwdiff.utils.errors import HwdiffError
 from hwdiff.utils.json_values import require
 from hwdiff.utils.tensors import load_tensors, save_tensors
@@ -82,7 +83,7 @@ def load_styles(path: str | Path = BUNDLED) -> Styles:
     require(metadata, wanted, name=path, what="a whole file of styles", advice=_ABOUT["advice"])
     for name in metadata["names"]:
         style = tensors.get(name)
-        if style is None or style.ndim != 2 or style.shape[1] != 1280 or not style.isfinite().all():
+        if style is None or style.ndim != 2 or style.shape[1] != STYLE_FEATURES or not style.isfinite().all():
             shape = "missing" if style is None else f"of shape {tuple(style.shape)}"
             found = f"its style {name!r} is {shape}; finite features (14, 1280) are needed"
             raise HwdiffError(f"{path}: {found}; {_ABOUT['advice']}")

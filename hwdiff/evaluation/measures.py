@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from rapidfuzz.distance import Levenshtein
 
-from hwdiff.data.batches import FULL_LENGTH
 from hwdiff.data.dataset import Dataset
+from hwdiff.data.lines import MAX_POINTS
 from hwdiff.data.style_features import StyleFeatures
 from hwdiff.evaluation import geometry
 from hwdiff.evaluation.corruption import COPIES, JITTER, jittered, repeated
@@ -154,7 +154,7 @@ class Measures:
                 "repetitions": self.repetitions,
                 "gamma": geometry.default_gamma(count),
                 "i_max": geometry.I_MAX,
-                "points_per_line": FULL_LENGTH,
+                "points_per_line": MAX_POINTS,
                 "min_lines": GEOMETRY_LINES,
             },
             "writer_styles": {
@@ -280,8 +280,8 @@ def points(inks: Sequence[Ink]) -> np.ndarray:
 
     Returns (n, 1464) float32.
     """
-    cut = [(ink.offsets[:FULL_LENGTH], ink.pen_up[:FULL_LENGTH]) for ink in inks]
-    offsets, pen_up = strokes.pad(*zip(*cut, strict=True), FULL_LENGTH)
+    cut = [(ink.offsets[:MAX_POINTS], ink.pen_up[:MAX_POINTS]) for ink in inks]
+    offsets, pen_up = strokes.pad(*zip(*cut, strict=True), MAX_POINTS)
     return np.concatenate((offsets, pen_up[..., None]), axis=2).reshape(len(inks), -1)
 
 

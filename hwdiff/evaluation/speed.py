@@ -16,13 +16,14 @@ from torch.nn.parallel import DistributedDataParallel
 from hwdiff.data.batches import Lines, bucket_length, training_order
 from hwdiff.data.dataset import Dataset
 from hwdiff.data.excerpts import Excerpts
+from hwdiff.data.lines import MAX_POINTS
 from hwdiff.diffusion import process
 from hwdiff.diffusion.generate import seeded_noise
 from hwdiff.diffusion.samplers import sample_eq12, schedule
 from hwdiff.evaluation import geometry
 from hwdiff.evaluation.measures import points
 from hwdiff.evaluation.tables import PAPER_LINES
-from hwdiff.model.style_encoder import FEATURES
+from hwdiff.model.config import STYLE_SHAPE
 from hwdiff.model.unet import UNet
 from hwdiff.training import config as presets
 from hwdiff.training import optimizers
@@ -32,15 +33,14 @@ from hwdiff.training.objective import Draws, Objective, accumulate_gradients, co
 from hwdiff.utils.machine import matrix_product_rate, rate_of
 
 FORWARD_FLOP = 2.11e9  # of one line of 488 points
-LINE_POINTS = 488
 
 
 def sampling_rate(device: str | torch.device) -> float:
     """Operations a second while one line of 488 points is written in 60 steps at the published size."""
     network = UNet().to(device).eval()
-    noise = seeded_noise([0], LINE_POINTS, device)
+    noise = seeded_noise([0], MAX_POINTS, device)
     text = torch.randint(3, 70, (1, 31), device=device)
-    style = torch.rand(1, *FEATURES, device=device)
+    style = torch.rand(1, *STYLE_SHAPE, device=device)
     with torch.inference_mode():
         levels = schedule().float()
 
@@ -89,7 +89,7 @@ def training_rate(
         terms.sum().item()
         start = time.perf_counter()
         for part, length, batch in batches:
-            shape, style_shape = (config.batch_size, length, 2), (config.batch_size, *FEATURES)
+            shape, style_shape = (config.batch_size, length, 2), (config.batch_size, *STYLE_SHAPE)
             draws = draw(shape, style_shape, config, alpha_bar, generator)
             own = Draws(*(drawn[part] for drawn in draws))
             network.zero_grad()
@@ -122,7 +122,7 @@ class _RandomStyle:
     """Style features of no line, for measuring."""
 
     def half(self, indices, progress=None):
-        return torch.rand(len(indices), *FEATURES, generator=torch.Generator().manual_seed(0)).half()
+        return torch.rand(len(indices), *STYLE_SHAPE, generator=torch.Generator().manual_seed(0)).half()
 
     def __getitem__(self, indices):
         return self.half(indices).float()
@@ -185,7 +185,7 @@ def benchmark(
                     seconds, speed = shared_training_rate(dataset, config, device, count=count)
                 threads = f"{count} process{'es of one thread' if count > 1 else ''}"
                 what = f"training step, batch 96, {precision}, {threads}, {speed:.0f} points/s"
-                rate = 3 * FORWARD_FLOP * speed / LINE_POINTS
+                rate = 3 * FORWARD_FLOP * speed / MAX_POINTS
                 yield what, seconds, rate, rate / limit
     cloud = points([dataset.ink(index) for index in range(min(PAPER_LINES, len(dataset)))])
     ours, plain = geometry_seconds(cloud, geometry.REPETITIONS)

@@ -14,7 +14,8 @@ from scipy.spatial.distance import pdist
 
 from hwdiff.ink import images
 from hwdiff.ink.ink import Ink
-from hwdiff.model.style_encoder import FEATURES, StyleExtractor
+from hwdiff.model.config import STYLE_SHAPE
+from hwdiff.model.style_encoder import StyleExtractor
 from hwdiff.utils.errors import HwdiffError
 
 DIRECTIONS = 64
@@ -51,7 +52,7 @@ def line_features(inks: Sequence[Ink], extractor: StyleExtractor) -> np.ndarray:
     What is too long for its image is cut off. An ink without extent gives a blank image.
     Returns (n, 14, 1280) float32.
     """
-    found = [np.zeros((0, *FEATURES), dtype=np.float32)]
+    found = [np.zeros((0, *STYLE_SHAPE), dtype=np.float32)]
     for start in range(0, len(inks), extractor.batch_size):
         batch = inks[start : start + extractor.batch_size]
         pixels = np.stack([images.pad_to_width(_line_image(ink)) for ink in batch])

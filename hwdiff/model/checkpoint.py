@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from hwdiff.model.config import ModelConfig
+from hwdiff.model.config import STYLE_FEATURES, ModelConfig
 from hwdiff.model.unet import UNet
 from hwdiff.utils.errors import HwdiffError
 from hwdiff.utils.json_values import require
@@ -123,7 +123,7 @@ def _load_network(path):
         settings = {renamed.get(key, key): value for key, value in metadata["model"].items()}
         config = ModelConfig(**settings)
         require_weights(lambda: UNet(config), state)
-        if style is not None and not (style.ndim == 2 and style.shape[1] == 1280):
+        if style is not None and not (style.ndim == 2 and style.shape[1] == STYLE_FEATURES):
             raise RuntimeError(f"its default style is {tuple(style.shape)}, not (14, 1280)")
         network = UNet(config)
         network.default_style = style

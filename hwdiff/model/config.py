@@ -8,6 +8,8 @@ from hwdiff.utils.settings import check_settings, setting
 # Of style weights: where their convolutions of stride 2 pad, and the source that a distilled encoder names.
 BOTH_SIDES, RIGHT_BOTTOM = "both", "right-bottom"
 DISTILLED = "hwdiff, distilled"
+STYLE_FEATURES = 1280  # of each column of a style image
+STYLE_SHAPE = (14, STYLE_FEATURES)  # where the image is padded
 
 
 @dataclass(frozen=True)

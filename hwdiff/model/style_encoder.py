@@ -22,7 +22,6 @@ from hwdiff.utils.errors import HwdiffError
 from hwdiff.utils.json_values import require
 from hwdiff.utils.tensors import fingerprint_of, load_tensors
 
-FEATURES = (14, 1280)
 BUNDLED = Path(__file__).parents[1] / "weights" / "style-encoder.safetensors"
 
 

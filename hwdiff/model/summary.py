@@ -9,7 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from hwdiff.data.lines import MAX_POINTS
 from hwdiff.model.blocks import Affine, AttentionBlock
+from hwdiff.model.config import STYLE_SHAPE
 from hwdiff.model.unet import UNet
 
 
@@ -30,7 +32,7 @@ class Layer:
     sources: tuple[str, ...]
 
 
-def layers(network: UNet, points: int = 488, tokens: int = 32) -> list[Layer]:
+def layers(network: UNet, points: int = MAX_POINTS, tokens: int = 32) -> list[Layer]:
     """The parts of the network in the order in which a line goes through them.
 
     points: of the line, divisible by 8.   tokens: of its text.
@@ -72,7 +74,7 @@ def _example(network, points, tokens):
     device = next(network.parameters()).device
     generator = torch.Generator().manual_seed(0)
     strokes = torch.randn(1, points, 2, generator=generator).to(device)
-    style = torch.randn(1, 14, 1280, generator=generator).to(device)
+    style = torch.randn(1, *STYLE_SHAPE, generator=generator).to(device)
     text = torch.full((1, tokens), 3, device=device)
     return strokes, text, torch.full((1, 1, 1), 0.5, device=device), style
 
@@ -92,7 +94,7 @@ def _nearest(node, known):
     return found
 
 
-def receptive_field(network: UNet, points: int = 488) -> tuple[int, int]:
+def receptive_field(network: UNet, points: int = MAX_POINTS) -> tuple[int, int]:
     """How many points the prediction at the middle point sees by convolutions alone: (before it, after it).
 
     It is measured: which inputs the gradient of the noise predicted there reaches, with all attention left

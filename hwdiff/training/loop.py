@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
-from hwdiff.data.batches import FULL_LENGTH, Lines, bucket_length, training_order
+from hwdiff.data.batches import Lines, bucket_length, training_order
 from hwdiff.data.dataset import Dataset, style_lines
 from hwdiff.data.excerpts import Excerpts
+from hwdiff.data.lines import MAX_POINTS
 from hwdiff.data.style_features import StyleFeatures
 from hwdiff.diffusion import process
 from hwdiff.diffusion.generate import require_style_weights, sample
@@ -152,7 +153,7 @@ def train(
         for step in steps:
             # Take this process's part of the batch. What is random is drawn for all of it.
             indices, spans = next(order)
-            length = FULL_LENGTH
+            length = MAX_POINTS
             if config.padding == "bucket":
                 length = bucket_length(spans[:, 1] - spans[:, 0], _extra_padding(config.seed, step))
             part = processes.part(len(indices))

@@ -6,8 +6,9 @@ import numpy as np
 import torch
 from numpy.lib.stride_tricks import sliding_window_view
 
-from hwdiff.data.batches import FULL_LENGTH, Lines
+from hwdiff.data.batches import Lines
 from hwdiff.data.dataset import Dataset
+from hwdiff.data.lines import MAX_POINTS
 from hwdiff.diffusion import process
 from hwdiff.model.unet import UNet
 from hwdiff.training.config import TrainingConfig
@@ -44,7 +45,7 @@ def validation_loss(
         for t in NOISE_STEPS:
             # The noise, drawn at full length so that it does not depend on the batch.
             generators = [torch.Generator().manual_seed(1000 * int(index) + t) for index in some]
-            noise = [torch.randn(FULL_LENGTH, 2, generator=generator)[:length] for generator in generators]
+            noise = [torch.randn(MAX_POINTS, 2, generator=generator)[:length] for generator in generators]
             eps = torch.stack(noise).to(device)
             level = alpha_bar[t].sqrt().float().to(device).expand(len(some), 1, 1)
             noisy = process.add_noise(batch.strokes, level, eps)
@@ -142,7 +143,7 @@ def padded_loss(
     total = torch.zeros(2, device=lines.device)
     for _ in range(repeats):
         for start in range(0, len(indices), BATCH_SIZE):
-            batch = lines.batch(indices[start : start + BATCH_SIZE], FULL_LENGTH)
+            batch = lines.batch(indices[start : start + BATCH_SIZE], MAX_POINTS)
             draws = draw(batch.strokes.shape, batch.style.shape, config, alpha_bar, generator)
             noisy = process.add_noise(batch.strokes, draws.noise_level, draws.eps)
             wanted = (draws.eps, batch.pen_up, draws.pen_weight)

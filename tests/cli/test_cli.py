@@ -402,7 +402,7 @@ def test_benchmark_reports_fractions(trained, monkeypatch):
         monkeypatch.setattr(
             module, "rate_of", lambda function, flop, device, seconds=3.0: function() is None or 1e9
         )
-    flop = 3 * speed.FORWARD_FLOP / speed.LINE_POINTS
+    flop = 3 * speed.FORWARD_FLOP / speed.MAX_POINTS
     monkeypatch.setattr(speed, "default_count", lambda batch_size, device: 2)
     monkeypatch.setattr(speed, "training_rate", lambda dataset, config, device: (2.0, 5e8 / flop))
     monkeypatch.setattr(
