@@ -7,7 +7,8 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from hwdiff import HwdiffError, load_model
-from hwdiff.model.checkpoint import read_metadata, save_model
+from hwdiff.model.checkpoint import BUNDLED, read_metadata, save_model
+from hwdiff.model.config import STYLE_SHAPE, ModelConfig
 from tests.model.test_unet import inputs
 
 
@@ -28,6 +29,20 @@ def test_a_model_comes_back(network, path):
     for expected, found in zip(network(*inputs()), opened(*inputs()), strict=True):
         assert torch.equal(expected, found)
     torch.testing.assert_close(opened.default_style.float(), network.default_style, atol=1e-3, rtol=1e-3)
+
+
+def test_the_bundled_models_have_names():
+    """The published network, trained without guided attention, and the small one."""
+    paper, small = load_model("paper", "cpu"), load_model("pretrained", "cpu")
+    assert paper.config == ModelConfig()
+    assert sum(weight.numel() for weight in paper.parameters()) == 10_028_451
+    assert paper.metadata["training"]["guided_attention"] == 0
+    assert small.metadata["training"]["guided_attention"] > 0
+    for network in (paper, small):
+        assert network.default_style.shape == STYLE_SHAPE
+        assert network.metadata["style_weights"] == small.metadata["style_weights"]
+        assert network.metadata["dataset"] == small.metadata["dataset"]
+    assert set(BUNDLED) == {"pretrained", "paper"}
 
 
 @pytest.mark.parametrize("keep", [0, 6, 500, 0.5, 0.999])

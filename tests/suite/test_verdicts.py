@@ -10,10 +10,12 @@ from hwdiff.suite.verdicts import DIFFERS, OPEN, PAPER_PARAMETERS, REPRODUCED, v
 def measurements(tmp_path):
     """Measurements of five seeds in which Eq. 12 is a little better than Eq. 9."""
 
-    def write(*, parameters=PAPER_PARAMETERS, guided_attention=0, guidance=1.0, eq12=(1, 2, 3, 2, 1)):
+    def write(
+        *, parameters=PAPER_PARAMETERS, step=60_000, guided_attention=0, guidance=1.0, eq12=(1, 2, 3, 2, 1)
+    ):
         settings = {
             "writing": {"guidance": guidance},
-            "model": {"step": 96_000, "parameters": parameters, "guided_attention": guided_attention},
+            "model": {"step": step, "parameters": parameters, "guided_attention": guided_attention},
             "split": "test",
             "lines": 60,
             "seeds": [0, 1, 2, 3, 4],
@@ -36,6 +38,7 @@ def test_a_claim_is_reproduced_by_the_papers_network_and_method_only(measurement
     claim = "Eq. 12 draws better than Eq. 9"
     assert measurements()[claim]["verdict"] == REPRODUCED
     assert measurements(guidance=2.5)[claim]["verdict"] == OPEN
+    assert measurements(step=59_999)[claim]["verdict"] == OPEN
     assert measurements(parameters=2_593_491)[claim]["verdict"] == OPEN
     assert measurements(guided_attention=0.1)[claim]["verdict"] == OPEN
 
@@ -53,14 +56,14 @@ def test_the_interval_decides(measurements):
 @pytest.mark.parametrize(
     ("lowest", "least", "step", "parameters", "helped", "verdict"),
     [
-        (0.95, 0.95, 20_000, PAPER_PARAMETERS, {}, REPRODUCED),
-        (0.5, 0.95, 20_000, PAPER_PARAMETERS, {}, DIFFERS),
-        (0.95, 0.5, 20_000, PAPER_PARAMETERS, {}, DIFFERS),
-        (0.95, 0.95, 10_000, PAPER_PARAMETERS, {}, OPEN),
-        (0.5, 0.5, 10_000, PAPER_PARAMETERS, {}, OPEN),
-        (0.95, 0.95, 20_000, 2_593_491, {}, OPEN),
-        (0.95, 0.95, 20_000, PAPER_PARAMETERS, {"guided_attention": 0.1}, OPEN),
-        (0.95, 0.95, 20_000, PAPER_PARAMETERS, {"distilled": True}, OPEN),
+        (0.95, 0.95, 60_000, PAPER_PARAMETERS, {}, REPRODUCED),
+        (0.5, 0.95, 60_000, PAPER_PARAMETERS, {}, DIFFERS),
+        (0.95, 0.5, 60_000, PAPER_PARAMETERS, {}, DIFFERS),
+        (0.95, 0.95, 59_999, PAPER_PARAMETERS, {}, OPEN),
+        (0.5, 0.5, 59_999, PAPER_PARAMETERS, {}, OPEN),
+        (0.95, 0.95, 60_000, 2_593_491, {}, OPEN),
+        (0.95, 0.95, 60_000, PAPER_PARAMETERS, {"guided_attention": 0.1}, OPEN),
+        (0.95, 0.95, 60_000, PAPER_PARAMETERS, {"distilled": True}, OPEN),
     ],
 )
 def test_attention_must_go_forward_in_every_line_once_training_has_ended(
@@ -73,7 +76,7 @@ def test_attention_must_go_forward_in_every_line_once_training_has_ended(
         (tmp_path / "training" / run).mkdir(parents=True)
         content = {
             "step": step_then,
-            "planned": 20_000,
+            "planned": 60_000,
             "parameters": parameters,
             "guided_attention": 0,
             "distilled": False,
@@ -85,7 +88,7 @@ def test_attention_must_go_forward_in_every_line_once_training_has_ended(
         (tmp_path / "training" / run / f"alignment-{step_then:06}.json").write_text(json.dumps(content))
     [row] = verdicts(tmp_path)
     assert row["verdict"] == verdict
-    assert f"{step:,} of 20,000" in row["network"]
+    assert f"{step:,} of 60,000" in row["network"]
 
 
 def test_without_measurements_there_are_no_verdicts(tmp_path):
