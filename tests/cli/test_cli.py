@@ -53,6 +53,9 @@ def test_the_bundled_model_writes_in_named_styles(tmp_path):
     result = hwdiff("write", "hello", "--style", "ada", "--steps", 2, "-o", tmp_path / "hello.gif")
     assert result.exit_code == 0, result.output
     assert Image.open(tmp_path / "hello.gif").n_frames > 3
+    other = hwdiff("write", "hello", "--model", "paper", "--steps", 2, "-o", tmp_path / "paper.gif")
+    assert other.exit_code == 0, other.output
+    assert (tmp_path / "paper.gif").read_bytes() != (tmp_path / "hello.gif").read_bytes()
     result = hwdiff("write", "hello", "--style", "nobody", "--steps", 2, "-o", tmp_path / "hello.svg")
     assert result.exit_code == 1
     assert "error: style: no such style as 'nobody'; choose one of ada, " in result.output
