@@ -130,7 +130,7 @@ def info(
     path: Annotated[
         Path,
         typer.Argument(
-            help="A dataset file, pretrained, a checkpoint or other .safetensors file, weights of the "
+            help="A dataset file, pretrained, paper, a checkpoint or other .safetensors file, weights of the "
             "authors' program, or ink."
         ),
     ],

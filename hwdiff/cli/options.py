@@ -28,7 +28,7 @@ StyleEncoder = Annotated[
 Model = Annotated[
     str,
     typer.Option(
-        help="pretrained (the bundled model), paper (the published network, bundled too), a checkpoint "
+        help="pretrained (the small bundled model), paper (the published network, unfinished), a checkpoint "
         "(.safetensors), or weights of the authors' program (.h5)."
     ),
 ]
