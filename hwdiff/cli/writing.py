@@ -341,6 +341,8 @@ def release(
     from hwdiff.suite.release import CANDIDATES
     from hwdiff.suite.release import release as make_release
 
+    if style_encoder != "bundled" and not data:
+        raise HwdiffError("--style-encoder: only styles of its own need it; give --data FILE")
     network = load_model(run / "model.safetensors", device)
     settings, own = {"guidance": guidance, "points_per_character": points_per_character}, {}
     if data:

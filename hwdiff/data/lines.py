@@ -7,6 +7,8 @@ import numpy as np
 
 from hwdiff.ink import images, strokes
 
+MAX_POINTS, MAX_TOKENS = 488, 50  # of a line, to which the authors pad every one
+
 
 @dataclass
 class Line:
@@ -43,9 +45,6 @@ class Report:
         names = self.examples.setdefault(reason, [])
         if len(names) < 3:
             names.append(name)
-
-
-MAX_POINTS, MAX_TOKENS = 488, 50  # of a line, as the authors pad both
 
 
 @dataclass

@@ -15,8 +15,8 @@ from hwdiff.utils.files import atomic_write
 from hwdiff.utils.parallel import in_parallel
 
 AT_ONCE = 64  # lines that are written, and kept, at once
-# The packages of the code on which a line depends that is written.
-WRITING_CODE = ("utils", "ink", "data", "model", "diffusion")
+# The packages and modules on which a line depends that is written.
+WRITING_CODE = ("utils", "ink", "data", "model", "diffusion", "evaluation/generation.py")
 
 Generator = Callable[[np.ndarray, np.ndarray], list[Ink]]
 """generator(indices, seeds): lines of the dataset written again, each from noise of its own seed."""
@@ -90,7 +90,10 @@ def _read(path, count):
     """The lines of a file, and their seconds; None where there is no such file, or it is not whole."""
     try:
         arrays = load_npz(path)
-        return [_ink(arrays, number) for number in range(count)], float(arrays["seconds"])
+        seconds = float(arrays["seconds"])
+        if not 0 <= seconds < np.inf:
+            raise ValueError(f"{seconds} seconds")
+        return [_ink(arrays, number) for number in range(count)], seconds
     except (*UNREADABLE, HwdiffError):
         return None
 

@@ -32,8 +32,8 @@ class Ink:
     offsets: (N, 2) float32, from point to point, y upwards, in the line's standard deviation.
     pen_up: (N,) bool, True where the pen moved to the point without writing.
     text: what it is meant to say.
-    accents: (n, 2) positions of strokes that are drawn over it, as of `strokes`: those of accented letters,
-        which the network cannot write.
+    accents: (n, 2) float32 positions of strokes that are drawn over it, as of `strokes`: those of accented
+        letters, which the network cannot write.
     covered: the numbers of its strokes that are not drawn, such as a dot under an accent.
     In a notebook it shows itself.
     Raises HwdiffError when the arrays do not fit or hold numbers that are not finite.
@@ -57,6 +57,10 @@ class Ink:
             raise HwdiffError(f"ink: {found}; they must be (N, 2) and (N,)")
         if not np.isfinite(self.offsets).all():
             raise HwdiffError("ink: offsets that are not finite numbers")
+        self.accents = [np.asarray(stroke, dtype=np.float32) for stroke in self.accents]
+        for stroke in self.accents:
+            if stroke.ndim != 2 or stroke.shape[1] != 2 or not len(stroke) or not np.isfinite(stroke).all():
+                raise HwdiffError(f"ink: an accent of shape {stroke.shape}; it must be (n, 2), all finite")
 
     def __len__(self) -> int:
         return len(self.offsets)

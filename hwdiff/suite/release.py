@@ -124,8 +124,8 @@ def release(
     """Write `NAME.safetensors` into a folder, and `NAME-styles.safetensors` if it gets styles of its own.
 
     network: from `load_model`.
-    writing: how it will write where nothing else is asked for, see `generate.writing_settings`.
     out: the folder.
+    writing: how it will write where nothing else is asked for, see `generate.writing_settings`.
     features: (n, 14, 1280) of lines by people, for styles of its own: those of what it writes in them. None
         of people's is kept. Without, it takes those of `load_styles`, and as its default the one in which it
         writes `TRIAL_TEXTS` most legibly.

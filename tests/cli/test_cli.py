@@ -91,6 +91,10 @@ def test_measuring_and_releasing_a_model(trained, style_weights, monkeypatch):
     options = ("--name", "small", "--data", data, "--style-encoder", style_weights)
     result = hwdiff("release", trained / "run", *options, "-o", trained / "released")
     assert result.exit_code == 0, result.output
+    refused = hwdiff(
+        "release", trained / "run", "--name", "a", "--style-encoder", style_weights, "-o", trained
+    )
+    assert "error: --style-encoder: only styles of its own need it; give --data FILE" in refused.output
     assert "wrote small.safetensors and small-styles.safetensors in" in result.output
     assert result.output.rstrip().endswith(("default style is one", "default style is two"))
     info = hwdiff("info", trained / "released" / "small.safetensors").output

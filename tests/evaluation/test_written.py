@@ -92,6 +92,16 @@ def test_several_processes_write_the_same(at_once, tmp_path):
     assert len(list(tmp_path.iterdir())) == 4
 
 
+@pytest.mark.parametrize("seconds", [-1.0, np.nan, np.inf])
+def test_a_time_that_is_none_is_measured_again(at_once, tmp_path, seconds):
+    write_lines(Scribbler(), TEXTS, LINES[:4], 7, folder=tmp_path)
+    [path] = tmp_path.iterdir()
+    np.savez(path, **{**np.load(path), "seconds": seconds})
+    _, found = write_lines(scribbler := Scribbler(), TEXTS, LINES[:4], 7, folder=tmp_path)
+    assert len(scribbler.calls) == 1
+    assert 0 < found < 60
+
+
 def test_a_file_of_fewer_lines_is_written_again(at_once, tmp_path):
     write_lines(Scribbler(), TEXTS, LINES[:4], 7, folder=tmp_path)
     inks, _ = write_lines(Scribbler(), TEXTS, LINES[:5], 7, folder=tmp_path)

@@ -86,6 +86,15 @@ def test_arrays_that_do_not_fit_are_refused(offsets, pen_up):
         Ink(offsets, pen_up)
 
 
+@pytest.mark.parametrize(
+    "accent", [np.ones(2), np.ones((0, 2)), np.ones((3, 3)), [(0, np.nan)], [(1e300, 0)]]
+)
+@pytest.mark.filterwarnings("ignore:overflow")
+def test_accents_that_could_not_be_drawn_are_refused(accent):
+    with pytest.raises(HwdiffError, match="an accent of shape"):
+        Ink(np.ones((2, 2)), np.zeros(2), accents=[accent])
+
+
 def test_ink_comes_back_from_its_svg(ink, tmp_path):
     ink.save(tmp_path / "ink.svg")
     again = Ink.load(tmp_path / "ink.svg")

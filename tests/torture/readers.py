@@ -19,12 +19,14 @@ from hwdiff.data.batches import Lines
 from hwdiff.data.dataset import Dataset, style_lines
 from hwdiff.data.excerpts import Excerpts
 from hwdiff.data.line_images import LineImages
-from hwdiff.data.lines import Report
+from hwdiff.data.lines import MAX_POINTS, Report
 from hwdiff.data.preparation import prepare
 from hwdiff.data.style_features import StyleFeatures
 from hwdiff.diffusion.generate import sample
 from hwdiff.diffusion.style_gallery import by_likeness, load_styles, save_styles
+from hwdiff.evaluation.pictures import Canvas
 from hwdiff.evaluation.recognizer import Recognizer, RecognizerConfig, load_recognizer, save_recognizer
+from hwdiff.evaluation.written import write_lines
 from hwdiff.ink.images import normalise, read_image
 from hwdiff.ink.ink import Ink
 from hwdiff.ink.photos import handwriting_lines
@@ -105,7 +107,7 @@ def use_dataset(dataset):
     style_lines(dataset.forms)
     excerpts = Excerpts(dataset, 0)
     excerpts.of_epoch(0, 0.5)
-    excerpts.places(488)
+    excerpts.places(MAX_POINTS)
     assert dataset.of_people in (True, False) and dataset.fingerprint[:8]
     for split in ("train", "validation", "test"):
         assert dataset.split(split) is not None
@@ -409,6 +411,25 @@ def read_measurements(folder, file, out):
     verdicts(folder)
 
 
+def _scribbled(indices, seeds):
+    offsets = np.ones((40, 2), dtype=np.float32)
+    accents = [np.ones((3, 2)), np.zeros((1, 2))]
+    return [Ink(offsets, np.arange(40) % 8 == 0, TEXTS[index], accents, frozenset({1})) for index in indices]
+
+
+def make_kept_lines(folder):
+    write_lines(_scribbled, TEXTS, np.arange(len(TEXTS)), 0, folder=folder)
+
+
+def read_kept_lines(folder, file, out):
+    """As an evaluation that goes on reads them: what is not whole is written again."""
+    inks, seconds = write_lines(_scribbled, TEXTS, np.arange(len(TEXTS)), 0, folder=folder)
+    for ink in inks:
+        ink.trimmed().to_image()
+        Canvas().draw(ink)
+    assert seconds >= 0
+
+
 READERS = (
     Reader("database", make_database, read_database),
     Reader("unpacked database", make_unpacked_database, read_database),
@@ -446,4 +467,5 @@ READERS = (
         ("config.json", "metrics.jsonl", "validation.jsonl"),
     ),
     Reader("measurements", make_measurements, read_measurements),
+    Reader("kept lines", make_kept_lines, read_kept_lines, ("*.npz",)),
 )
