@@ -2,9 +2,11 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
 from hwdiff import HwdiffError
 from hwdiff.data.dataset import style_lines
+from hwdiff.evaluation import bench as bench_module
 from hwdiff.evaluation import protocol
 from hwdiff.evaluation.corruption import jittered
 from hwdiff.evaluation.measures import Measures, points
@@ -413,3 +415,13 @@ def test_a_row_without_intervals_is_not_chosen(comparison):
 def test_a_split_whose_others_have_too_few_forms_is_refused(dataset, features, recognizer):
     with pytest.raises(HwdiffError, match=r"lines of \d forms"):
         Measures(dataset, "test", features=features, recognizer=recognizer)
+
+
+def test_a_bench_writes_in_as_many_processes_as_there_are_threads(monkeypatch):
+    bench = bench_module.Bench.__new__(bench_module.Bench)
+    bench.network, bench.split, bench.lines, bench.guidance = torch.nn.Linear(1, 1), "train", 4, 1.0
+    for name in ("measures", "writer", "_settings"):
+        monkeypatch.setattr(bench, name, lambda *given: None, raising=False)
+    monkeypatch.setattr(bench_module, "table1", lambda *given, **options: options)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    assert bench.table()["workers"] == 3
