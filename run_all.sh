@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Sets hwdiff up and runs it.
 #   ./run_all.sh [options]   set up; then run the notebooks in order, in small, on a CPU -> results/runs/
-#       --profile paper      trains as published and measures that network; requires IAM and a GPU
+#       --profile paper      trains the published network and measures it; requires IAM and a GPU
 #       --only 03, --from 04, --param NAME=VALUE, --out DIR; all are those of hwdiff reproduce --help
 #   ./run_all.sh lab         set up; then open JupyterLab on the notebooks
 #   ./run_all.sh test        set up; then run the tests; with --fast only those that take no minutes

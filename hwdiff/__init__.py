@@ -1,4 +1,4 @@
-"""hwdiff: Diffusion models for Handwriting Generation (Luhman & Luhman 2020), reproduced.
+"""hwdiff: Diffusion models for Handwriting Generation (Luhman & Luhman 2020), reimplemented.
 
 network = hwdiff.load_model("model.safetensors")
 [ink] = hwdiff.sample(network, ["the quick brown fox jumps"], style="my-handwriting.png")

@@ -29,8 +29,8 @@ def recognize(
     file: Annotated[
         Path,
         typer.Argument(
-            help="Ink saved by hwdiff write (.svg), a line file of IAM (.xml), or a dataset file (.npz) with "
-            "--line."
+            help="Ink saved by hwdiff write (.svg, .inkml, .json), a line file of IAM (.xml), or a dataset "
+            "file (.npz) with --line."
         ),
     ],
     line: Annotated[
@@ -200,7 +200,9 @@ InceptionWeights = Annotated[
         "is measured on MobileNetV2 features."
     ),
 ]
-Repetitions = Annotated[int, typer.Option(min=1, help="Repetitions of the Geometry Score.")]
+Repetitions = Annotated[
+    int, typer.Option(min=1, help="Repetitions of the Geometry Score (of 600 lines or more).")
+]
 TableFolder = Annotated[
     Path | None,
     typer.Option(
@@ -231,7 +233,7 @@ def evaluate(
     out: TableFolder = None,
     device: Device = None,
 ):
-    """Make the paper's Table 1, with error bars.
+    """Run the protocol of the paper's Table 1, with error bars.
 
     Compares these with real lines: other real lines; lines written by Eq. 12 and by Eq. 9 without guidance,
     as in the paper, and with the model's own; by the sampler fast; and corrupted real lines.
@@ -293,9 +295,9 @@ def compare_samplers(
 ):
     """Compare samplers, numbers of steps and noise levels.
 
-    Prints all measures of Table 1 for each combination, and the fewest steps that are not worse than Eq. 12
-    with 60: for which the intervals of the differences in CER and kernel distance end below a margin, for the
-    kernel distance one of 0.0005.
+    Prints the measures of hwdiff evaluate for each combination, and the fewest steps that are not worse than
+    Eq. 12 with 60: for which the intervals of the differences in CER and kernel distance end below a
+    margin, for the kernel distance one of 0.0005.
     """
     from hwdiff.diffusion.samplers import SAMPLERS
     from hwdiff.evaluation.bench import Bench
@@ -475,7 +477,7 @@ def alignment(
     )
     for name, one in found.items():
         print(
-            f"  {name:14} {one.correlation:6.2f} ({one.low:.2f} to {one.high:.2f}); text held fixed "
+            f"  {name:14} {one.correlation:6.2f} ({one.low:.2f} to {one.high:.2f}); real line held fixed "
             f"{one.given_text:6.2f} ({one.given_low:.2f} to {one.given_high:.2f}); {one.differing} differ"
         )
     if out:

@@ -74,7 +74,7 @@ SamplerName = Annotated[
 ]
 Steps = Annotated[
     int | None,
-    typer.Option(help="Sampling steps; by default 60 (fast: 40)."),
+    typer.Option(help="Sampling steps; by default 60 (fast: 40; after distil-steps: its own)."),
 ]
 Guidance = Annotated[
     float | None,

@@ -14,7 +14,10 @@ from hwdiff.utils.errors import HwdiffError
 @command
 def reproduce(
     profile: Annotated[
-        str, typer.Option(help="smoke: minutes on a CPU; paper: trains as published, requires IAM and a GPU.")
+        str,
+        typer.Option(
+            help="smoke: minutes on a CPU; paper: trains the paper's network, requires IAM and a GPU."
+        ),
     ] = "smoke",
     only: Annotated[str | None, typer.Option(help="Run one notebook, such as 03, and what it needs.")] = None,
     start: Annotated[

@@ -259,7 +259,7 @@ def distil_steps(
 ):
     """Train a student that writes in few network evaluations.
 
-    The teacher, with its guidance, takes two in each of 60 steps. Ctrl-C saves and stops; the same command
+    With guidance the teacher takes two in each of 60 steps. Ctrl-C saves and stops; the same command
     with --resume resumes the run.
     """
     from hwdiff.data.dataset import Dataset

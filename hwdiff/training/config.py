@@ -47,7 +47,9 @@ class TrainingConfig:
         "all", "Clip gradients to norm 100: all together, or each (released).", choices=("all", "each")
     )
     optimizer: str = setting(
-        "adam", "adam; or muon for the matrices, with Adam for the rest.", choices=("adam", "muon")
+        "adam",
+        "adam; or muon for matrices between hidden features, with Adam for the rest.",
+        choices=("adam", "muon"),
     )
     own_style: bool = setting(False, "The style image of a line may be its own (released).")
     excerpts: float = setting(
@@ -75,7 +77,7 @@ class TrainingConfig:
     )
     seed: int = setting(0, "Seed of the weights, the order of the lines, and the noise.", low=0, below=2**63)
     init: str = setting(
-        "", "Checkpoint whose weights to start from (a path, or pretrained), instead of random ones."
+        "", "Checkpoint whose weights to start from (a path, pretrained or paper), instead of random ones."
     )
     save_every: int = setting(1000, "Save the state every so many steps.", low=1)
     validate_every: int = setting(

@@ -50,8 +50,8 @@ def read_metrics(run: str | Path) -> dict[str, np.ndarray]:
 def plot_loss(metrics: dict[str, np.ndarray]) -> Figure:
     """The loss of a run by step, its running mean since step 1, and the curve of a public port.
 
-    The port's numbers behave like running means: as such they follow ours, while as losses of single steps
-    they would lie far above.
+    The port's numbers behave like running means: as such they come near ours from step 300 on,
+    while as losses of single steps they would lie far above.
 
     metrics: from `read_metrics`.
     """
