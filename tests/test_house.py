@@ -7,6 +7,10 @@ from pathlib import Path
 import pytest
 
 import hwdiff
+from hwdiff.evaluation.generation import regenerate_lines
+from hwdiff.evaluation.written import WRITING_CODE
+from hwdiff.suite.runner import STATE_CODE
+from hwdiff.training.loop import train
 
 PACKAGE = Path(hwdiff.__file__).parent
 # From the cellar to the roof.
@@ -45,7 +49,9 @@ def test_every_room_imports_only_rooms_below_it():
     assert {path.name for path in PACKAGE.glob("*.py")} == {"__init__.py", "__main__.py"}
 
 
-def test_modules_of_a_room_do_not_import_one_another_in_a_circle():
+def module_graph():
+    """{module: the modules of hwdiff that it imports}."""
+
     def is_module(name):
         return (PACKAGE.parent / name.replace(".", "/")).with_suffix(".py").exists()
 
@@ -53,6 +59,11 @@ def test_modules_of_a_room_do_not_import_one_another_in_a_circle():
     for path in PACKAGE.rglob("*.py"):
         module = "hwdiff." + ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
         graph[module] = {name if is_module(name) else name.rpartition(".")[0] for _, name in imports(path)}
+    return graph
+
+
+def test_modules_of_a_room_do_not_import_one_another_in_a_circle():
+    graph = module_graph()
     done, path = set(), []
 
     def visit(module):
@@ -66,6 +77,22 @@ def test_modules_of_a_room_do_not_import_one_another_in_a_circle():
 
     for module in sorted(graph):
         visit(module)
+
+
+@pytest.mark.parametrize(
+    ("code", "user"), [(WRITING_CODE, regenerate_lines), (STATE_CODE, train)], ids=["written lines", "states"]
+)
+def test_what_a_cache_depends_on_is_named_whole(code, user):
+    assert all((PACKAGE / part).exists() for part in code)
+    named = tuple("hwdiff." + part.removesuffix(".py").replace("/", ".") + "." for part in code)
+    graph, left, seen = module_graph(), [user.__module__], set()
+    while left:
+        module = left.pop()
+        if module not in seen:
+            seen.add(module)
+            left.extend(graph.get(module, ()))
+    assert len(seen) > 10
+    assert [module for module in seen if not f"{module}.".startswith(named)] == []
 
 
 def test_an_import_that_goes_up_is_found(tmp_path):
