@@ -192,8 +192,8 @@ def _attention(of):
         f"{of['guidance']:g}",
         f"{PAPERS if _is_papers(of) else 'small'}, {of['step']:,} of {of['planned']:,} steps",
         verdict if _is_trained(of) else OPEN,
-        "hwdiff train --data iam.npz --preset paper-cpu --precision bf16 --out RUN; "
-        "hwdiff attention --model RUN/model.safetensors",
+        "hwdiff train --data iam.npz --preset paper-cpu --precision bf16 --batch-size 32 "
+        "--out RUN; hwdiff attention --model RUN/model.safetensors",
     )
 
 
