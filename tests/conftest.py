@@ -241,10 +241,17 @@ def write_dataset(path, writers, forms=1):
     return Dataset(path)
 
 
+def compute_most(features):
+    """Compute most of what sets of training lines need: four lines of each form, and all of other splits."""
+    lines = features.dataset
+    known = [np.flatnonzero(lines.forms == form)[:4] for form in np.unique(lines.forms)]
+    features.compute(np.concatenate((*known, np.flatnonzero(lines.splits != "train"))))
+
+
 @pytest.fixture(scope="session")
 def written(once):
-    """A dataset of eighty built-in writers, one form each: enough for ten test forms."""
-    return Dataset(once("writers.npz", lambda path: write_dataset(path, 80)))
+    """A dataset of built-in writers, one form each: enough for ten forms that are not of the training."""
+    return Dataset(once("writers.npz", lambda path: write_dataset(path, 64)))
 
 
 @pytest.fixture(scope="session")
@@ -253,9 +260,7 @@ def written_features(written, once):
     features = StyleFeatures(written, load_style_extractor("bundled", "cpu"))
 
     def compute(done):
-        # Most of what sets of training lines need: four lines of each form, and all of other splits.
-        known = [np.flatnonzero(written.forms == form)[:4] for form in np.unique(written.forms)]
-        features.compute(np.concatenate((*known, np.flatnonzero(written.splits != "train"))))
+        compute_most(features)
         done.touch()
 
     once("writers.features", compute)

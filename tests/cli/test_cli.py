@@ -88,6 +88,7 @@ def test_measuring_and_releasing_a_model(trained, style_weights, monkeypatch):
     result = hwdiff("legibility", "--model", model, "--data", data, "--lines", 2)
     assert "the model was trained with" in result.output
     monkeypatch.setattr("hwdiff.suite.release.NAMES", ("one", "two"))
+    monkeypatch.setattr("hwdiff.suite.release.TRIAL_TEXTS", ("a fox",))
     options = ("--name", "small", "--data", data, "--style-encoder", style_weights)
     result = hwdiff("release", trained / "run", *options, "-o", trained / "released")
     assert result.exit_code == 0, result.output

@@ -9,9 +9,12 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from typer.testing import CliRunner
 
 from hwdiff.cli import app
+from hwdiff.data.dataset import Dataset
+from hwdiff.data.style_features import StyleFeatures
 from hwdiff.model.checkpoint import load_model, save_model
+from hwdiff.model.style_encoder import load_style_extractor
 from hwdiff.model.unet import UNet
-from tests.conftest import TINY
+from tests.conftest import TINY, compute_most
 
 SMALL = [
     "writers=16",
@@ -21,7 +24,7 @@ SMALL = [
     "repetitions=20",
     "texts=1",
     "step_counts=[4, 2]",
-    "lines=3",
+    "lines=2",
     "scored=4",
     "drawn=2",
     "known=3",
@@ -31,7 +34,7 @@ SMALL = [
     "text=a fox",
     "letter=Dear é",
     "tries=1",
-    "checked=6",
+    "checked=3",
     "diversity_texts=2",
     "diversity_repeats=2",
 ]
@@ -75,8 +78,9 @@ def save_untrained(path):
         torch.manual_seed(0)
         network = UNet(TINY)
     network.default_style = bundled.default_style
-    about = ("step", "training", "dataset", "style_weights", "writing")
-    save_model(network, path, **{name: bundled.metadata[name] for name in about})
+    about = {name: bundled.metadata[name] for name in ("step", "training", "dataset", "style_weights")}
+    short = {**bundled.metadata["writing"], "points_per_character": 5.0}  # its scribbles need no more
+    save_model(network, path, **about, writing=short)
 
 
 @pytest.fixture(scope="session")
@@ -88,11 +92,16 @@ def small(once):
 
 @pytest.fixture(scope="session")
 def run_suite(once, small):
-    """run_suite(out): runs all notebooks in small. What 01 writes is the same in any case, and shared."""
+    """run_suite(out): runs all notebooks in small.
+
+    What 01 writes is shared, and most style features: they are the same in any case.
+    """
 
     def prepared(out):
         result = reproduce(out, small, "--only", "01")
         assert result.exit_code == 0, result.output
+        lines = Dataset(out / "data" / "lines.npz")
+        compute_most(StyleFeatures(lines, load_style_extractor("bundled", "cpu")))
 
     def run_all(out):
         shutil.copytree(once("suite-data", prepared), out)
