@@ -388,6 +388,42 @@ def diversity(
 
 
 @command
+def geometry_floor(
+    data: Annotated[Path, typer.Option(help="A dataset file.")],
+    split: Annotated[Split, typer.Option(help="The split whose lines are compared.")] = Split.train,
+    lines: Annotated[int, typer.Option(min=2, help="Lines of each of both sets; 4500 in the paper.")] = 4500,
+    seeds: Annotated[int, typer.Option(min=1, help="Drawings of both sets.")] = 5,
+    repetitions: Annotated[int, typer.Option(min=1, help="Sets of landmarks (n).")] = 1000,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="A file for all values, *.json.")] = None,
+):
+    """Measure the Geometry Score of real lines against real ones.
+
+    It is the first row of the paper's Table 1, and needs no network. The paper leaves open whether the pen
+    flag is part of a point: both are measured, in several drawings of the sets.
+    """
+    from hwdiff.data.dataset import Dataset
+    from hwdiff.evaluation.geometry_floor import floor_text
+    from hwdiff.evaluation.geometry_floor import geometry_floor as floor
+    from hwdiff.utils.environment import environment
+    from hwdiff.utils.files import atomic_write
+    from hwdiff.utils.progress import Progress
+
+    dataset = Dataset(data)
+    with Progress("holes", 4 * seeds, unit="sets") as progress:
+        rows = floor(
+            dataset, split.value, lines, range(seeds), repetitions=repetitions, progress=progress.update
+        )
+    print(f"split {split.value}, {lines} real lines a set, {len(dataset.split(split.value))} to draw from")
+    print(floor_text(rows))
+    if out:
+        settings = {"dataset": dataset.fingerprint, "split": split.value, "lines": lines}
+        content = {"settings": {**settings, "environment": environment("cpu")}, "rows": rows}
+        with atomic_write(out) as temporary:
+            temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
+        print(f"wrote {out}")
+
+
+@command
 def attention(
     model: Model = "pretrained",
     style: Annotated[str, typer.Option(help="The name of one of hwdiff styles.")] = "ada",

@@ -275,14 +275,15 @@ class Measures:
         return scores
 
 
-def points(inks: Sequence[Ink]) -> np.ndarray:
+def points(inks: Sequence[Ink], *, with_pen: bool = True) -> np.ndarray:
     """Lines as points of one space, for the Geometry Score: offsets and pen flag padded to 488 points.
 
-    Returns (n, 1464) float32.
+    Returns (n, 1464) float32; without the pen flag (n, 976).
     """
     cut = [(ink.offsets[:MAX_POINTS], ink.pen_up[:MAX_POINTS]) for ink in inks]
     offsets, pen_up = strokes.pad(*zip(*cut, strict=True), MAX_POINTS)
-    return np.concatenate((offsets, pen_up[..., None]), axis=2).reshape(len(inks), -1)
+    parts = (offsets, pen_up[..., None]) if with_pen else (offsets,)
+    return np.concatenate(parts, axis=2).reshape(len(inks), -1)
 
 
 def _mean(values):
