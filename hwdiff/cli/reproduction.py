@@ -16,7 +16,8 @@ def reproduce(
     profile: Annotated[
         str,
         typer.Option(
-            help="smoke: minutes on a CPU; paper: trains the paper's network, requires IAM and a GPU."
+            help="smoke: minutes on a CPU; paper: trains the paper's network, requires IAM and a GPU; "
+            "paper-on-cpu: the same measurements of the released network, requires IAM and many hours."
         ),
     ] = "smoke",
     only: Annotated[str | None, typer.Option(help="Run one notebook, such as 03, and what it needs.")] = None,
@@ -56,8 +57,8 @@ def reproduce(
     notebooks = find_notebooks()
     parameters = chosen_parameters(notebooks, profile, dict(map(_parameter, param or [])))
     wanted = selected(notebooks, only, start)
-    if profile == "paper":
-        _require_paper(parameters)
+    if profile != "smoke":
+        _require_iam(profile, parameters)
     out = out or newest_run(profile)
     if dry_run:
         print(f"{out}:")
@@ -65,6 +66,8 @@ def reproduce(
             took = f", took {one['took']}" if one["took"] else ""
             print(f"  {one['name']}: {'runs: ' + one['why'] if one['why'] else 'up to date'}{took}")
         return
+    if profile == "paper-on-cpu":
+        _tell_hours(parameters["05_evaluation"])
     # SIGTERM cleans up as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with lock_directory(out):
@@ -81,7 +84,7 @@ def _parameter(text):
     return name, value
 
 
-def _require_paper(parameters):
+def _require_iam(profile, parameters):
     import torch
 
     from hwdiff.data.iam import Source
@@ -90,24 +93,54 @@ def _require_paper(parameters):
     source = parameters["01_preprocessing"]["source"]
     if source is None:
         raise HwdiffError(
-            "profile paper: requires the IAM archives; give their folder with --param source=DIR "
+            f"profile {profile}: requires the IAM archives; give their folder with --param source=DIR "
             "(or IAM=DIR ./run_all.sh)"
         )
     if Source(source).split_lists() is None:
         raise HwdiffError(
-            f"profile paper: {source}: has no split lists (trainset.txt and three more), which say what the "
-            "paper trained on; add them"
+            f"profile {profile}: {source}: has no split lists (trainset.txt and three more), which say what "
+            "the paper trained on; add them"
         )
-    if not torch.cuda.is_available():
+    if profile == "paper" and not torch.cuda.is_available():
         raise HwdiffError(
-            "profile paper: requires a GPU, and PyTorch finds none; on a CPU use the profile smoke"
+            "profile paper: requires a GPU, and PyTorch finds none; on a CPU use the profile smoke, or "
+            "paper-on-cpu"
         )
     weights = parameters["05_evaluation"]["inception_weights"]
     if weights:
         try:
             load_inception(None if weights == "download" else weights)
         except HwdiffError as error:
-            raise HwdiffError(f"profile paper: {error} (--param inception_weights=FILE, or =null)") from error
+            advice = "--param inception_weights=FILE, or =null"
+            raise HwdiffError(f"profile {profile}: {error} ({advice})") from error
+
+
+def _tell_hours(chosen):
+    """Say how long most of the writing will take: that for the tables of the notebook on evaluation."""
+    import torch
+
+    from hwdiff.diffusion.generate import signal_levels, writing_settings
+    from hwdiff.diffusion.samplers import network_evaluations
+    from hwdiff.evaluation.bench import table1_rows
+    from hwdiff.evaluation.speed import seconds_of_writing
+    from hwdiff.model.checkpoint import load_model
+
+    if chosen["checkpoint"] == "trained":  # which is not there yet
+        return
+    network = load_model(chosen["checkpoint"], "cpu")
+    own = writing_settings(network)["guidance"]
+    evaluations = sum(
+        network_evaluations(len(signal_levels(network, row.sampler)) - 1, row.guidance or own)
+        for row in table1_rows(own).values()
+    )
+    seeds = chosen["seeds"], chosen["unseen_seeds"] or chosen["seeds"]
+    lines = chosen["lines"] * seeds[0] + chosen["unseen_lines"] * seeds[1]
+    cores = torch.get_num_threads()
+    hours = seconds_of_writing(network, lines, evaluations) / cores / 3600
+    print(
+        f"05_evaluation writes {lines:,} lines with {evaluations} network evaluations each: about "
+        f"{hours:.1f} hours on {cores} cores, if nothing else runs. Ctrl-C stops, the same command resumes."
+    )
 
 
 @command

@@ -54,6 +54,14 @@ Rows = dict[str, Written]
 """{row: how its lines are written}."""
 
 
+def table1_rows(guidance: float) -> Rows:
+    """The paper's two, with its guidance of 1; the same with a model's own, if that is another; "fast"."""
+    rows = {sampler: Written(sampler, guidance=1.0) for sampler in ("eq12", "eq9")}
+    if guidance != 1:
+        rows |= {f"{sampler}_guided": Written(sampler) for sampler in ("eq12", "eq9")}
+    return {**rows, "fast": Written("fast")}
+
+
 class Bench:
     """A model to be measured on a split of a dataset.
 
@@ -120,11 +128,8 @@ class Bench:
 
     @property
     def table1_rows(self) -> Rows:
-        """The paper's two, with its guidance of 1; the same with the bench's, if that is another; "fast"."""
-        rows = {sampler: Written(sampler, guidance=1.0) for sampler in ("eq12", "eq9")}
-        if self.guidance != 1:
-            rows |= {f"{sampler}_guided": Written(sampler) for sampler in ("eq12", "eq9")}
-        return {**rows, "fast": Written("fast")}
+        """`table1_rows` with the bench's guidance."""
+        return table1_rows(self.guidance)
 
     @property
     def table1_compared(self) -> list[tuple[str, str]]:

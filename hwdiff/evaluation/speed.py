@@ -33,6 +33,7 @@ from hwdiff.training.objective import Draws, Objective, accumulate_gradients, co
 from hwdiff.utils.machine import matrix_product_rate, rate_of
 
 FORWARD_FLOP = 2.11e9  # of one line of 488 points
+MIDDLING_POINTS = 320
 
 
 def sampling_rate(device: str | torch.device) -> float:
@@ -48,6 +49,29 @@ def sampling_rate(device: str | torch.device) -> float:
             return sample_eq12(network, noise(None), text, style, levels, noise)
 
         return rate_of(write, process.STEPS * FORWARD_FLOP, device)
+
+
+def seconds_of_writing(network: UNet, lines: int, evaluations: int) -> float:
+    """About how long a network takes to write so many lines, with one thread.
+
+    It is reckoned from a few evaluations of one line of 320 points, about the middle of IAM's.
+    evaluations: of the network, for each line.
+    """
+    generator = torch.Generator().manual_seed(0)
+    strokes = torch.randn(1, MIDDLING_POINTS, 2, generator=generator)
+    text = torch.randint(3, 70, (1, MIDDLING_POINTS // 11), generator=generator)
+    style, level = torch.rand(1, *STYLE_SHAPE, generator=generator), torch.full((1, 1, 1), 0.5)
+    threads, times = torch.get_num_threads(), []
+    torch.set_num_threads(1)
+    try:
+        with torch.inference_mode():
+            for _ in range(5):
+                began = time.perf_counter()
+                network(strokes, text, level, style, attention=False)
+                times.append(time.perf_counter() - began)
+    finally:
+        torch.set_num_threads(threads)
+    return lines * evaluations * min(times)
 
 
 def training_rate(

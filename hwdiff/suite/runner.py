@@ -55,14 +55,32 @@ PROFILES = {
             "unseen_lines": 600,
             "seeds": 5,
             "repetitions": 1000,
+            "floor_draws": 5,
             "inception_weights": "download",
         },
         "06_sampling": {"checkpoint": "trained", "texts": 240, "step_counts": [60, 30, 20, 12, 8, 5]},
         "07_network": {"checkpoint": "trained"},
         "08_letter": {"checkpoint": "trained"},
     },
+    # Without training: the released network of the published size.
+    "paper-on-cpu": {
+        "03_attention": {"checkpoint": "paper", "scored": 120, "known": 120},
+        "04_style_interpolation": {"checkpoint": "paper", "repeats": 16},
+        "05_evaluation": {
+            "checkpoint": "paper",
+            "lines": 4500,
+            "seeds": 1,
+            "unseen_lines": 600,
+            "unseen_seeds": 5,
+            "repetitions": 1000,
+            "floor_draws": 5,
+        },
+        "06_sampling": {"checkpoint": "paper", "texts": 240, "step_counts": [60, 30, 20, 12, 8, 5]},
+        "07_network": {"checkpoint": "paper"},
+        "08_letter": {"checkpoint": "paper"},
+    },
 }
-LIMIT_MINUTES = {"smoke": 30, "paper": 48 * 60}
+LIMIT_MINUTES = {"smoke": 30, "paper": 48 * 60, "paper-on-cpu": 72 * 60}
 # Of a notebook's file, what is used beside what papermill reads.
 _NOTEBOOK = {
     "metadata": {"hwdiff": {"needs": [str], "keeps": [str]}},

@@ -35,6 +35,7 @@ SMALL = [
     "letter=Dear é",
     "tries=1",
     "checked=3",
+    "floor_draws=1",
     "diversity_texts=2",
     "diversity_repeats=2",
 ]

@@ -28,7 +28,7 @@ EXPECTED = {
         00-one-form 01-splits 01-dropped 01-points 02-loss
         03-characters 03-alignment 03-relations 03-boundaries
         04-interpolation 04-strength 04-several-images
-        05-corrupted 05-table1 05-table1-differences 05-diversity 05-canvases
+        05-corrupted 05-table1 05-table1-differences 05-diversity 05-canvases 05-geometry-floor
         06-samplers 06-wrong-level 06-quiz-answers 07-parameters 07-receptive-field 08-nearest 08-pieces
         """,
     "timings": "02-training 05-table1 06-samplers",

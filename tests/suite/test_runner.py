@@ -326,8 +326,20 @@ def test_the_profile_paper_says_what_is_missing(iam, tmp_path, monkeypatch):
     assert "has no split lists" in run("--param", f"source={unsplit}")
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     assert "a GPU, and PyTorch finds none" in run("--param", f"source={iam}")
+    assert "profile paper-on-cpu: requires the IAM archives" in run("--profile", "paper-on-cpu")
     assert "--only and --from" in run("--only", "01", "--from", "02")
     assert "NAME=VALUE" in run("--param", "source")
+
+
+def test_many_hours_are_told_before_they_begin(source, tmp_path, monkeypatch):
+    monkeypatch.setattr(runner.Reproduction, "run", lambda self, wanted: [])
+    given = {"source": source, "checkpoint": "pretrained", "lines": 10, "unseen_lines": 5, "unseen_seeds": 2}
+    options = [text for name, value in given.items() for text in ("--param", f"{name}={value}")]
+    command = ["reproduce", "--profile", "paper-on-cpu", "--out", str(tmp_path / "run"), *options]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0, result.output
+    # Without guidance 60 for Eq. 12, as many for Eq. 9; twice as many with guidance; and 80 for fast.
+    assert "writes 20 lines with 440 network evaluations each: about 0.0 hours on " in result.output
 
 
 def test_profiles_name_notebooks_and_parameters_that_exist():
