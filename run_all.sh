@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Sets hwdiff up and runs it.
-#   ./run_all.sh [options]   set up; then run the notebooks in order, in small, on a CPU -> results/runs/
+#   ./run_all.sh [options]   set up; then run the notebooks in order, in small -> results/runs/
 #       --profile paper      trains the published network and measures it; requires IAM and a GPU
 #       --only 03, --from 04, --param NAME=VALUE, --out DIR; all are those of hwdiff reproduce --help
 #   ./run_all.sh lab         set up; then open JupyterLab on the notebooks

@@ -34,7 +34,8 @@ def geometry_floor(
     repetitions: sets of landmarks (n); scores of fewer are those of the first of them.
     workers: of `geometry.mrlt`.
     progress(count): called after so many sets of lines; of each drawing there are four.
-    Returns rows {"points", "seed", "repetitions", "score", "beyond_i_max"}.
+    Returns rows {"points", "seed", "repetitions", "score", "by_landmarks", "beyond_i_max"}; by_landmarks is the
+    mean score of two clouds that are alike, because n sets of landmarks were drawn and not all.
     Raises HwdiffError when the split is too small.
     """
     rows = []
@@ -52,12 +53,14 @@ def geometry_floor(
                     progress(1)
             for n in sorted({max(1, round(fraction * repetitions)) for fraction in FRACTIONS}):
                 first, second = (one.repetitions[:n].mean(axis=0) for one in found)
+                noise = sum(one.repetitions[:n].var(axis=0).sum() for one in found) / n
                 rows.append(
                     {
                         "points": name,
                         "seed": seed,
                         "repetitions": n,
                         "score": float(np.square(first - second).sum()),
+                        "by_landmarks": float(noise),
                         "beyond_i_max": max(one.beyond for one in found),
                     }
                 )
@@ -66,13 +69,14 @@ def geometry_floor(
 
 def floor_text(rows: Sequence[dict]) -> str:
     """Rows of `geometry_floor` as a table: mean, standard deviation and range over the drawings."""
-    lines = ["points                  n     drawings  score x 1000"]
+    lines = ["points                  n     drawings  by landmarks alone x 1000  score x 1000"]
     for key in dict.fromkeys((row["points"], row["repetitions"]) for row in rows):
-        scores = 1000 * np.array([row["score"] for row in rows if (row["points"], row["repetitions"]) == key])
+        some = [row for row in rows if (row["points"], row["repetitions"]) == key]
+        scores, noise = (1000 * np.array([row[name] for row in some]) for name in ("score", "by_landmarks"))
         spread = f" ± {scores.std(ddof=1):.3f}" if len(scores) > 1 else ""
         name, n = key
         lines.append(
-            f"{name:22}  {n:4}  {len(scores):8}  {scores.mean():.3f}{spread} "
+            f"{name:22}  {n:4}  {len(scores):8}  {noise.mean():25.3f}  {scores.mean():.3f}{spread} "
             f"({scores.min():.3f} to {scores.max():.3f})"
         )
     return "\n".join(lines)

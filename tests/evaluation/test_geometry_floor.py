@@ -26,6 +26,8 @@ def test_the_floor_is_the_score_of_two_sets_of_real_lines(dataset):
         [row] = [one for one in rows if (one["points"], one["seed"], one["repetitions"]) == (name, 1, 10)]
         assert row["score"] == pytest.approx(geometry.geometry_score(*means), abs=1e-15)
         assert row["beyond_i_max"] == max(mean.beyond for mean in means)
+        alone = sum(np.var(mean.repetitions, axis=0).sum() / 10 for mean in means)
+        assert row["by_landmarks"] == pytest.approx(alone)
 
 
 def test_offsets_are_the_same_with_and_without_the_pen_flag(dataset):
@@ -38,11 +40,11 @@ def test_offsets_are_the_same_with_and_without_the_pen_flag(dataset):
 def test_the_text_has_means_and_ranges():
     scores = {0: 0.001, 1: 0.003}
     rows = [
-        {"points": "offsets alone", "seed": seed, "repetitions": 5, "score": score, "beyond_i_max": 0.0}
+        {"points": "offsets alone", "seed": seed, "repetitions": 5, "score": score, "by_landmarks": 0.004}
         for seed, score in scores.items()
     ]
     row = floor_text(rows).splitlines()[1]
-    assert " ".join(row.split()) == "offsets alone 5 2 2.000 ± 1.414 (1.000 to 3.000)"
+    assert " ".join(row.split()) == "offsets alone 5 2 4.000 2.000 ± 1.414 (1.000 to 3.000)"
     assert floor_text(rows[:1]).splitlines()[1].endswith("1.000 (1.000 to 1.000)")
 
 
