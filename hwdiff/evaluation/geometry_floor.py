@@ -34,8 +34,8 @@ def geometry_floor(
     repetitions: sets of landmarks (n); scores of fewer are those of the first of them.
     workers: of `geometry.mrlt`.
     progress(count): called after so many sets of lines; of each drawing there are four.
-    Returns rows {"points", "seed", "repetitions", "score", "by_landmarks", "beyond_i_max"}; by_landmarks is the
-    mean score of two clouds that are alike, because n sets of landmarks were drawn and not all.
+    Returns rows {"points", "seed", "repetitions", "score", "by_landmarks", "beyond_i_max"}. by_landmarks is
+    the mean score if the clouds did not differ, from the spread over sets of landmarks.
     Raises HwdiffError when the split is too small.
     """
     rows = []
