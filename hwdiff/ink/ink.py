@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
 from typing import Self
+from unicodedata import category
 
 import numpy as np
 from PIL import Image
@@ -217,5 +218,5 @@ def or_list(names: Sequence[str]) -> str:
 
 
 def _printable(text):
-    """`text` without the control characters that XML cannot hold."""
-    return "".join(character for character in text if character.isprintable())
+    """`text` without what XML cannot hold: control characters, lone surrogates, unassigned code points."""
+    return "".join(character for character in text if category(character) not in ("Cc", "Cs", "Cn"))

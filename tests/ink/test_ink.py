@@ -3,6 +3,9 @@ import xml.etree.ElementTree as ET
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from PIL import Image
 
 from hwdiff import HwdiffError, Ink
@@ -117,6 +120,27 @@ def test_files_for_other_programs_lose_nothing(suffix, tmp_path):
     np.testing.assert_allclose(again.offsets, ink.offsets, atol=2e-6)
     np.testing.assert_array_equal(again.pen_up, ink.pen_up)
     assert again.text == ink.text
+
+
+@settings(derandomize=True, deadline=None, max_examples=40, database=None)
+@given(
+    offsets=arrays(
+        np.float32, st.tuples(st.integers(1, 30), st.just(2)), elements=st.floats(-50, 50, width=32)
+    ),
+    text=st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs", "Cn"])),
+    draw=st.data(),
+)
+def test_any_ink_comes_back_from_its_files(offsets, text, draw, tmp_path_factory):
+    offsets[0] = 0
+    pen_up = draw.draw(arrays(bool, len(offsets)))
+    pen_up[0] = True
+    ink, folder = Ink(offsets, pen_up, text), tmp_path_factory.mktemp("ink")
+    for suffix in (".inkml", ".json"):
+        ink.save(folder / f"ink{suffix}")
+        again = Ink.load(folder / f"ink{suffix}")
+        np.testing.assert_allclose(again.offsets, ink.offsets, atol=1e-4)
+        np.testing.assert_array_equal(again.pen_up, ink.pen_up)
+        assert again.text == text
 
 
 def test_inkml_is_as_the_standard_has_it(ink, tmp_path):

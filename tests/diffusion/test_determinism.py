@@ -1,0 +1,58 @@
+"""What a seed promises, for arguments that no one chose by hand."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hwdiff.data.tokenizer import ALPHABET
+from hwdiff.diffusion import samplers
+from hwdiff.diffusion.generate import sample
+
+# The same cases each time: a test that fails now and then tells little.
+PROPERTY = settings(derandomize=True, deadline=None, max_examples=12, database=None)
+texts = st.text(st.sampled_from(ALPHABET[1:]), min_size=1, max_size=12).filter(str.strip)
+lines = st.lists(st.tuples(texts, st.integers(0, 2**63 - 1)), min_size=1, max_size=5)
+ways = st.fixed_dictionaries(
+    {
+        "sampler": st.sampled_from(list(samplers.SAMPLERS)),
+        "steps": st.integers(1, 6),
+        "guidance": st.sampled_from([0.0, 1.0, 2.5]),
+        "style_guidance": st.sampled_from([1.0, 3.0]),
+    }
+)
+
+
+@pytest.fixture(scope="module")
+def tame(network):
+    """The test network with a small output, so that what it writes stays of a usual size."""
+    copied = copy.deepcopy(network)
+    with torch.no_grad():
+        copied.eps_out.weight.mul_(0.02)
+        copied.pen_out.bias.fill_(-5)
+    return copied
+
+
+@PROPERTY
+@given(lines=lines, way=ways)
+def test_the_same_arguments_write_the_same_bits(tame, lines, way):
+    words, seeds = zip(*lines, strict=True)
+    one, other = (sample(tame, words, seed=seeds, **way) for _ in range(2))
+    for first, second in zip(one, other, strict=True):
+        assert first.offsets.tobytes() == second.offsets.tobytes()
+        assert first.pen_up.tobytes() == second.pen_up.tobytes()
+
+
+@PROPERTY
+@given(lines=lines, way=ways, draw=st.data())
+def test_in_another_batch_the_ink_is_the_same(tame, lines, way, draw):
+    some = draw.draw(st.lists(st.sampled_from(range(len(lines))), min_size=1, unique=True), "some of them")
+    words, seeds = zip(*lines, strict=True)
+    together = sample(tame, words, seed=seeds, **way)
+    apart = sample(tame, [words[i] for i in some], seed=[seeds[i] for i in some], **way)
+    for i, ink in zip(some, apart, strict=True):
+        np.testing.assert_allclose(ink.offsets, together[i].offsets, atol=1e-4)
+        np.testing.assert_array_equal(ink.pen_up, together[i].pen_up)
