@@ -1,6 +1,8 @@
 import unicodedata
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from hwdiff.data.characters import MARKS, REPLACED, spell
 from hwdiff.data.tokenizer import unknown_characters
@@ -51,3 +53,15 @@ def test_what_cannot_be_written_is_named_with_its_place():
     assert spell("a\u0301\u0331").unknown == [(0, "á\u0331")]  # one mark of two can be drawn
     assert spell("\u0301a").unknown == [(0, "\u0301")]
     assert spell("a\tb\nc").text == "a b c"
+
+
+@settings(derandomize=True, deadline=None, max_examples=200, database=None)
+@given(text=st.text(max_size=40))
+def test_any_text_is_spelled_letter_by_letter(text):
+    spelling = spell(text)
+    assert len(spelling.shown) == len(spelling.text)
+    assert all(0 <= place < len(spelling.text) for place, _ in spelling.accents)
+    assert all(text[place] == character[0] or len(character) == 1 for place, character in spelling.unknown)
+    outside = unknown_characters(spelling.text)
+    assert len(outside) <= len(spelling.unknown)
+    assert spell(spelling.text).text == spelling.text

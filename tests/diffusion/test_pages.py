@@ -1,8 +1,11 @@
 import warnings
+from collections import Counter
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from hwdiff import HwdiffError
 from hwdiff.diffusion import pages
@@ -115,3 +118,20 @@ def test_accented_letters_are_read_without_their_accents(network, monkeypatch):
         [ink] = sample(network, "café", steps=1)
     assert ink.text == "café"
     assert error_rates.reads_right([ink]) == [True]
+
+
+@settings(derandomize=True, deadline=None, max_examples=100, database=None)
+@given(
+    text=st.text(st.sampled_from("abcM?.,- é€\n\t\u00a0\u2028x"), max_size=200),
+    paper=st.sampled_from(["A5", "A4"]),
+)
+def test_wrapping_loses_nothing_that_can_be_written(text, paper):
+    lines = wrap(text, Layout(paper))
+    assert len(lines) >= len(text.splitlines())
+    written = "".join(piece for line in lines for piece in line)
+    meant = [character for character in text if not character.isspace()]
+    kept = iter(meant)
+    # In order; what is left out, with its whole piece, can't be written.
+    assert all(character in kept for character in written if not character.isspace())
+    lost = Counter(meant) - Counter(written)
+    assert set(lost) <= {"€"}
