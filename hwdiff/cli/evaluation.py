@@ -29,8 +29,8 @@ def recognize(
     file: Annotated[
         Path,
         typer.Argument(
-            help="Ink saved by hwdiff write (.svg, .inkml, .json), a line file of IAM (.xml), or a dataset "
-            "file (.npz) with --line."
+            help="A line saved by hwdiff write (.svg, .inkml, .json), a line file of IAM (.xml), or a "
+            "dataset file (.npz) with --line."
         ),
     ],
     line: Annotated[
@@ -209,7 +209,7 @@ TableFolder = Annotated[
         "--out",
         "-o",
         help="A folder for table1.csv, table1.json, timings.json and the lines that are written. A command "
-        "that was stopped goes on from these.",
+        "that was stopped goes on from the lines.",
     ),
 ]
 SPACINGS = "log-snr, time, karras"

@@ -17,7 +17,8 @@ def reproduce(
         str,
         typer.Option(
             help="smoke: minutes on a CPU; paper: trains the paper's network, requires IAM and a GPU; "
-            "paper-on-cpu: the same measurements of the released network, requires IAM and many hours."
+            "paper-on-cpu: measures the released network on as many lines as the paper, requires IAM and "
+            "many hours."
         ),
     ] = "smoke",
     only: Annotated[str | None, typer.Option(help="Run one notebook, such as 03, and what it needs.")] = None,
@@ -60,13 +61,14 @@ def reproduce(
     if profile != "smoke":
         _require_iam(profile, parameters)
     out = out or newest_run(profile)
+    plan = Reproduction(out, profile, notebooks, parameters, minutes).plan(wanted)
     if dry_run:
         print(f"{out}:")
-        for one in Reproduction(out, profile, notebooks, parameters, minutes).plan(wanted):
+        for one in plan:
             took = f", took {one['took']}" if one["took"] else ""
             print(f"  {one['name']}: {'runs: ' + one['why'] if one['why'] else 'up to date'}{took}")
         return
-    if profile == "paper-on-cpu":
+    if profile == "paper-on-cpu" and any(one["name"] == "05_evaluation" and one["why"] for one in plan):
         _tell_hours(parameters["05_evaluation"])
     # SIGTERM cleans up as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)

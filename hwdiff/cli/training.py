@@ -75,7 +75,6 @@ def train(
     from hwdiff.model.checkpoint import find_device
     from hwdiff.training import run_dir
     from hwdiff.training.distributed import check_count, default_count, launch
-    from hwdiff.utils.machine import bf16_is_emulated
 
     if branch and not dry_run and not (out / "config.json").exists():
         run_dir.branch(branch, out)
@@ -91,10 +90,7 @@ def train(
     if data is None:
         raise HwdiffError("--data: give the dataset file; hwdiff prepare --out FILE.npz makes one")
     device = find_device(device)
-    if config.precision == "bf16" and bf16_is_emulated(device):
-        warnings.warn(
-            f"{device} has no bf16: it is emulated, many times slower than --precision fp32", stacklevel=1
-        )
+    _warn_of_precision(config, device)
     count = default_count(config.batch_size, device) if processes is None else processes
     check_count(count, config.batch_size, device)
     # Several processes each choose their own GPU; a single one uses the device that was asked for.
@@ -191,6 +187,8 @@ def distil(
     config = distillation.preset(preset, steps)
     extractor = load_style_extractor(teacher, find_device(device))
     datasets = [Dataset(path) for path in data]
+    for dataset in datasets:  # before anything is trained
+        distillation.lines_to_judge(dataset)
     with Progress("drawing", unit="lines") as progress:
         lines = [LineImages(dataset, progress=progress.update) for dataset in datasets]
     sources = [(images, dataset.split("train")) for dataset, images in zip(datasets, lines, strict=True)]
@@ -224,6 +222,15 @@ def compare_encoders(
     extractors = [load_style_extractor(weights, find_device(device)) for weights in (style_encoder, teacher)]
     for dataset in map(Dataset, data):
         _print_agreement(dataset, LineImages(dataset), *extractors)
+
+
+def _warn_of_precision(config, device):
+    from hwdiff.utils.machine import bf16_is_emulated
+
+    if config.precision == "bf16" and bf16_is_emulated(device):
+        warnings.warn(
+            f"{device} has no bf16: it is emulated, many times slower than --precision fp32", stacklevel=1
+        )
 
 
 def _end_stopped(stop, saved):
@@ -272,7 +279,9 @@ def distil_steps(
 
     config = StepDistillationConfig(**{key: value for key, value in settings.items() if value is not None})
     teacher, dataset = load_model(model, device), Dataset(data)
-    extractor = load_style_extractor(style_encoder, next(teacher.parameters()).device)
+    device = next(teacher.parameters()).device
+    _warn_of_precision(config, device)
+    extractor = load_style_extractor(style_encoder, device)
     with Stop(minutes) as stop, Progress("distilling steps", config.batches, unit="batches") as progress:
         reached = step_distillation.distil_steps(
             config,
@@ -366,8 +375,10 @@ def chain(
     from hwdiff.utils.interrupt import Stop
 
     config = preset_config(preset, steps=steps, batch_size=batch_size, precision=precision, padding=padding)
+    device = find_device(device)
+    _warn_of_precision(config, device)
     with Stop(minutes) as stop:
-        step = run_chain(data, out, config, preset, teacher, distillation_steps, find_device(device), stop)
+        step = run_chain(data, out, config, preset, teacher, distillation_steps, device, stop)
     if step:
         print(f"{stop.reason} in the step {step}: saved; run the same command to resume")
         raise typer.Exit(130 if stop.signal else UNFINISHED)
@@ -446,7 +457,7 @@ def loss(
     tensors = LinesOf(dataset, StyleFeatures(dataset, extractor), style_lines(dataset.forms), device)
     terms = f"{'(stroke, pen)':>24}"
     print(f"{'split':12}{'lines':>7}{'real points':>14}{terms}{'padded':>10}{terms}")
-    for split in Split:
+    for split in (one for one in Split if len(dataset.split(one.value))):
         indices = subsample_lines(dataset, split.value, lines)
         real = validation_loss(network, tensors, indices)
         stroke, pen = (sum(real[term].values()) / len(real[term]) for term in ("stroke", "pen"))

@@ -212,7 +212,11 @@ def mixture(given: list[str] | None) -> str | dict[str, float] | None:
     """What --style was given: nothing, one style, or {style: weight}; equal weights where none is given."""
     if not given:
         return None
-    found = [re.fullmatch(r"(.+?)(?::(\d*\.?\d+))?", one).groups() for one in given]
+    if not all(given):
+        raise HwdiffError(
+            "--style: an empty name; give a picture, or one of the names that hwdiff styles shows"
+        )
+    found = [re.fullmatch(r"(.+?)(?::(\d*\.?\d+))?", one, re.DOTALL).groups() for one in given]
     if len(found) == 1 and found[0][1] is None:
         return given[0]
     if len({name for name, _ in found}) < len(found):

@@ -65,6 +65,8 @@ def parse_svg(content: bytes) -> tuple[list[np.ndarray], str]:
         if etree.QName(element).localname == "polyline":
             parts = [element.attrib["points"]]
         else:
+            if set(element.attrib["d"]) & set("CcSsQqTtA"):
+                raise ValueError("a path with curves, which are not read")
             parts = [part.replace("L", " ") for part in element.attrib["d"].split("M")[1:]]
         for part in parts:
             stroke = np.array(part.replace(",", " ").split(), dtype=float).reshape(-1, 2)

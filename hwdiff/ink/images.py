@@ -68,7 +68,7 @@ def open_image(source: ImageSource, name: str) -> Image.Image:
     except HwdiffError:
         raise
     except FileNotFoundError as error:
-        raise HwdiffError(f"{name}: no such file") from error
+        raise HwdiffError(f"{name}: no such file; give a picture of handwriting") from error
     except Exception as error:  # Pillow raises many kinds
         advice = "give a PNG, TIFF or JPEG of one line of handwriting"
         raise HwdiffError(f"{name}: not an image that can be read ({error}); {advice}") from error

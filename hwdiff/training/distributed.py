@@ -3,6 +3,7 @@
 import os
 import signal
 import tempfile
+import threading
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from torch import multiprocessing
+from tqdm import tqdm
 
 from hwdiff.utils.errors import HwdiffError
 from hwdiff.utils.interrupt import Stop
@@ -116,6 +118,7 @@ def _work(rank, count, device, folder, function, arguments):
     if device == "cpu":
         torch.set_num_threads(1)
     Stop.patient = True
+    tqdm.set_lock(threading.RLock())  # its own is a semaphore, which `os._exit` would leave behind
     store = f"file://{folder}/store"
     dist.init_process_group(
         "nccl" if device == "cuda" else "gloo", init_method=store, rank=rank, world_size=count, timeout=PAUSE

@@ -137,8 +137,32 @@ def test_the_alphabet_and_how_often_it_was_seen(trained):
 
 
 def test_a_dataset_without_unseen_lines_is_told(tmp_path):
-    result = hwdiff("prepare", "--out", tmp_path / "few.npz", "--writers", 3)
+    few, encoder = tmp_path / "few.npz", BUNDLED["pretrained"].parent / "style-encoder.safetensors"
+    result = hwdiff("prepare", "--out", few, "--writers", 1)
     assert "few.npz: no lines in the split validation and test" in result.output
+    for command in (("compare-encoders",), ("distil", "--out", tmp_path / "run")):
+        result = hwdiff(*command, "--data", few, "--teacher", encoder)
+        assert result.exit_code == 1
+        assert "few.npz: has no lines in the split test, on which encoders are compared" in result.output
+    assert not (tmp_path / "run").exists()
+    result = hwdiff("loss", "--data", few, "--lines", 1)
+    assert result.exit_code == 0, result.output
+    assert [line.split()[0] for line in result.output.splitlines()] == ["split", "train"]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("train", "--preset", "smoke"),
+        ("chain", "--preset", "smoke", "--minutes", 0),
+        ("distil-steps", "--minutes", 0),
+    ],
+)
+def test_emulated_bf16_is_warned_of(trained, tmp_path, monkeypatch, command):
+    monkeypatch.setattr("hwdiff.utils.machine.bf16_is_emulated", lambda device: True)
+    data = ("--data", trained / "data" / "lines.npz", "--out", tmp_path / "run", "--batch-size", 200)
+    result = hwdiff(*command, *data, "--precision", "bf16")
+    assert "warning: cpu has no bf16: it is emulated, many times slower" in result.output
 
 
 def test_report(trained):
@@ -249,6 +273,8 @@ def test_preparing_twice_says_so(trained, source):
         ("write 'a€' --strict -o x.svg", "the text: the model cannot write '€' (character 2) (--strict)"),
         ("styles -o x.pdf", "x.pdf: figures are saved as .png or .svg"),
         ("style {data} -o x.pdf", "x.pdf: figures are saved as .png or .svg"),
+        ("style no.jpg -o x.png", "no.jpg: no such file; give a picture of handwriting"),
+        ("write hello --style '' -o x.svg", "--style: an empty name; give a picture, or one of the names"),
     ],
 )
 def test_errors_are_one_line(trained, style_weights, command, message):

@@ -197,6 +197,7 @@ def test_a_line_file_of_iam_is_loaded_as_the_model_sees_it(dataset, source, tmp_
         ("a.svg", '<svg xmlns="http://www.w3.org/2000/svg"><path d="M0 0 C 1 2 3 4"/></svg>', "holds no ink"),
         ("a.svg", '<svg xmlns="http://www.w3.org/2000/svg"><path/></svg>', "holds no ink"),
         ("a.svg", '<svg xmlns="http://www.w3.org/2000/svg"><path d="M0 0 L nan 1"/></svg>', "not finite"),
+        ("a.svg", '<svg><path d="M0 0C1 1 2 2 3 3"/></svg>', "a path with curves, which are not read"),
         ("a.xml", "<WhiteboardCaptureSession/>", "strokes without extent"),
         ("a.svg", '<svg><path transform="scale(2)" d="M0 0 L1 1"/></svg>', "transforms, which are not read"),
         ("a.inkml", "<svg/>", "holds no ink .no InkML document"),

@@ -181,6 +181,14 @@ def test_two_processes_end_together_and_resume(two, train, tmp_path):
     assert_same(out, two)
 
 
+def test_an_error_in_several_processes_is_one_line(train, tmp_path):
+    process = train(tmp_path / "run", *TWO, "--batch-size", 64)
+    assert process.wait() == 1
+    assert process.errors == (
+        "error: batch size 64: the dataset's split has only 16 lines; choose a smaller batch\n"
+    )
+
+
 @pytest.mark.parametrize(
     ("count", "message"),
     [(3, "cannot be divided among|give no more"), (0, "give a divisor"), (1000, "give no more")],
