@@ -406,24 +406,26 @@ def report(
 @command
 def benchmark(
     data: Annotated[Path, typer.Option(help="A dataset file from hwdiff prepare.")],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="A file for the table, *.md.")] = None,
     device: Device = None,
 ):
-    """Measure the speed of writing and training.
+    """Measure the speed of writing, training and measuring, in about ten minutes.
 
-    Each speed is also given as a fraction of the rate of matrix products on this machine.
+    Rates are also given as fractions of the rate of matrix products on this machine.
     """
     from hwdiff.data.dataset import Dataset
-    from hwdiff.evaluation.speed import benchmark as measure
+    from hwdiff.evaluation.benchmark import as_text, save
+    from hwdiff.evaluation.benchmark import benchmark as measure
     from hwdiff.model.checkpoint import find_device
+    from hwdiff.utils.environment import environment
 
-    for what, seconds, rate, fraction in measure(Dataset(data), find_device(device)):
-        duration = "" if seconds is None else f"{seconds:.3f} s"
-        speed = (
-            ""
-            if rate is None
-            else f"{rate / 1e9:9.1f} GFLOP/s {'' if fraction is None else format(fraction, '5.0%')}"
-        )
-        print(f"{what:84} {duration:>9} {speed}".rstrip())
+    timings = []
+    for timing in measure(Dataset(data), find_device(device)):
+        timings.append(timing)
+        print(as_text(timing), flush=True)
+    if out:
+        save(timings, environment(find_device(device)), out)
+        print(f"wrote {out}")
 
 
 @command

@@ -3,7 +3,6 @@
 import json
 import tempfile
 import time
-from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -16,39 +15,17 @@ from torch.nn.parallel import DistributedDataParallel
 from hwdiff.data.batches import Lines, bucket_length, training_order
 from hwdiff.data.dataset import Dataset
 from hwdiff.data.excerpts import Excerpts
-from hwdiff.data.lines import MAX_POINTS
 from hwdiff.diffusion import process
-from hwdiff.diffusion.generate import seeded_noise
-from hwdiff.diffusion.samplers import sample_eq12, schedule
 from hwdiff.evaluation import geometry
-from hwdiff.evaluation.measures import points
-from hwdiff.evaluation.tables import PAPER_LINES
 from hwdiff.model.config import STYLE_SHAPE
 from hwdiff.model.unet import UNet
-from hwdiff.training import config as presets
 from hwdiff.training import optimizers
 from hwdiff.training.config import TrainingConfig
-from hwdiff.training.distributed import Processes, default_count, first_process, launch
+from hwdiff.training.distributed import Processes, first_process, launch
 from hwdiff.training.objective import Draws, Objective, accumulate_gradients, compiled_objective, draw
-from hwdiff.utils.machine import matrix_product_rate, rate_of
 
 FORWARD_FLOP = 2.11e9  # of one line of 488 points
 MIDDLING_POINTS = 320
-
-
-def sampling_rate(device: str | torch.device) -> float:
-    """Operations a second while one line of 488 points is written in 60 steps at the published size."""
-    network = UNet().to(device).eval()
-    noise = seeded_noise([0], MAX_POINTS, device)
-    text = torch.randint(3, 70, (1, 31), device=device)
-    style = torch.rand(1, *STYLE_SHAPE, device=device)
-    with torch.inference_mode():
-        levels = schedule().float()
-
-        def write():
-            return sample_eq12(network, noise(None), text, style, levels, noise)
-
-        return rate_of(write, process.STEPS * FORWARD_FLOP, device)
 
 
 def seconds_of_writing(network: UNet, lines: int, evaluations: int) -> float:
@@ -177,41 +154,3 @@ def _plain_living_times(X, seed):
     alpha_max = geometry.default_gamma(len(X)) * table.max()
     tree = complex_.create_simplex_tree(max_alpha_square=alpha_max, limit_dimension=geometry.CORNERS - 1)
     tree.compute_persistence(homology_coeff_field=2, persistence_dim_max=False)
-
-
-def benchmark(
-    dataset: Dataset, device: str | torch.device
-) -> Iterator[tuple[str, float | None, float | None, float | None]]:
-    """Measure the machine, sampling, training and the Geometry Score.
-
-    Yields (what, seconds, operations a second, fraction of the matrix-product rate), None where there is no
-    such number.
-    """
-    device = torch.device(device)
-    fp32, bf16 = (matrix_product_rate(dtype, device) for dtype in (torch.float32, torch.bfloat16))
-    yield "matrix product, fp32", None, fp32, None
-    yield "matrix product, bf16", None, bf16, None
-    rate = sampling_rate(device)
-    yield (
-        "writing one line of 488 points, 60 steps, fp32",
-        process.STEPS * FORWARD_FLOP / rate,
-        rate,
-        rate / fp32,
-    )
-    # Where bf16 is emulated it is a hundred times slower than fp32: nobody would train with it.
-    for precision, limit in (("fp32", fp32), ("bf16", bf16)):
-        if precision == "fp32" or bf16 > fp32:
-            config = presets.preset("paper", padding="bucket", precision=precision)
-            for count in dict.fromkeys((1, default_count(config.batch_size, device))):
-                if count == 1:
-                    seconds, speed = training_rate(dataset, config, device)
-                else:
-                    seconds, speed = shared_training_rate(dataset, config, device, count=count)
-                threads = f"{count} process{'es of one thread' if count > 1 else ''}"
-                what = f"training step, batch 96, {precision}, {threads}, {speed:.0f} points/s"
-                rate = 3 * FORWARD_FLOP * speed / MAX_POINTS
-                yield what, seconds, rate, rate / limit
-    cloud = points([dataset.ink(index) for index in range(min(PAPER_LINES, len(dataset)))])
-    ours, plain = geometry_seconds(cloud, geometry.REPETITIONS)
-    yield f"Geometry Score of {len(cloud)} lines, a set of landmarks", ours, None, None
-    yield f"the same the plain way ({plain / ours:.1f} times as long)", plain, None, None

@@ -12,9 +12,12 @@ from hwdiff import HwdiffError, Ink
 from hwdiff.cli import app
 from hwdiff.cli.writing import mixture
 from hwdiff.data.dataset import Dataset
+from hwdiff.diffusion.samplers import schedule
 from hwdiff.evaluation.error_rates import recognize
 from hwdiff.model.checkpoint import BUNDLED
+from hwdiff.model.unet import UNet
 from hwdiff.suite.verdicts import OPEN, verdicts
+from tests.conftest import TINY
 
 
 def hwdiff(*arguments):
@@ -427,26 +430,38 @@ def test_the_suite_in_small_computes_with_one_thread_unless_told_otherwise(given
     assert done.stdout.splitlines()[-1] == " ".join(given.values() or ("1", "3000"))
 
 
-def test_benchmark_reports_fractions(trained, monkeypatch):
-    from hwdiff.data.dataset import Dataset
-    from hwdiff.evaluation import speed
-    from hwdiff.utils import machine
+def test_benchmark_reports_fractions(trained, monkeypatch, tmp_path):
+    from hwdiff.evaluation import benchmark, speed
 
-    for module in (machine, speed):
-        monkeypatch.setattr(
-            module, "rate_of", lambda function, flop, device, seconds=3.0: function() is None or 1e9
-        )
-    flop = 3 * speed.FORWARD_FLOP / speed.MAX_POINTS
-    monkeypatch.setattr(speed, "default_count", lambda batch_size, device: 2)
+    monkeypatch.setattr(
+        benchmark, "rate_of", lambda function, flop, device, seconds=3.0: function() is None or 1e9
+    )
+    monkeypatch.setattr(
+        benchmark, "matrix_product_rate", lambda dtype, device: {4: 1e9, 2: 2e9}[dtype.itemsize]
+    )
+    monkeypatch.setattr(benchmark, "UNet", lambda: UNet(TINY))
+    monkeypatch.setattr(benchmark, "schedule", lambda: schedule(2))
+    monkeypatch.setattr(benchmark, "PAGE", "a fox")
+    monkeypatch.setattr(benchmark, "TRIES", 1)
+    flop = 3 * speed.FORWARD_FLOP / benchmark.MAX_POINTS
+    monkeypatch.setattr(benchmark, "default_count", lambda batch_size, device: 2)
     monkeypatch.setattr(speed, "training_rate", lambda dataset, config, device: (2.0, 5e8 / flop))
     monkeypatch.setattr(
         speed, "shared_training_rate", lambda dataset, config, device, count: (1.0, count * 5e8 / flop)
     )
-    monkeypatch.setattr(speed.geometry, "REPETITIONS", 8)
-    rows = list(speed.benchmark(Dataset(trained / "data" / "lines.npz"), "cpu"))
-    assert [row[3] for row in rows] == pytest.approx([None, None, 1.0, 0.5, 1.0, None, None])
-    assert "2 processes of one thread" in rows[4][0]
-    assert all(row[1] > 0 for row in rows[-2:])
+    monkeypatch.setattr(benchmark.geometry, "REPETITIONS", 8)
+    result = hwdiff("benchmark", "--data", trained / "data" / "lines.npz", "-o", tmp_path / "table.md")
+    assert result.exit_code == 0, result.output
+    rows = [line.strip("| ").split(" | ") for line in (tmp_path / "table.md").read_text().splitlines()[4:]]
+    named = {row[0]: row[1:] for row in rows}
+    assert len(named) == len(rows)
+    assert named["writing 8 lines at once of 488 points, 60 steps, guidance 1"][1:] == ["1.0 GFLOP/s", "100%"]
+    trained_in = {what: cells for what, cells in named.items() if what.startswith("training step")}
+    assert [cells[0] for cells in trained_in.values()] == ["2.000 s", "1.000 s"] * 2
+    assert [cells[2] for cells in trained_in.values()] == ["50%", "100%", "25%", "50%"]
+    assert {"hwdiff --help", "import torch"} <= named.keys()
+    assert any(what.startswith("most memory of this process, ") for what in named)
+    assert all(what in result.output for what in named)
 
 
 def test_a_dry_run_of_a_branch_tells_its_configuration_and_makes_nothing(trained, tmp_path):

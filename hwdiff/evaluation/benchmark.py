@@ -1,0 +1,200 @@
+"""What `hwdiff benchmark` measures: times, and rates as fractions of this machine's matrix products."""
+
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from hwdiff.data.dataset import Dataset
+from hwdiff.data.lines import MAX_POINTS
+from hwdiff.data.synthetic import LINES_PER_FORM, write_form
+from hwdiff.diffusion import process
+from hwdiff.diffusion.generate import seeded_noise
+from hwdiff.diffusion.pages import wrap, write_pages
+from hwdiff.diffusion.samplers import sample_eq12, schedule
+from hwdiff.evaluation import geometry, speed
+from hwdiff.evaluation.measures import points
+from hwdiff.evaluation.tables import PAPER_LINES
+from hwdiff.ink import images
+from hwdiff.ink.page import Layout
+from hwdiff.model.checkpoint import load_model
+from hwdiff.model.config import STYLE_SHAPE
+from hwdiff.model.style_encoder import load_style_extractor
+from hwdiff.model.unet import UNet
+from hwdiff.training import config as presets
+from hwdiff.training.distributed import default_count
+from hwdiff.utils.files import atomic_write
+from hwdiff.utils.machine import matrix_product_rate, rate_of
+
+LENGTHS = (160, 320, MAX_POINTS)  # points of a line
+BATCHES = (1, 8)  # lines that are written at once
+CLOUDS = (1000, PAPER_LINES)  # lines of the Geometry Score
+PAGE = " ".join(["the quick brown fox jumps over the lazy dog"] * 18)  # twenty lines of A4
+TRIES = 3  # of what takes a whole process: the fastest counts
+
+
+class Timing(NamedTuple):
+    """One row.
+
+    what: what was measured.   seconds: that it took.   rate: operations a second.   fraction: of the rate of
+    matrix products. None where there is no such number.
+    """
+
+    what: str
+    seconds: float | None = None
+    rate: float | None = None
+    fraction: float | None = None
+
+
+def benchmark(dataset: Dataset, device: str | torch.device) -> Iterator[Timing]:
+    """Measure the machine, starting, writing, style features, training and the Geometry Score.
+
+    dataset: whose lines are trained on, drawn and compared.
+    """
+    device = torch.device(device)
+    fp32, bf16 = (matrix_product_rate(dtype, device) for dtype in (torch.float32, torch.bfloat16))
+    yield Timing("matrix product, fp32", rate=fp32)
+    yield Timing("matrix product, bf16", rate=bf16)
+    yield from _starting()
+    yield from _writing(device, fp32)
+    yield from _style_features(dataset, device, fp32)
+    yield from _training(dataset, device, {"fp32": fp32, "bf16": bf16})
+    yield from _geometry_score(dataset)
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, kilobytes elsewhere
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    yield Timing(f"most memory of this process, {most / 1e9:.1f} GB")
+
+
+def _starting():
+    with tempfile.TemporaryDirectory() as folder:
+        write = ("-m", "hwdiff", "write", "hello world", "-o", f"{folder}/hello.svg")
+        for what, arguments in (
+            ("hwdiff --help", ("-m", "hwdiff", "--help")),
+            ("import torch", ("-c", "import torch")),
+            ('hwdiff write "hello world", all of it', write),
+        ):
+            command = [sys.executable, *arguments]
+            yield Timing(what, min(_seconds(_run, command) for _ in range(TRIES)))
+
+
+def _run(command: Sequence[str]):
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def _writing(device, limit):
+    network = UNet().to(device).eval()
+    levels = schedule().float()
+    for count in BATCHES:
+        for length in LENGTHS:
+            noise = seeded_noise(range(count), length, device)
+            text = torch.randint(3, 70, (count, length // 11), device=device)
+            style = torch.rand(count, *STYLE_SHAPE, device=device)
+            start = noise(None)
+
+            def write(start=start, text=text, style=style, noise=noise):
+                with torch.inference_mode():
+                    return sample_eq12(network, start, text, style, levels, noise)
+
+            level = torch.full((count, 1, 1), 0.5, device=device)
+            one = _operations(lambda values=(start, text, level, style): network(*values, attention=False))
+            flop = process.STEPS * one
+            rate = rate_of(write, flop, device)
+            lines = "one line" if count == 1 else f"{count} lines at once"
+            yield Timing(
+                f"writing {lines} of {length} points, 60 steps, guidance 1", flop / rate, rate, rate / limit
+            )
+    for name in ("pretrained", "paper"):
+        bundled = load_model(name, device)
+        pieces = sum(map(len, wrap(PAGE, Layout())))
+        what = f"a page of {len(wrap(PAGE, Layout()))} lines in {pieces} pieces, model {name}, sampler fast"
+        yield Timing(what, _seconds(write_pages, bundled, PAGE, sampler="fast"))
+
+
+def _style_features(dataset, device, limit):
+    extractor = load_style_extractor("bundled", device)
+    inks = [dataset.ink(index).trimmed() for index in range(min(16, len(dataset)))]
+    drawn = [ink.line_image() for ink in inks]
+    yield Timing("drawing a line image", _seconds(lambda: [ink.line_image() for ink in inks]) / len(inks))
+    count = extractor.batch_size
+    pixels = torch.from_numpy(images.pad_to_width(drawn[0])).expand(count, -1, -1).to(device)
+    flop = _operations(extractor, pixels)
+    rate = rate_of(lambda: extractor(pixels), flop, device)
+    yield Timing("style features of a line", flop / count / rate, rate, rate / limit)
+    yield Timing("writing a line of a built-in writer", _seconds(write_form, 0, 0, 0) / LINES_PER_FORM)
+
+
+def _training(dataset, device, limits):
+    for precision, limit in limits.items():
+        # Where bf16 is emulated it is a hundred times slower than fp32: nobody would train with it.
+        if precision == "bf16" and limit <= limits["fp32"]:
+            continue
+        config = presets.preset("paper", padding="bucket", precision=precision)
+        for count in dict.fromkeys((1, default_count(config.batch_size, device))):
+            if count == 1:
+                seconds, rate = speed.training_rate(dataset, config, device)
+            else:
+                seconds, rate = speed.shared_training_rate(dataset, config, device, count=count)
+            threads = f"{count} process{'es of one thread' if count > 1 else ''}"
+            what = f"training step, batch 96, {precision}, {threads}, {rate:.0f} points/s"
+            flop = 3 * speed.FORWARD_FLOP * rate / MAX_POINTS
+            yield Timing(what, seconds, flop, flop / limit)
+
+
+def _geometry_score(dataset):
+    for count in dict.fromkeys(min(count, len(dataset)) for count in CLOUDS):
+        cloud = points([dataset.ink(index) for index in range(count)])
+        ours, plain = speed.geometry_seconds(cloud, geometry.REPETITIONS)
+        yield Timing(f"Geometry Score of {count} lines, a set of landmarks", ours)
+        yield Timing(f"the same the plain way ({plain / ours:.1f} times as long)", plain)
+
+
+def _operations(function: Callable, *arguments) -> float:
+    """Floating-point operations of a call."""
+    with FlopCounterMode(display=False) as counter, torch.inference_mode():
+        function(*arguments)
+    return counter.get_total_flops()
+
+
+def _seconds(function: Callable, *arguments, **options) -> float:
+    began = time.perf_counter()
+    function(*arguments, **options)
+    return time.perf_counter() - began
+
+
+def as_markdown(timings: Sequence[Timing], about: dict) -> str:
+    """A table for a document.   about: the machine, from `utils.environment.environment`."""
+    packages = about["packages"]
+    head = (
+        f"`hwdiff benchmark` on {about['processor']}, {about['cores']} cores, PyTorch {packages['torch']}, "
+        "all in one run:\n\n| | time | rate | of the matrix product |\n|---|---|---|---|\n"
+    )
+    return head + "".join(f"| {' | '.join(_cells(timing))} |\n" for timing in timings)
+
+
+def as_text(timing: Timing) -> str:
+    """A row for a terminal."""
+    what, time_, rate, fraction = _cells(timing)
+    return f"{what:84} {time_:>9} {rate:>16} {fraction:>5}".rstrip()
+
+
+def _cells(timing):
+    what, seconds, rate, fraction = timing
+    return (
+        what,
+        "" if seconds is None else f"{seconds:.3f} s",
+        "" if rate is None else f"{rate / 1e9:.1f} GFLOP/s",
+        "" if fraction is None else f"{fraction:.0%}",
+    )
+
+
+def save(timings: Sequence[Timing], about: dict, path: Path) -> None:
+    """Write `as_markdown` into a file."""
+    with atomic_write(path) as temporary:
+        temporary.write_text(as_markdown(timings, about), encoding="utf-8")
