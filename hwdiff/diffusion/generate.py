@@ -121,12 +121,15 @@ def sample(
 
     # Write, batch by batch.
     inks = [None] * len(texts)
-    for batch in _batches(lengths):
+    # Lines of one length in points and tokens, alike in whether the attention is looked at: without padding,
+    # and computed in one way, a line comes out the same in any batch.
+    kinds = [(lengths[i], len(tokens[i]), bool(spellings[i].accents)) for i in range(len(texts))]
+    for batch in _batches(kinds):
         noise = seeded_noise([seeds[i] for i in batch], lengths[batch[0]], device)
-        text = torch.from_numpy(tokenizer.pad([tokens[i] for i in batch])).to(device)
+        text = torch.from_numpy(np.stack([tokens[i] for i in batch])).to(device)
         arguments = (noise(None), text, styles[batch].to(device), alpha_bar, noise)
         seen = _LateAttention(callback)
-        accented = any(spellings[i].accents for i in batch)
+        accented = bool(spellings[batch[0]].accents)
         offsets, pen_up = chosen.sampler(predict, *arguments, callback=seen if accented else callback)
         offsets, pen_up = offsets.cpu().numpy(), pen_up.cpu().numpy()[..., 0] > 0.5
         for row, i in enumerate(batch):
@@ -169,14 +172,10 @@ def _check_numbers(count, seeds, length, guidance, style_guidance):
             raise HwdiffError(f"{name} = {weight}: must be at least 0 and below 100")
 
 
-def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:
-    """The indices of the lines of each batch, at most 64 lines of one length.
-
-    With padding a line would depend on its batch: self-attention has no mask, so its points would see the
-    padding.
-    """
-    for length in sorted(set(lengths)):
-        alike = [i for i, other in enumerate(lengths) if other == length]
+def _batches(kinds: Sequence[tuple]) -> Iterator[list[int]]:
+    """The indices of the lines of each batch, at most 64 lines of one kind.   kinds: of each line."""
+    for kind in sorted(set(kinds)):
+        alike = [i for i, other in enumerate(kinds) if other == kind]
         yield from (alike[start : start + BATCH_SIZE] for start in range(0, len(alike), BATCH_SIZE))
 
 

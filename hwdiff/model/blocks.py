@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 NOISE_HIDDEN = 2048
+VECTOR = 32  # numbers that a CPU's vectorised loop takes at a time
 
 
 def layer_norm(features: int) -> nn.LayerNorm:
@@ -17,16 +18,48 @@ def layer_norm(features: int) -> nn.LayerNorm:
     return nn.LayerNorm(features, eps=1e-6, elementwise_affine=False)
 
 
+class Linear(nn.Linear):
+    """A linear map of the channels of x (B, N, C).
+
+    Where a CPU writes, each line is multiplied by itself: its bits do not depend on the lines beside it. One
+    product of all lines rounds in other ways for other B, and 60 guided steps make a rounding visible.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return line_by_line(self, x) if writes_on_cpu(x) else super().forward(x)
+
+
+def writes_on_cpu(x: Tensor) -> bool:
+    """Whether x is float32 on a CPU and nothing is trained, so that lines are multiplied one by one."""
+    plain = x.device.type == "cpu" and x.dtype is torch.float32 and not torch.is_autocast_enabled("cpu")
+    return plain and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
+
+
+def line_by_line(linear: nn.Linear, x: Tensor) -> Tensor:
+    """The linear map of x (B, N, C), a matrix product for each of the B lines."""
+    return torch.baddbmm(linear.bias, x, linear.weight.t().expand(len(x), -1, -1))
+
+
+def product(left: Tensor, right: Tensor) -> Tensor:
+    """left (B, heads, N, M) times right (B, heads, M, L), line by line as above: (B, heads, N, L)."""
+    if not writes_on_cpu(left):
+        return left @ right
+    return torch.stack([one @ other for one, other in zip(left, right, strict=True)])
+
+
 class NoiseEmbedding(nn.Module):
     """The noise level sqrt(alpha_bar), (B, 1, 1), to emb (B, 1, features)."""
 
     def __init__(self, features: int):
         super().__init__()
-        self.hidden = nn.Linear(1, NOISE_HIDDEN)
-        self.out = nn.Linear(NOISE_HIDDEN, features)
+        self.hidden = Linear(1, NOISE_HIDDEN)
+        self.out = Linear(NOISE_HIDDEN, features)
 
     def forward(self, noise_level: Tensor) -> Tensor:
-        return self.out(F.silu(self.hidden(F.silu(noise_level))))
+        # In full vectors of a CPU, which round otherwise than its code for what is left over: so a line's
+        # bits do not depend on how many lines there are.
+        swish = F.silu(noise_level.expand(-1, -1, VECTOR))[..., :1]
+        return self.out(F.silu(self.hidden(swish)))
 
 
 class Affine(nn.Module):
@@ -37,7 +70,7 @@ class Affine(nn.Module):
 
     def __init__(self, channels: int, emb: int):
         super().__init__()
-        self.scale_shift = nn.Linear(emb, 2 * channels)
+        self.scale_shift = Linear(emb, 2 * channels)
         with torch.no_grad():
             self.scale_shift.bias.copy_(torch.cat((torch.ones(channels), torch.zeros(channels))))
 
@@ -46,7 +79,7 @@ class Affine(nn.Module):
         return torch.addcmul(shift, x, scale)
 
 
-class Conv(nn.Linear):
+class Conv(Linear):
     """A convolution of width 3 over (B, N, C), zero-padded: a linear map of each point and its neighbours.
 
     weight: (channels_out, 3 channels_in), the three points one after the other.
@@ -56,6 +89,9 @@ class Conv(nn.Linear):
         super().__init__(3 * channels_in, channels_out)
 
     def forward(self, x: Tensor) -> Tensor:
+        if writes_on_cpu(x):
+            padded = F.pad(x, (0, 0, 1, 1))
+            return line_by_line(self, torch.cat((padded[:, :-2], x, padded[:, 2:]), dim=-1))
         # As a convolution of images of height 1 whose channels lie last, neither x nor weight need be copied.
         image, weight = x.mT.unsqueeze(2), self.weight.unflatten(1, (3, -1)).mT.unsqueeze(2)
         return F.conv2d(image, weight, self.bias, padding=(0, 1)).squeeze(2).mT
@@ -71,7 +107,7 @@ class ConvBlock(nn.Module):
         self.affine1 = Affine(features // 2, emb)
         self.conv2 = Conv(features // 2, features)
         self.affine2 = Affine(features, emb)
-        self.dense = nn.Linear(features, features)
+        self.dense = Linear(features, features)
         self.affine3 = Affine(features, emb)
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
@@ -114,7 +150,7 @@ class MultiHeadAttention(nn.Module):
     def __init__(self, channels: int, heads: int):
         super().__init__()
         self.heads = heads
-        self.query, self.key, self.value, self.out = (nn.Linear(channels, channels) for _ in range(4))
+        self.query, self.key, self.value, self.out = (Linear(channels, channels) for _ in range(4))
 
     def forward(
         self,
@@ -139,11 +175,11 @@ class MultiHeadAttention(nn.Module):
         )
         # In bf16 on a CPU the fused kernel's backward pass alone would take a third of a training step.
         if weights or (q.dtype is torch.bfloat16 and q.device.type == "cpu"):
-            scores = q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5
+            scores = product(q, k.transpose(-1, -2)) / q.shape[-1] ** 0.5
             if mask is not None:
                 scores = scores.masked_fill(~mask, -torch.inf)
             attention = scores.softmax(dim=-1)
-            attended = attention @ v
+            attended = product(attention, v)
         else:
             attention = None
             attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
@@ -155,8 +191,8 @@ class FeedForward(nn.Module):
 
     def __init__(self, channels_in: int, hidden: int, channels_out: int):
         super().__init__()
-        self.hidden = nn.Linear(channels_in, hidden)
-        self.out = nn.Linear(hidden, channels_out)
+        self.hidden = Linear(channels_in, hidden)
+        self.out = Linear(hidden, channels_out)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.out(F.silu(self.hidden(F.silu(x))))
@@ -184,7 +220,7 @@ class AttentionBlock(nn.Module):
         self.stroke_factor, self.text_factor = (
             (position_factor, 1) if position_variant == "strokes" else (1, position_factor)
         )
-        self.text_dense = nn.Linear(text_channels, channels)
+        self.text_dense = Linear(text_channels, channels)
         self.text_affine = Affine(channels, emb)
         self.cross_attention = MultiHeadAttention(channels, heads)
         self.affine1 = Affine(channels, emb)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from hwdiff.data.tokenizer import PADDING
-from hwdiff.model.blocks import AttentionBlock, Conv, ConvBlock, NoiseEmbedding
+from hwdiff.model.blocks import AttentionBlock, Conv, ConvBlock, Linear, NoiseEmbedding
 from hwdiff.model.config import ModelConfig
 from hwdiff.model.text_encoder import TextStyleEncoder
 from hwdiff.utils.errors import HwdiffError
@@ -48,13 +48,13 @@ class UNet(nn.Module):
 
         self.noise_embedding = NoiseEmbedding(emb)
         self.encoder = TextStyleEncoder(text_channels, 4 * c2, emb)
-        self.input = nn.Linear(2, c1)
+        self.input = Linear(2, c1)
         self.down1 = ConvBlock(c1, c1, emb)
         self.down2 = ConvBlock(c1, c2, emb)
         self.attention2 = attention_block(c2, 3, 4)
         self.down3 = ConvBlock(c2, c3, emb)
         self.attention3 = attention_block(c3, 4, 2)
-        self.middle_dense = nn.Linear(c3, text_channels)
+        self.middle_dense = Linear(c3, text_channels)
         self.middle = nn.ModuleList(attention_block(text_channels, 6, 1) for _ in range(config.num_layers))
         self.skip3 = Conv(c3, text_channels)
         self.up3 = ConvBlock(text_channels, c3, emb)
@@ -62,8 +62,8 @@ class UNet(nn.Module):
         self.up2 = ConvBlock(c3, c2, emb)
         self.skip1 = Conv(c1, c2)
         self.up1 = ConvBlock(c2, c1, emb)
-        self.eps_out = nn.Linear(c1, 2)
-        self.pen_out = nn.Linear(c1, 1)
+        self.eps_out = Linear(c1, 2)
+        self.pen_out = Linear(c1, 1)
 
     @property
     def settings(self) -> dict:
