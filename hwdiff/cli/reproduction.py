@@ -61,19 +61,19 @@ def reproduce(
     if profile != "smoke":
         _require_iam(profile, parameters)
     out = out or newest_run(profile)
-    plan = Reproduction(out, profile, notebooks, parameters, minutes).plan(wanted)
+    run = Reproduction(out, profile, notebooks, parameters, minutes)
     if dry_run:
         print(f"{out}:")
-        for one in plan:
+        for one in run.plan(wanted):
             took = f", took {one['took']}" if one["took"] else ""
             print(f"  {one['name']}: {'runs: ' + one['why'] if one['why'] else 'up to date'}{took}")
         return
-    if profile == "paper-on-cpu" and any(one["name"] == "05_evaluation" and one["why"] for one in plan):
-        _tell_hours(parameters["05_evaluation"])
+    if profile == "paper-on-cpu":
+        _tell_hours(run, wanted)
     # SIGTERM cleans up as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with lock_directory(out):
-        bad = Reproduction(out, profile, notebooks, parameters, minutes).run(wanted)
+        bad = run.run(wanted)
     print(f"results: {out / 'index.html'}")
     if bad:
         raise HwdiffError(f"{', '.join(bad)}: failed or skipped; run the same command to resume")
@@ -117,30 +117,27 @@ def _require_iam(profile, parameters):
             raise HwdiffError(f"profile {profile}: {error} ({advice})") from error
 
 
-def _tell_hours(chosen):
+def _tell_hours(run, wanted):
     """Say how long most of the writing will take: that for the tables of the notebook on evaluation."""
     import torch
 
-    from hwdiff.diffusion.generate import signal_levels, writing_settings
-    from hwdiff.diffusion.samplers import network_evaluations
-    from hwdiff.evaluation.bench import table1_rows
+    from hwdiff.evaluation.bench import table1_evaluations
     from hwdiff.evaluation.speed import seconds_of_writing
     from hwdiff.model.checkpoint import load_model
 
-    if chosen["checkpoint"] == "trained":  # which is not there yet
+    name = "05_evaluation"
+    chosen = run.parameters[name]
+    will_run = any(one["name"] == name and one["why"] for one in run.plan(wanted))
+    if not will_run or chosen["checkpoint"] == "trained":  # which is not there yet
         return
     network = load_model(chosen["checkpoint"], "cpu")
-    own = writing_settings(network)["guidance"]
-    evaluations = sum(
-        network_evaluations(len(signal_levels(network, row.sampler)) - 1, row.guidance or own)
-        for row in table1_rows(own).values()
-    )
-    seeds = chosen["seeds"], chosen["unseen_seeds"] or chosen["seeds"]
-    lines = chosen["lines"] * seeds[0] + chosen["unseen_lines"] * seeds[1]
+    evaluations = table1_evaluations(network)
+    unseen_seeds = chosen["unseen_seeds"] or chosen["seeds"]
+    lines = chosen["lines"] * chosen["seeds"] + chosen["unseen_lines"] * unseen_seeds
     cores = torch.get_num_threads()
     hours = seconds_of_writing(network, lines, evaluations) / cores / 3600
     print(
-        f"05_evaluation writes {lines:,} lines with {evaluations} network evaluations each: about "
+        f"{name} writes {lines:,} lines with {evaluations} network evaluations each: about "
         f"{hours:.1f} hours on {cores} cores, if nothing else runs. Ctrl-C stops, the same command resumes."
     )
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from hwdiff.data.dataset import Dataset
 from hwdiff.data.style_features import StyleFeatures
 from hwdiff.diffusion.generate import signal_levels, writing_settings
+from hwdiff.diffusion.samplers import network_evaluations
 from hwdiff.evaluation.diversity import Diversity, measure_diversity
 from hwdiff.evaluation.generation import regenerate_lines
 from hwdiff.evaluation.geometry import REPETITIONS
@@ -24,6 +25,7 @@ from hwdiff.evaluation.written import Generator
 from hwdiff.ink.ink import Ink
 from hwdiff.model.checkpoint import load_model, path_of_model
 from hwdiff.model.style_encoder import load_style_extractor
+from hwdiff.model.unet import UNet
 from hwdiff.utils.environment import environment
 from hwdiff.utils.files import sha256_of
 from hwdiff.utils.progress import Progress
@@ -60,6 +62,17 @@ def table1_rows(guidance: float) -> Rows:
     if guidance != 1:
         rows |= {f"{sampler}_guided": Written(sampler) for sampler in ("eq12", "eq9")}
     return {**rows, "fast": Written("fast")}
+
+
+def table1_evaluations(network: UNet) -> int:
+    """How often a network is evaluated for a line of all rows together (NFE), with its own guidance."""
+    own = writing_settings(network)["guidance"]
+    return sum(
+        network_evaluations(
+            len(signal_levels(network, row.sampler)) - 1, own if row.guidance is None else row.guidance
+        )
+        for row in table1_rows(own).values()
+    )
 
 
 class Bench:

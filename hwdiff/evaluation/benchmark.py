@@ -25,7 +25,6 @@ from hwdiff.evaluation.tables import PAPER_LINES
 from hwdiff.ink import images
 from hwdiff.ink.page import Layout
 from hwdiff.model.checkpoint import load_model
-from hwdiff.model.config import STYLE_SHAPE
 from hwdiff.model.style_encoder import load_style_extractor
 from hwdiff.model.unet import UNet
 from hwdiff.training import config as presets
@@ -94,17 +93,13 @@ def _writing(device, limit):
     for count in BATCHES:
         for length in LENGTHS:
             noise = seeded_noise(range(count), length, device)
-            text = torch.randint(3, 70, (count, length // 11), device=device)
-            style = torch.rand(count, *STYLE_SHAPE, device=device)
-            start = noise(None)
+            start, text, level, style = (some.to(device) for some in speed.network_inputs(count, length))
 
             def write(start=start, text=text, style=style, noise=noise):
                 with torch.inference_mode():
                     return sample_eq12(network, start, text, style, levels, noise)
 
-            level = torch.full((count, 1, 1), 0.5, device=device)
-            one = _operations(lambda values=(start, text, level, style): network(*values, attention=False))
-            flop = process.STEPS * one
+            flop = process.STEPS * _operations(network, start, text, level, style)
             rate = rate_of(write, flop, device)
             lines = "one line" if count == 1 else f"{count} lines at once"
             yield Timing(
@@ -131,6 +126,9 @@ def _style_features(dataset, device, limit):
 
 
 def _training(dataset, device, limits):
+    flop = (
+        3 * _operations(UNet(), *speed.network_inputs(1, MAX_POINTS)) / MAX_POINTS
+    )  # of a point, forward and backward
     for precision, limit in limits.items():
         # Where bf16 is emulated it is a hundred times slower than fp32: nobody would train with it.
         if precision == "bf16" and limit <= limits["fp32"]:
@@ -143,8 +141,7 @@ def _training(dataset, device, limits):
                 seconds, rate = speed.shared_training_rate(dataset, config, device, count=count)
             threads = f"{count} process{'es of one thread' if count > 1 else ''}"
             what = f"training step, batch 96, {precision}, {threads}, {rate:.0f} points/s"
-            flop = 3 * speed.FORWARD_FLOP * rate / MAX_POINTS
-            yield Timing(what, seconds, flop, flop / limit)
+            yield Timing(what, seconds, flop * rate, flop * rate / limit)
 
 
 def _geometry_score(dataset):

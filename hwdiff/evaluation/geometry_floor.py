@@ -6,6 +6,7 @@ repetitions.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -52,14 +53,14 @@ def geometry_floor(
                 if progress:
                     progress(1)
             for n in sorted({max(1, round(fraction * repetitions)) for fraction in FRACTIONS}):
-                first, second = (one.repetitions[:n].mean(axis=0) for one in found)
+                few = [replace(one, values=one.repetitions[:n].mean(axis=0)) for one in found]
                 noise = sum(one.repetitions[:n].var(axis=0).sum() for one in found) / n
                 rows.append(
                     {
                         "points": name,
                         "seed": seed,
                         "repetitions": n,
-                        "score": float(np.square(first - second).sum()),
+                        "score": geometry.geometry_score(*few),
                         "by_landmarks": float(noise),
                         "beyond_i_max": max(one.beyond for one in found),
                     }

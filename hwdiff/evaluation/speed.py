@@ -10,6 +10,7 @@ import gudhi
 import numpy as np
 import torch
 from scipy.spatial.distance import cdist
+from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from hwdiff.data.batches import Lines, bucket_length, training_order
@@ -24,8 +25,18 @@ from hwdiff.training.config import TrainingConfig
 from hwdiff.training.distributed import Processes, first_process, launch
 from hwdiff.training.objective import Draws, Objective, accumulate_gradients, compiled_objective, draw
 
-FORWARD_FLOP = 2.11e9  # of one line of 488 points
 MIDDLING_POINTS = 320
+
+
+def network_inputs(count: int, length: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Made-up strokes, text, noise level and style, as `UNet` takes them, of lines of a length in points."""
+    generator = torch.Generator().manual_seed(0)
+    return (
+        torch.randn(count, length, 2, generator=generator),
+        torch.randint(3, 70, (count, length // 11), generator=generator),
+        torch.full((count, 1, 1), 0.5),
+        torch.rand(count, *STYLE_SHAPE, generator=generator),
+    )
 
 
 def seconds_of_writing(network: UNet, lines: int, evaluations: int) -> float:
@@ -34,17 +45,14 @@ def seconds_of_writing(network: UNet, lines: int, evaluations: int) -> float:
     It is reckoned from a few evaluations of one line of 320 points, about the middle of IAM's.
     evaluations: of the network, for each line.
     """
-    generator = torch.Generator().manual_seed(0)
-    strokes = torch.randn(1, MIDDLING_POINTS, 2, generator=generator)
-    text = torch.randint(3, 70, (1, MIDDLING_POINTS // 11), generator=generator)
-    style, level = torch.rand(1, *STYLE_SHAPE, generator=generator), torch.full((1, 1, 1), 0.5)
+    inputs = network_inputs(1, MIDDLING_POINTS)
     threads, times = torch.get_num_threads(), []
     torch.set_num_threads(1)
     try:
         with torch.inference_mode():
             for _ in range(5):
                 began = time.perf_counter()
-                network(strokes, text, level, style, attention=False)
+                network(*inputs, attention=False)
                 times.append(time.perf_counter() - began)
     finally:
         torch.set_num_threads(threads)

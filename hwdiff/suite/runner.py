@@ -43,42 +43,38 @@ PACKAGE = Path(__file__).parents[1]
 NOTEBOOKS = PACKAGE.parent / "notebooks"
 MAX_FILES = 50  # a folder with more has one fingerprint in the manifest, instead of one for each file
 START_SECONDS = 300  # for a kernel to start, which may be the first to load torch on a busy machine
+
+
+def _at_papers_size(checkpoint: str, **evaluation: object) -> dict[str, dict[str, object]]:
+    """Parameters of the notebooks that measure a network with as many lines as the paper.
+
+    evaluation: further ones of the notebook on evaluation.
+    """
+    return {
+        "03_attention": {"checkpoint": checkpoint, "scored": 120, "known": 120},
+        "04_style_interpolation": {"checkpoint": checkpoint, "repeats": 16},
+        "05_evaluation": {
+            "checkpoint": checkpoint,
+            "lines": 4500,
+            "unseen_lines": 600,
+            "repetitions": 1000,
+            "floor_draws": 5,
+            **evaluation,
+        },
+        "06_sampling": {"checkpoint": checkpoint, "texts": 240, "step_counts": [60, 30, 20, 12, 8, 5]},
+        "07_network": {"checkpoint": checkpoint},
+        "08_letter": {"checkpoint": checkpoint},
+    }
+
+
 PROFILES = {
     "smoke": {},
     "paper": {
         "02_training": {"preset": "paper", "sample_every": 10_000},
-        "03_attention": {"checkpoint": "trained", "scored": 120, "known": 120},
-        "04_style_interpolation": {"checkpoint": "trained", "repeats": 16},
-        "05_evaluation": {
-            "checkpoint": "trained",
-            "lines": 4500,
-            "unseen_lines": 600,
-            "seeds": 5,
-            "repetitions": 1000,
-            "floor_draws": 5,
-            "inception_weights": "download",
-        },
-        "06_sampling": {"checkpoint": "trained", "texts": 240, "step_counts": [60, 30, 20, 12, 8, 5]},
-        "07_network": {"checkpoint": "trained"},
-        "08_letter": {"checkpoint": "trained"},
+        **_at_papers_size("trained", seeds=5, inception_weights="download"),
     },
     # Without training: the released network of the published size.
-    "paper-on-cpu": {
-        "03_attention": {"checkpoint": "paper", "scored": 120, "known": 120},
-        "04_style_interpolation": {"checkpoint": "paper", "repeats": 16},
-        "05_evaluation": {
-            "checkpoint": "paper",
-            "lines": 4500,
-            "seeds": 1,
-            "unseen_lines": 600,
-            "unseen_seeds": 5,
-            "repetitions": 1000,
-            "floor_draws": 5,
-        },
-        "06_sampling": {"checkpoint": "paper", "texts": 240, "step_counts": [60, 30, 20, 12, 8, 5]},
-        "07_network": {"checkpoint": "paper"},
-        "08_letter": {"checkpoint": "paper"},
-    },
+    "paper-on-cpu": _at_papers_size("paper", seeds=1, unseen_seeds=5),
 }
 LIMIT_MINUTES = {"smoke": 30, "paper": 48 * 60, "paper-on-cpu": 72 * 60}
 # Of a notebook's file, what is used beside what papermill reads.

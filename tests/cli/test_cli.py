@@ -440,11 +440,13 @@ def test_benchmark_reports_fractions(trained, monkeypatch, tmp_path):
     monkeypatch.setattr(benchmark, "schedule", lambda: schedule(2))
     monkeypatch.setattr(benchmark, "PAGE", "a fox")
     monkeypatch.setattr(benchmark, "TRIES", 1)
-    flop = 3 * speed.FORWARD_FLOP / benchmark.MAX_POINTS
+    # A million operations a point, forward and backward.
+    line = 1e6 / 3 * benchmark.MAX_POINTS
+    monkeypatch.setattr(benchmark, "_operations", lambda function, *inputs: line)
     monkeypatch.setattr(benchmark, "default_count", lambda batch_size, device: 2)
-    monkeypatch.setattr(speed, "training_rate", lambda dataset, config, device: (2.0, 5e8 / flop))
+    monkeypatch.setattr(speed, "training_rate", lambda dataset, config, device: (2.0, 500.0))
     monkeypatch.setattr(
-        speed, "shared_training_rate", lambda dataset, config, device, count: (1.0, count * 5e8 / flop)
+        speed, "shared_training_rate", lambda dataset, config, device, count: (1.0, count * 500.0)
     )
     monkeypatch.setattr(benchmark.geometry, "REPETITIONS", 8)
     result = hwdiff("benchmark", "--data", trained / "data" / "lines.npz", "-o", tmp_path / "table.md")
