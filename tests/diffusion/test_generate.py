@@ -14,17 +14,6 @@ from hwdiff.diffusion.style_gallery import load_styles, mixed
 from hwdiff.model.checkpoint import load_model, save_model
 
 
-@pytest.fixture(scope="module")
-def tame(network):
-    """The test network with a small output, so that sixty steps of it stay tame."""
-    copied = copy.deepcopy(network)
-    with torch.no_grad():
-        copied.eps_out.weight.mul_(0.02)
-        copied.pen_out.bias.fill_(-5)
-    copied.default_style = network.default_style
-    return copied
-
-
 def test_a_sample_is_ink(tame):
     [ink] = hwdiff.sample(tame, ["the quick brown"])
     assert isinstance(ink, hwdiff.Ink)

@@ -84,7 +84,6 @@ def table(measures, written, tmp_path_factory):
     rows = {"copied": copied, "scribbled": scribbled}
     with pytest.MonkeyPatch.context() as patch:  # there are not so many lines here
         patch.setattr(protocol, "GEOMETRY_LINES", len(written.split("train")) // 2)
-        patch.setattr(protocol, "OTHER_CANVASES", dict(list(protocol.OTHER_CANVASES.items())[:1]))
         return table1(
             measures,
             "train",
