@@ -126,9 +126,8 @@ def _style_features(dataset, device, limit):
 
 
 def _training(dataset, device, limits):
-    flop = (
-        3 * _operations(UNet(), *speed.network_inputs(1, MAX_POINTS)) / MAX_POINTS
-    )  # of a point, forward and backward
+    forward = _operations(UNet(), *speed.network_inputs(1, MAX_POINTS))
+    flop = 3 * forward / MAX_POINTS  # of a point, forward and backward
     for precision, limit in limits.items():
         # Where bf16 is emulated it is a hundred times slower than fp32: nobody would train with it.
         if precision == "bf16" and limit <= limits["fp32"]:

@@ -60,6 +60,14 @@ def bundled():
     return network
 
 
+def test_a_noise_level_is_embedded_the_same_beside_others(bundled):
+    levels = torch.linspace(0.01, 1, 400)[:, None, None]
+    with torch.inference_mode():
+        together = bundled.noise_embedding(levels)
+        for level, found in zip(levels, together, strict=True):
+            assert torch.equal(bundled.noise_embedding(level[None])[0], found), float(level)
+
+
 @pytest.mark.parametrize(("guidance", "length"), [(1.0, None), (2.5, None), (2.5, 96)])
 def test_the_bundled_network_writes_a_line_the_same_in_any_batch(bundled, guidance, length):
     # With guidance it makes much of small differences: a last bit can grow to a letter within sixty steps.
