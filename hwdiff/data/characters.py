@@ -3,7 +3,7 @@
 import unicodedata
 from dataclasses import dataclass, field
 
-from hwdiff.data.tokenizer import ALPHABET, unknown_characters
+from hwdiff.data.tokenizer import unknown_characters
 
 REPLACED = {
     **dict.fromkeys("“”„‟«»″", '"'),
@@ -64,7 +64,7 @@ def _add(spelling, character, place):
     """Spell one character, with the combining marks that it did not take in."""
     plain = " " if character.isspace() else REPLACED.get(character, character)
     letter, *marks = _CROSSED.get(character) or unicodedata.normalize("NFD", character)
-    if marks and letter in ALPHABET and all(mark in MARKS for mark in marks):
+    if marks and not unknown_characters(letter) and all(mark in MARKS for mark in marks):
         spelling.accents += [(len(spelling.text), mark) for mark in marks]
         if character not in spelling.accented:
             spelling.accented.append(character)

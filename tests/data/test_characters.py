@@ -61,7 +61,7 @@ def test_any_text_is_spelled_letter_by_letter(text):
     spelling = spell(text)
     assert len(spelling.shown) == len(spelling.text)
     assert all(0 <= place < len(spelling.text) for place, _ in spelling.accents)
-    assert all(text[place] == character[0] or len(character) == 1 for place, character in spelling.unknown)
+    assert all(0 <= place < len(text) for place, _ in spelling.unknown)
     outside = unknown_characters(spelling.text)
     assert len(outside) <= len(spelling.unknown)
     assert spell(spelling.text).text == spelling.text
