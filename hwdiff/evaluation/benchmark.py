@@ -6,14 +6,17 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from hwdiff.data import iam
 from hwdiff.data.dataset import Dataset
-from hwdiff.data.lines import MAX_POINTS
+from hwdiff.data.lines import MAX_POINTS, Report
+from hwdiff.data.preparation import prepare
 from hwdiff.data.synthetic import LINES_PER_FORM, write_form
 from hwdiff.diffusion import process
 from hwdiff.diffusion.generate import seeded_noise
@@ -23,6 +26,7 @@ from hwdiff.evaluation import geometry, speed
 from hwdiff.evaluation.measures import points
 from hwdiff.evaluation.tables import PAPER_LINES
 from hwdiff.ink import images
+from hwdiff.ink.formats import parse_points
 from hwdiff.ink.page import Layout
 from hwdiff.model.checkpoint import load_model
 from hwdiff.model.style_encoder import load_style_extractor
@@ -35,7 +39,7 @@ from hwdiff.utils.machine import matrix_product_rate, rate_of
 LENGTHS = (160, 320, MAX_POINTS)  # points of a line
 BATCHES = (1, 8)  # lines that are written at once
 CLOUDS = (1000, PAPER_LINES)  # lines of the Geometry Score
-PAGE = " ".join(["the quick brown fox jumps over the lazy dog"] * 18)  # twenty lines of A4
+PAGE = " ".join(["the quick brown fox jumps over the lazy dog"] * 33)  # twenty lines of A4
 TRIES = 3  # of what takes a whole process: the fastest counts
 
 
@@ -52,11 +56,16 @@ class Timing(NamedTuple):
     fraction: float | None = None
 
 
-def benchmark(dataset: Dataset, device: str | torch.device) -> Iterator[Timing]:
-    """Measure the machine, starting, writing, style features, training and the Geometry Score.
+def benchmark(
+    dataset: Dataset, device: str | torch.device, source: str | Path | None = None
+) -> Iterator[Timing]:
+    """Measure the machine, starting, writing, style features, training, the Geometry Score and preparing.
 
     dataset: whose lines are trained on, drawn and compared.
+    source: the folder with the IAM database that is prepared, or None.
+    Raises HwdiffError when the source cannot be used.
     """
+    archives = source and iam.Source(source)  # fails at once, not after minutes
     device = torch.device(device)
     fp32, bf16 = (matrix_product_rate(dtype, device) for dtype in (torch.float32, torch.bfloat16))
     yield Timing("matrix product, fp32", rate=fp32)
@@ -66,9 +75,15 @@ def benchmark(dataset: Dataset, device: str | torch.device) -> Iterator[Timing]:
     yield from _style_features(dataset, device, fp32)
     yield from _training(dataset, device, {"fp32": fp32, "bf16": bf16})
     yield from _geometry_score(dataset)
+    if archives:
+        yield from _preparing(archives)
+    yield Timing(f"most memory of this process, {_most_memory(resource.RUSAGE_SELF):.1f} GB")
+
+
+def _most_memory(whose):
+    """In GB."""
     unit = 1 if sys.platform == "darwin" else 1024  # bytes there, kilobytes elsewhere
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-    yield Timing(f"most memory of this process, {most / 1e9:.1f} GB")
+    return resource.getrusage(whose).ru_maxrss * unit / 1e9
 
 
 def _starting():
@@ -81,6 +96,7 @@ def _starting():
         ):
             command = [sys.executable, *arguments]
             yield Timing(what, min(_seconds(_run, command) for _ in range(TRIES)))
+    yield Timing(f"most memory of these processes, {_most_memory(resource.RUSAGE_CHILDREN):.1f} GB")
 
 
 def _run(command: Sequence[str]):
@@ -151,6 +167,20 @@ def _geometry_score(dataset):
         yield Timing(f"the same the plain way ({plain / ours:.1f} times as long)", plain)
 
 
+def _preparing(archives):
+    yield Timing(
+        "unpacking the strokes of the database and parsing their XML, one process", _seconds(_parse, archives)
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        yield Timing("hwdiff prepare, all of it", _seconds(prepare, archives.path, f"{folder}/lines.npz"))
+
+
+def _parse(archives):
+    for _, content in iam.read_files(archives.strokes, ".xml", Report()):
+        with suppress(ValueError):  # a line that `prepare` leaves out
+            parse_points(content)
+
+
 def _operations(function: Callable, *arguments) -> float:
     """Floating-point operations of a call."""
     with FlopCounterMode(display=False) as counter, torch.inference_mode():
@@ -165,9 +195,10 @@ def _seconds(function: Callable, *arguments, **options) -> float:
 
 
 def as_markdown(timings: Sequence[Timing], about: dict) -> str:
-    """A table for a document.   about: the machine, from `utils.environment.environment`."""
+    """A page with a table.   about: the machine, from `utils.environment.environment`."""
     packages = about["packages"]
     head = (
+        "# Benchmark\n\n"
         f"`hwdiff benchmark` on {about['processor']}, {about['cores']} cores, PyTorch {packages['torch']}, "
         "all in one run:\n\n| | time | rate | of the matrix product |\n|---|---|---|---|\n"
     )

@@ -427,7 +427,7 @@ def test_the_suite_in_small_computes_with_one_thread_unless_told_otherwise(given
     assert done.stdout.splitlines()[-1] == " ".join(given.values() or ("1", "3000"))
 
 
-def test_benchmark_reports_fractions(trained, monkeypatch, tmp_path):
+def test_benchmark_reports_fractions(trained, iam, monkeypatch, tmp_path):
     from hwdiff.evaluation import benchmark, speed
 
     monkeypatch.setattr(
@@ -449,18 +449,26 @@ def test_benchmark_reports_fractions(trained, monkeypatch, tmp_path):
         speed, "shared_training_rate", lambda dataset, config, device, count: (1.0, count * 500.0)
     )
     monkeypatch.setattr(benchmark.geometry, "REPETITIONS", 8)
-    result = hwdiff("benchmark", "--data", trained / "data" / "lines.npz", "-o", tmp_path / "table.md")
+    data = trained / "data" / "lines.npz"
+    result = hwdiff("benchmark", "--data", data, "--source", iam, "-o", tmp_path / "table.md")
     assert result.exit_code == 0, result.output
-    rows = [line.strip("| ").split(" | ") for line in (tmp_path / "table.md").read_text().splitlines()[4:]]
+    rows = [line.strip("| ").split(" | ") for line in (tmp_path / "table.md").read_text().splitlines()[6:]]
     named = {row[0]: row[1:] for row in rows}
     assert len(named) == len(rows)
     assert named["writing 8 lines at once of 488 points, 60 steps, guidance 1"][1:] == ["1.0 GFLOP/s", "100%"]
     trained_in = {what: cells for what, cells in named.items() if what.startswith("training step")}
     assert [cells[0] for cells in trained_in.values()] == ["2.000 s", "1.000 s"] * 2
     assert [cells[2] for cells in trained_in.values()] == ["50%", "100%", "25%", "50%"]
-    assert {"hwdiff --help", "import torch"} <= named.keys()
+    assert {"hwdiff --help", "import torch", "hwdiff prepare, all of it"} <= named.keys()
     assert any(what.startswith("most memory of this process, ") for what in named)
     assert all(what in result.output for what in named)
+
+
+def test_benchmark_names_a_missing_source_at_once(trained, tmp_path):
+    data = trained / "data" / "lines.npz"
+    result = hwdiff("benchmark", "--data", data, "--source", tmp_path / "nowhere")
+    assert result.exit_code == 1
+    assert result.output.startswith(f"error: {tmp_path / 'nowhere'}: no such folder")
 
 
 def test_a_dry_run_of_a_branch_tells_its_configuration_and_makes_nothing(trained, tmp_path):
