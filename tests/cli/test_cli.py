@@ -427,7 +427,7 @@ def test_the_suite_in_small_computes_with_one_thread_unless_told_otherwise(given
     assert done.stdout.splitlines()[-1] == " ".join(given.values() or ("1", "3000"))
 
 
-def test_benchmark_reports_fractions(trained, iam, monkeypatch, tmp_path):
+def test_benchmark_reports_fractions(trained, source, monkeypatch, tmp_path):
     from hwdiff.evaluation import benchmark, speed
 
     monkeypatch.setattr(
@@ -450,7 +450,7 @@ def test_benchmark_reports_fractions(trained, iam, monkeypatch, tmp_path):
     )
     monkeypatch.setattr(benchmark.geometry, "REPETITIONS", 8)
     data = trained / "data" / "lines.npz"
-    result = hwdiff("benchmark", "--data", data, "--source", iam, "-o", tmp_path / "table.md")
+    result = hwdiff("benchmark", "--data", data, "--source", source, "-o", tmp_path / "table.md")
     assert result.exit_code == 0, result.output
     rows = [line.strip("| ").split(" | ") for line in (tmp_path / "table.md").read_text().splitlines()[6:]]
     named = {row[0]: row[1:] for row in rows}
