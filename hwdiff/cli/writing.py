@@ -149,7 +149,7 @@ def write(
     tries = of_pages.pop("check", 0)
     layout = Layout(**of_pages)
     try:
-        content = file.read_text(encoding="utf-8")
+        content = file.read_text(encoding="utf-8-sig")  # with or without a byte order mark
     except (OSError, UnicodeDecodeError) as error:
         raise HwdiffError(f"{file}: cannot be read as text ({error}); give a UTF-8 text file") from error
     if strict:

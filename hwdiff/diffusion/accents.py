@@ -50,7 +50,8 @@ def draw_accents(ink: Ink, aligned: Alignment, accents: Sequence[tuple[int, str]
     """The ink with accents over its letters. One over an i or a j takes the place of its dot.
 
     aligned: of the ink; attention tells where a letter is.
-    accents: (number of the letter, combining mark), as of `data.characters.Spelling`.
+    accents: (number of the letter, combining mark), as of `data.characters.Spelling`. One of a letter that
+        was not written is left out.
     """
     strokes, dots = [], set()
     points = np.cumsum(ink.offsets, axis=0, dtype=np.float64)
@@ -60,7 +61,8 @@ def draw_accents(ink: Ink, aligned: Alignment, accents: Sequence[tuple[int, str]
     for letter, start, end in zip(letters, bounds[:-1], bounds[1:], strict=True):
         part = slice(start, max(end, start + 1))
         drawn = points[part][~ink.pen_up[part]]
-        parts[letter] = drawn if len(drawn) else points[part]
+        if start < len(points):  # else it was not written: the ink ends before it
+            parts[letter] = drawn if len(drawn) else points[part]
     height, slant = _small_height(aligned.text, parts, points), _slant(ink)
     stacked = {}
     for letter, mark in accents:

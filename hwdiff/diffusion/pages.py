@@ -13,6 +13,7 @@ from hwdiff.diffusion.generate import check_text, default_length, sample, style_
 from hwdiff.ink.ink import Ink
 from hwdiff.ink.page import SPACE, Layout, Page, place_lines
 from hwdiff.model.unet import LENGTH_UNIT, UNet
+from hwdiff.utils.errors import HwdiffError
 
 PIECE = 30  # characters that are written at a time: what lines of the training have
 CHARACTER_WIDTH = 3.1  # in the unit of offsets, spaces included: a little more than most styles need
@@ -50,7 +51,8 @@ def wrap(text: str, layout: Layout) -> list[list[str]]:
         for line in _wrap(paragraph, room) or [""]:
             # As few pieces as there must be, of about one length.
             count = -(-len(line) // PIECE)
-            pieces = _wrap(line, -(-len(line) // count)) if count else []
+            longest = max(map(len, line.split()), default=0)
+            pieces = _wrap(line, max(-(-len(line) // count), min(longest, PIECE))) if count else []
             pieces = pieces if len(pieces) <= count else _wrap(line, PIECE)
             lines.append([piece for piece in pieces if not spell(piece).is_empty])
     return lines
@@ -84,9 +86,11 @@ def write_pages(
     seed: piece i is written with seed + i.
     tries: how often a piece that `reader` reads wrong is written again, with other seeds.
     progress: called with the number of pieces written since the last call.
-    options: of `sample`.
+    options: of `sample`, but for length, which each piece has its own.
     Raises HwdiffError as `sample` does.
     """
+    if "length" in options:
+        raise HwdiffError("length: each piece of a page has its own; leave it out")
     layout = layout or Layout()
     check_text(text, spell(text))
     lines = wrap(text, layout)

@@ -6,6 +6,7 @@ Functions take or return strokes [(n, 2)], y downwards, and the text that they s
 import json
 from collections.abc import Sequence
 from html import escape
+from unicodedata import category
 
 import numpy as np
 from lxml import etree
@@ -51,7 +52,7 @@ def parse_points(content: bytes) -> tuple[np.ndarray, np.ndarray]:
 
 
 def parse_svg(content: bytes) -> tuple[list[np.ndarray], str]:
-    """The strokes and the title of an SVG document of polylines, or of paths of straight lines.
+    """The strokes and the title of an SVG document of polylines, or of paths of straight lines (M and L).
 
     Raises ValueError or etree.XMLSyntaxError for anything else.
     """
@@ -65,15 +66,21 @@ def parse_svg(content: bytes) -> tuple[list[np.ndarray], str]:
         if etree.QName(element).localname == "polyline":
             parts = [element.attrib["points"]]
         else:
-            if set(element.attrib["d"]) & set("CcSsQqTtA"):
-                raise ValueError("a path with curves, which are not read")
-            parts = [part.replace("L", " ") for part in element.attrib["d"].split("M")[1:]]
+            path = element.attrib["d"]
+            if others := {letter for letter in path if letter.isalpha()} - set("MLe"):
+                raise ValueError(f"a path with {', '.join(sorted(others))}; only M and L are read")
+            parts = [part.replace("L", " ") for part in path.split("M")[1:]]
         for part in parts:
             stroke = np.array(part.replace(",", " ").split(), dtype=float).reshape(-1, 2)
             # A dot is written as two points, so that it can be seen.
             is_dot = len(stroke) == 2 and (stroke[0] == stroke[1]).all()
             strokes.append(stroke[:1] if is_dot else stroke)
     return _checked(strokes), root.findtext("{*}title", "")
+
+
+def printable(text: str) -> str:
+    """A text without what XML cannot hold: control characters, lone surrogates, unassigned code points."""
+    return "".join(character for character in text if category(character) not in ("Cc", "Cs", "Cn"))
 
 
 def to_inkml(strokes: Sequence[np.ndarray], text: str) -> str:
@@ -125,8 +132,10 @@ def parse_json(content: bytes) -> tuple[list[np.ndarray], str]:
     Raises ValueError, LookupError, TypeError or OverflowError for anything else.
     """
     found = json_values.parse_json(content)
-    strokes = [np.array(stroke, dtype=float).reshape(-1, 2) for stroke in found["strokes"]]
-    return _checked([stroke for stroke in strokes if len(stroke)]), str(found.get("text", ""))
+    strokes = [np.array(stroke, dtype=float) for stroke in found["strokes"] if len(stroke)]
+    if any(stroke.ndim != 2 or stroke.shape[1] != 2 for stroke in strokes):
+        raise ValueError("a point that is not [x, y]")
+    return _checked(strokes), str(found.get("text", ""))
 
 
 def _checked(strokes):

@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
 from typing import Self
-from unicodedata import category
 
 import numpy as np
 from PIL import Image
 
 from hwdiff.ink import formats, images, strokes
+from hwdiff.ink.formats import printable
 from hwdiff.utils.errors import HwdiffError
 from hwdiff.utils.files import atomic_write
 
@@ -133,7 +133,7 @@ class Ink:
         # A dot is a subpath of no length, which round caps make visible.
         drawable = [stroke if len(stroke) > 1 else np.repeat(stroke, 2, axis=0) for stroke in placed]
         path = " ".join("M" + " L".join(f"{x:.3f} {y:.3f}" for x, y in stroke) for stroke in drawable)
-        title = f"<title>{escape(_printable(self.text))}</title>"
+        title = f"<title>{escape(printable(self.text))}</title>"
         pixels = f'width="{width * PIXELS_PER_UNIT:.0f}" height="{height * PIXELS_PER_UNIT:.0f}"'
         view = f'viewBox="0 0 {width:.2f} {height:.2f}"'
         pen = f'stroke-width="{PEN_WIDTH}" stroke-linecap="round" stroke-linejoin="round"'
@@ -195,7 +195,7 @@ class Ink:
         Raises HwdiffError for another suffix, or when the file cannot be written.
         """
         path = Path(path)
-        suffix, text = path.suffix.lower(), _printable(self.text)
+        suffix, text = path.suffix.lower(), printable(self.text)
         if suffix not in FORMATS:
             found = path.suffix or "a file without a suffix"
             raise HwdiffError(f"{path}: ink is saved as {or_list(FORMATS)}, not as {found}")
@@ -215,8 +215,3 @@ class Ink:
 def or_list(names: Sequence[str]) -> str:
     """Some names as in a sentence: "a, b or c"."""
     return f"{', '.join(names[:-1])} or {names[-1]}"
-
-
-def _printable(text):
-    """`text` without what XML cannot hold: control characters, lone surrogates, unassigned code points."""
-    return "".join(character for character in text if category(character) not in ("Cc", "Cs", "Cn"))

@@ -13,6 +13,7 @@ from matplotlib.colors import is_color_like, to_hex
 from matplotlib.figure import Figure
 from matplotlib.path import Path as Outline
 
+from hwdiff.ink.formats import printable
 from hwdiff.ink.ink import Ink
 from hwdiff.utils.errors import HwdiffError
 from hwdiff.utils.files import atomic_write
@@ -111,7 +112,7 @@ class Page:
         groups = []
         for text, strokes in zip(self.texts, self.lines, strict=True):
             paths = "".join(f'<path d="{self._path(stroke)}"/>' for stroke in strokes)
-            groups.append(f"<g><title>{escape(text)}</title>{paths}</g>")
+            groups.append(f"<g><title>{escape(printable(text))}</title>{paths}</g>")
         return (
             f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:g}mm" height="{height:g}mm" '
             f'viewBox="0 0 {width:g} {height:g}"><g fill="none" {pen} stroke-linecap="round" '

@@ -335,7 +335,9 @@ def test_unknown_characters_are_named(trained):
 
 
 def test_a_file_is_written_on_pages(trained, tmp_path):
-    (tmp_path / "letter.txt").write_text("Dear Mary,\n\nthank you for the book that you sent me in May.")
+    (tmp_path / "letter.txt").write_text(
+        "Dear Mary,\n\nthank you for the book that you sent me in May.", encoding="utf-8-sig"
+    )
     given = (
         "--model",
         trained / "run" / "model.safetensors",
@@ -344,7 +346,9 @@ def test_a_file_is_written_on_pages(trained, tmp_path):
         "--file",
         tmp_path / "letter.txt",
     )
-    result = hwdiff("write", *given, "--check", 1, "-o", tmp_path / "letter.svg", "--paper", "A5", "--smooth")
+    result = hwdiff(
+        "write", *given, "--check", 1, "-o", tmp_path / "letter.svg", "--paper", "A5", "--smooth", "--strict"
+    )
     assert result.exit_code == 0, result.output
     assert f"wrote {tmp_path / 'letter.svg'}: 3 pieces of lines" in result.output
     assert "the recognizer read 3 of them wrong at first, 3 in the end" in result.output

@@ -77,6 +77,15 @@ def test_an_accent_leans_as_the_writing_does():
     assert middle == pytest.approx(0.5 * accent[:, 1].mean(), abs=0.7)
 
 
+def test_an_accent_of_a_letter_that_was_not_written_is_left_out():
+    ink = boxes([4])
+    ink.text = "né"
+    ends_early = Alignment("ne", 8, np.array([[1.0, 0.0]] * 3))  # to the last point
+    assert draw_accents(ink, ends_early, [(1, "\u0301")]).accents == []
+    [written] = draw_accents(ink, ends_early, [(0, "\u0303"), (1, "\u0301")]).accents
+    assert np.abs(np.mean(written, axis=0) - (2, 5)).max() < 1
+
+
 def test_an_accent_takes_the_place_of_a_dot():
     ink = boxes([4, 4, 4])
     # The dots of the i in the middle and of another letter come last.

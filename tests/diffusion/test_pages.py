@@ -37,6 +37,7 @@ def test_texts_are_wrapped_at_words_and_keep_their_lines():
         "half-timbered",
         "house",
     }
+    assert wrap("incomprehensibilities and so on", Layout()) == [["incomprehensibilities", "and so on"]]
     long = "a" * 100
     assert "".join(piece for line in wrap(long, Layout()) for piece in line) == long
 
@@ -92,6 +93,11 @@ def test_what_is_read_wrong_is_written_again_and_counted(network, monkeypatch):
     assert never.wrong == (never.pieces, never.pieces)
     first = write_pages(network, TEXT, steps=2)
     np.testing.assert_array_equal(never.pages[0].lines[0][0], first.pages[0].lines[0][0])
+
+
+def test_a_length_of_all_pieces_is_refused(network):
+    with pytest.raises(HwdiffError, match="length: each piece of a page has its own"):
+        write_pages(network, TEXT, steps=2, length=96)
 
 
 def test_a_text_without_a_word_is_refused(network):

@@ -130,6 +130,12 @@ def test_layouts_that_make_no_sense_are_refused(given, message):
         Layout(**given)
 
 
+def test_texts_that_xml_cannot_hold_are_cleaned():
+    [page] = place_lines([[ink_of(letters(2), "a bell\x07 & more")]], Layout())
+    root = ET.fromstring(page.to_svg())
+    assert root.find(".//{*}title").text == "a bell & more"
+
+
 def test_an_empty_page_can_be_drawn():
     assert "<path" not in Page(Layout()).to_svg()
     Page(Layout()).figure()
