@@ -325,10 +325,19 @@ def release(
         ),
     ] = None,
     style_encoder: StyleEncoder = "bundled",
-    guidance: Annotated[float, typer.Option(help="The model's default guidance, see hwdiff write.")] = 1.0,
+    guidance: Annotated[
+        float | None,
+        typer.Option(
+            help="The model's default guidance, see hwdiff write. By default as it is, which is 1 at first."
+        ),
+    ] = None,
     points_per_character: Annotated[
-        float, typer.Option(help="How many points the model writes per character of a text.")
-    ] = 16.0,
+        float | None,
+        typer.Option(
+            help="How many points the model writes per character of a text. By default as it is, "
+            "which is 16 at first."
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the lines written for the styles.")] = 0,
     device: Device = None,
 ):
@@ -348,7 +357,8 @@ def release(
     if style_encoder != "bundled" and not data:
         raise HwdiffError("--style-encoder: only styles of its own need it; give --data FILE")
     network = load_model(run / "model.safetensors", device)
-    settings, own = {"guidance": guidance, "points_per_character": points_per_character}, {}
+    given = {"guidance": guidance, "points_per_character": points_per_character}
+    settings, own = {name: value for name, value in given.items() if value is not None}, {}
     if data:
         dataset = Dataset(data)
         extractor = load_style_extractor(style_encoder, next(network.parameters()).device)

@@ -125,7 +125,8 @@ def release(
 
     network: from `load_model`.
     out: the folder.
-    writing: how it will write where nothing else is asked for, see `generate.writing_settings`.
+    writing: how it will write where nothing else is asked for, see `generate.writing_settings`; what is not
+        given stays as it is.
     features: (n, 14, 1280) of lines by people, for styles of its own: those of what it writes in them. None
         of people's is kept. Without, it takes those of `load_styles`, and as its default the one in which it
         writes `TRIAL_TEXTS` most legibly.
@@ -135,8 +136,8 @@ def release(
     Returns the name of its default style.
     Raises HwdiffError when it was trained with other style weights.
     """
-    network.metadata = {**network.metadata, "writing": writing}
-    kept = ("step", "training", "dataset", "style_weights", "writing")
+    network.metadata = {**network.metadata, "writing": {**network.metadata.get("writing", {}), **writing}}
+    kept = ("step", "training", "teacher", "dataset", "style_weights", "writing")
     metadata = {key: value for key, value in network.metadata.items() if key in kept}
     if features is None:
         styles = load_styles()

@@ -118,7 +118,8 @@ def _is_papers(model):
 
 
 def _is_trained(model):
-    return _is_papers(model) and model["step"] >= PAPER_STEPS
+    # Later than the paper's if it is to be trained for longer: its learning rate has not fallen before.
+    return _is_papers(model) and model["step"] >= max(PAPER_STEPS, model.get("planned") or 0)
 
 
 def _differences(table, row, other, key):

@@ -53,7 +53,9 @@ CHANGEABLE = (
 
 
 def start_from(network: UNet, path: str | Path, style_weights: dict[str, str]) -> None:
-    """Give `network` the weights of the checkpoint `path`, and its guidance and room for points.
+    """Give `network` the weights of the checkpoint `path`, its guidance and room for points, and its history.
+
+    The history is whether guided attention or a teacher helped its training.
 
     style_weights: `StyleExtractor.identity` of the training.
     Raises HwdiffError when it is of another size, or was trained with other style weights.
@@ -65,7 +67,20 @@ def start_from(network: UNet, path: str | Path, style_weights: dict[str, str]) -
     require_style_weights(weights, style_weights)
     network.load_state_dict(weights.state_dict())
     writing = weights.metadata.get("writing", {})
-    network.metadata = {"writing": {key: value for key, value in writing.items() if key != "levels"}}
+    network.metadata = {
+        "writing": {key: value for key, value in writing.items() if key != "levels"},
+        "training": {"guided_attention": _guided_attention(weights)},
+        **{key: value for key, value in weights.metadata.items() if key == "teacher"},
+    }
+
+
+def _guided_attention(network, config=None, changes=()):
+    """The largest weight of guided attention that a network was ever trained with."""
+    weights = [network.metadata.get("training", {}).get("guided_attention", 0.0)]
+    weights += [config.guided_attention] if config else []
+    return max(
+        weights + [change["guided_attention"][0] for change in changes if "guided_attention" in change]
+    )
 
 
 def train(
@@ -130,7 +145,10 @@ def train(
             start_from(network, config.init, style_weights)
         elif config.init:
             network.metadata = read_metadata(directory.path / "model.safetensors")
-        about |= {"writing": network.metadata["writing"]} if network.metadata.get("writing") else {}
+        about |= {key: network.metadata[key] for key in ("writing", "teacher") if network.metadata.get(key)}
+        # What a checkpoint says of its training holds for all of it.
+        most = _guided_attention(network, config, directory.settings["changes"])
+        about["training"] = {**asdict(config), "guided_attention": most}
         network.default_style = style_features[train_lines[:1]][0]
         ema = make_ema(network, config.ema) if config.ema else None
         sampling_network = ema.module if ema else network
@@ -190,7 +208,7 @@ def train(
                 _write_samples(sampling_network, directory.path / "samples" / f"step-{step:06d}", step)
             if steps.due(config.save_every) or steps.stopping:
                 path = directory.path / "model.safetensors"
-                save_model(sampling_network, path, step=step, training=asdict(config), **about)
+                save_model(sampling_network, path, step=step, **about)
                 directory.save(step, modules, optimizers, generator)
         processes.wait()
     return sampling_network.eval(), steps.step

@@ -23,8 +23,9 @@ _ABOUT = {
     "what": "state of a run",
     "advice": "nothing can be resumed from it: start again in another directory",
 }
+_CHANGE = {"after": int, "guided_attention?": [(float, None)]}
 # Of settings, what is looked at whatever is trained.
-_SETTINGS = {"kind?": (str, None), "steps?": int, "cooldown?": int, "changes?": [{"after": int}]}
+_SETTINGS = {"kind?": (str, None), "steps?": int, "cooldown?": int, "changes?": [_CHANGE]}
 
 
 class RunDirectory:

@@ -21,7 +21,7 @@ def given():
     return torch.rand(3, 14, 1280, generator=torch.Generator().manual_seed(0))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def opened(network, extractor, dataset, tmp_path_factory):
     """The test network as a checkpoint of a run."""
     path = tmp_path_factory.mktemp("opened") / "model.safetensors"
@@ -144,6 +144,18 @@ def test_a_release_without_styles_of_its_own_takes_the_bundled_ones(opened, give
     released = load_model(tmp_path / "other.safetensors", "cpu")
     assert torch.equal(released.default_style, given[1].half().float())
     assert released.metadata["writing"] == {"guidance": 1.5}
+
+
+def test_a_released_student_writes_as_it_has_learnt(opened, given, tmp_path, monkeypatch):
+    about = {"style_weights": opened.metadata["style_weights"]}
+    monkeypatch.setattr(release, "load_styles", lambda: Styles({"one": given[0]}, about))
+    learnt = {"guidance": 1.0, "levels": [60, 30, 1]}
+    save_model(opened, tmp_path / "student.safetensors", teacher="a hash", writing=learnt, **about)
+    student = load_model(tmp_path / "student.safetensors", "cpu")
+    release.release(student, "fast", tmp_path, {"points_per_character": 9.0}, **FEW)
+    released = load_model(tmp_path / "fast.safetensors", "cpu").metadata
+    assert released["writing"] == {**learnt, "points_per_character": 9.0}
+    assert released["teacher"] == "a hash"
 
 
 def test_lines_are_written_again_in_the_style_of_their_form(opened, dataset, features):

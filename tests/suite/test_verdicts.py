@@ -64,6 +64,7 @@ def test_the_interval_decides(measurements):
         (0.95, 0.95, 60_000, 2_593_491, {}, OPEN),
         (0.95, 0.95, 60_000, PAPER_PARAMETERS, {"guided_attention": 0.1}, OPEN),
         (0.95, 0.95, 60_000, PAPER_PARAMETERS, {"distilled": True}, OPEN),
+        (0.95, 0.95, 60_000, PAPER_PARAMETERS, {"planned": 96_000}, OPEN),
     ],
 )
 def test_attention_must_go_forward_in_every_line_once_training_has_ended(
@@ -88,7 +89,7 @@ def test_attention_must_go_forward_in_every_line_once_training_has_ended(
         (tmp_path / "training" / run / f"alignment-{step_then:06}.json").write_text(json.dumps(content))
     [row] = verdicts(tmp_path)
     assert row["verdict"] == verdict
-    assert f"{step:,} of 60,000" in row["network"]
+    assert f"{step:,} of {helped.get('planned', 60_000):,}" in row["network"]
 
 
 def test_without_measurements_there_are_no_verdicts(tmp_path):

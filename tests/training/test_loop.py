@@ -2,7 +2,7 @@ import json
 import shutil
 from argparse import Namespace
 from copy import copy
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import islice
 
 import numpy as np
@@ -539,6 +539,7 @@ def test_settings_may_be_changed_and_that_is_kept(until, tmp_path):
     assert presets.config_of(run_dir.read_config(tmp_path / "run"), "run") == CONFIG
     guided_steps = [row["step"] for row in rows(tmp_path / "run" / "metrics.jsonl") if "attention" in row]
     assert guided_steps == [3, 4]
+    assert load_model(tmp_path / "run" / "model.safetensors").metadata["training"]["guided_attention"] == 1.0
 
 
 def test_a_branch_cools_down_and_leaves_the_run_alone(until, tmp_path):
@@ -562,14 +563,17 @@ def test_training_starts_from_given_weights(run, dataset, features, tmp_path, un
         torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=0)
     # It writes as they do, after resuming too; levels of a student are no use to it.
     writing = {"guidance": 2.5, "points_per_character": 14.0}
-    save_model(network, tmp_path / "given.safetensors", writing={**writing, "levels": [60, 1]})
+    helped = {"training": {"guided_attention": 0.1}, "teacher": "a hash"}
+    save_model(network, tmp_path / "given.safetensors", writing={**writing, "levels": [60, 1]}, **helped)
     given = replace(config, init=str(tmp_path / "given.safetensors"))
     given = replace(given, steps=3)
     until("begun", given, 1)
     (tmp_path / "given.safetensors").unlink()
     for name in ("begun", "branch"):
         loop.train(given, dataset, features, tmp_path / name, "cpu", resume=True)
-        assert load_model(tmp_path / name / "model.safetensors").metadata["writing"] == writing
+        about = load_model(tmp_path / name / "model.safetensors").metadata
+        assert (about["writing"], about["teacher"]) == (writing, "a hash")
+        assert about["training"] == {**json.loads(json.dumps(asdict(given))), "guided_attention": 0.1}
         run_dir.branch(tmp_path / "begun", tmp_path / "branch")
     foreign = {"name": "another", "padding": "both", "fingerprint": "f" * 64}
     save_model(network, tmp_path / "foreign.safetensors", style_weights=foreign)
