@@ -57,8 +57,8 @@ case "${1:-}" in
     options=()
     if [ "${2:-}" = --fast ]; then options=(-m "not slow"); set -- test "${@:3}"; fi
     # Processes of one thread each: threads of several would wait for one another. The third works while one waits.
-    OMP_NUM_THREADS=1 exec python -m pytest -n 3 --dist loadfile --no-loadscope-reorder "${options[@]}" "${@:2}" ;;
-  -h | --help) sed -n '2,10s/^# \{0,1\}//p' "$0" ;;
+    OMP_NUM_THREADS=1 exec python -m pytest -n 3 --dist loadfile --no-loadscope-reorder ${options[@]+"${options[@]}"} "${@:2}" ;;
+  -h | --help) sed -n '2,10s/^# \{0,1\}//p' "${0##*/}" ;;
   "" | -*) set_up; cd "$here"; exec hwdiff reproduce ${IAM:+--param "source=$IAM"} "$@" ;;
   *) fail "no such command as '$1'; see ./run_all.sh --help" ;;
 esac

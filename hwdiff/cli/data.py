@@ -96,11 +96,19 @@ def compare_images(
     from hwdiff.model.style_encoder import load_style_extractor
 
     require_figure_name(out)
-    pairs = read_pairs(Source(source), Report())
+    report = Report()
+    pairs = read_pairs(Source(source), report)
     figure, cosines = compare_line_images(pairs, load_style_extractor(style_encoder))
     save_figure(figure, out)
     for line_id, cosine in cosines.items():
         print(f"{line_id}  cosine of style features {cosine:.3f}")
+    _print_left_out(report.left_out, report.examples)
+
+
+def _print_left_out(left_out, examples):
+    print("left out:" if left_out else "nothing was left out")
+    for reason, count in left_out.items():
+        print(f"  {count:5}  {reason}, for example {', '.join(examples[reason])}")
 
 
 def _print_dataset(path, manifest):
@@ -115,9 +123,7 @@ def _print_dataset(path, manifest):
             f"no lines in the split {' and '.join(missing)}, so that nothing can be measured on unseen lines"
         )
         warnings.warn(f"{path}: {found}; prepare more lines", stacklevel=1)
-    print("left out:" if left_out else "nothing was left out")
-    for reason, count in left_out.items():
-        print(f"  {count:5}  {reason}, for example {', '.join(manifest['left_out_examples'][reason])}")
+    _print_left_out(left_out, manifest["left_out_examples"])
     if scheme == "hash":
         print(
             "the split lists (trainset, testset_f, testset_t, testset_v) were not found in the source: "

@@ -191,7 +191,8 @@ def distil(
         distillation.lines_to_judge(dataset)
     with Progress("drawing", unit="lines") as progress:
         lines = [LineImages(dataset, progress=progress.update) for dataset in datasets]
-    sources = [(images, dataset.split("train")) for dataset, images in zip(datasets, lines, strict=True)]
+    trained_on = [dataset.needed_split("train") for dataset in datasets]
+    sources = list(zip(lines, trained_on, strict=True))
     with Stop(minutes) as stop, Progress("distilling", config.all_steps) as progress:
         encoder = distillation.distil(
             config, sources, extractor, out, resume=resume, stop=stop, progress=progress

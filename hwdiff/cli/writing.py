@@ -238,8 +238,10 @@ def style(
     from hwdiff.model.style_encoder import load_style_extractor
 
     require_figure_name(out)
-    figure = plot_lines(picture)
     features = load_style_extractor("bundled").of_image(picture)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the picture's, which were given just now
+        figure = plot_lines(picture)
     save_figure(figure, out)
     name, cosine = next(iter(by_likeness(features, load_styles()).items()))
     print(f"wrote {out}")

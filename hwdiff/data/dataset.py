@@ -203,6 +203,13 @@ class Dataset:
         """Indices of the lines of a split: "train", "validation" or "test"."""
         return np.flatnonzero(self.splits == name)
 
+    def needed_split(self, name: str) -> np.ndarray:
+        """As `split`. Raises HwdiffError when the split is empty."""
+        indices = self.split(name)
+        if not len(indices):
+            raise HwdiffError(f"{self.path}: has no lines in the split {name}; prepare more lines")
+        return indices
+
     def recorded(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The line before its points were merged.
 

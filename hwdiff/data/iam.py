@@ -140,10 +140,15 @@ def read_files(path: Path, suffix: str, report: Report) -> Iterator[tuple[str, b
         for file in _files_below(path):
             if not file.name.endswith(suffix):
                 continue
+            name = str(file.relative_to(path))
             if file.stat().st_size > MAX_FILE:
-                report.leave_out("file of more than 32 MB", str(file.relative_to(path)))
-            else:
-                yield str(file.relative_to(path)), file.read_bytes()
+                report.leave_out("file of more than 32 MB", name)
+                continue
+            try:
+                content = file.read_bytes()
+            except OSError as error:
+                raise HwdiffError(f"{file}: cannot be read ({error.strerror})") from error
+            yield name, content
         return
     members = 0
     try:
@@ -262,9 +267,8 @@ def read_lines(
     def tasks():
         batch = []
         for name, content in read_files(source.strokes, ".xml", report):
-            match = LINE_NAME.fullmatch(PurePosixPath(name).stem)
-            line_id = match and f"{match['form']}-{int(match['number']):02d}"
-            if not match:
+            line_id = _line_id(name)
+            if not line_id:
                 report.leave_out("line file whose name is no line id", name)
             elif line_id in seen:
                 report.leave_out("line file that comes twice", name)
@@ -273,7 +277,7 @@ def read_lines(
             elif not texts[line_id].strip():
                 report.leave_out("empty text", name)
             else:
-                names.append((line_id, match["form"]))
+                names.append((line_id, line_id.rpartition("-")[0]))
                 batch.append((content, texts[line_id], official.pop(line_id, None)))
             seen.add(line_id)
             if len(batch) == LINES_PER_TASK:
@@ -311,9 +315,14 @@ def _line_images(source, report):
     if source.images is None:
         return
     for name, content in read_files(source.images, ".tif", report):
-        match = LINE_NAME.fullmatch(PurePosixPath(name).stem)
-        if match:
-            yield f"{match['form']}-{int(match['number']):02d}", content
+        if line_id := _line_id(name):
+            yield line_id, content
+
+
+def _line_id(name):
+    """The id of the line in a file, such as "a01-000u-01"; None if the name tells none."""
+    match = LINE_NAME.fullmatch(PurePosixPath(name).stem)
+    return match and f"{match['form']}-{int(match['number']):02d}"
 
 
 def read_pairs(source: Source, report: Report) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -321,21 +330,23 @@ def read_pairs(source: Source, report: Report) -> dict[str, tuple[np.ndarray, np
 
     report: counts what is left out.
     Returns {line id: (official, drawn)}, both (96, W) uint8.
-    Raises HwdiffError when the source has no line image.
+    Raises HwdiffError when the source has no line image, or none of a line that can be drawn.
     """
     official, pairs = dict(_line_images(source, report)), {}
     if not official:
         where = "lineImages-all.tar.gz, or a folder lineImages"
         raise HwdiffError(f"{source.path}: no line images in it ({where}), so there is nothing to compare")
     for name, content in read_files(source.strokes, ".xml", report):
-        line_id = PurePosixPath(name).stem
+        line_id = _line_id(name)
         if line_id in official:
             try:
                 points, first = parse_points(content)
-            except ValueError as error:
+                drawn = images.draw_line(drawable_strokes(*strokes.to_offsets(points, first)))
+                scan = images.read_image(official[line_id], line_id)
+                pairs[line_id] = images.normalise(scan, line_id), images.normalise(drawn, line_id)
+            except (ValueError, HwdiffError) as error:
                 report.leave_out(str(error), name)
-                continue
-            drawn = images.draw_line(drawable_strokes(*strokes.to_offsets(points, first)))
-            scan = images.read_image(official[line_id], line_id)
-            pairs[line_id] = images.normalise(scan, line_id), images.normalise(drawn, line_id)
+    if not pairs:
+        found = dict(report.left_out) or "no image of a line whose strokes are there"
+        raise HwdiffError(f"{source.path}: nothing to compare; left out: {found}")
     return pairs

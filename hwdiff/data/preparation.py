@@ -134,7 +134,11 @@ def prepare(
     for line in lines:
         if line.form not in split_of:
             report.leave_out("form that is in no split list", line.id)
-    lines = [line for line in lines if line.form in split_of]
+    found, lines = lines, [line for line in lines if line.form in split_of]
+    if not lines:
+        raise HwdiffError(
+            f"{source.path}: no form is in its split lists, such as {found[0].form}; correct them"
+        )
     splits = [split_of[line.form] for line in lines]
     manifest = {
         "format": FORMAT,

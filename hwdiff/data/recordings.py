@@ -84,6 +84,8 @@ def read_recording(path: Path, limits: Limits) -> tuple[str, np.ndarray, np.ndar
     """
     try:
         parts, text = PARSERS[path.suffix.lower()](path.read_bytes())
+    except OSError as error:
+        raise ValueError("file that cannot be read") from error
     except UNREADABLE as error:
         raise ValueError("file that is no InkML or JSON of ink") from error
     text = " ".join(text.split())

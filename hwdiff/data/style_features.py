@@ -55,7 +55,7 @@ class StyleFeatures:
         record = np.dtype([("computed", "?"), ("features", "f2", (14, 1280))])
         try:
             if not path.exists():
-                with atomic_write(path) as temporary:
+                with atomic_write(path, replace=False) as temporary:  # processes that train together share it
                     shape = (len(dataset),)
                     np.lib.format.open_memmap(temporary, mode="w+", dtype=record, shape=shape).flush()
                     # Otherwise a disk that fills up later would kill the process without a message.

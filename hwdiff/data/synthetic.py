@@ -21,6 +21,7 @@ from hwdiff.utils.errors import HwdiffError
 from hwdiff.utils.parallel import in_parallel
 
 WRITERS, MAX_WRITERS = 64, 100_000
+MAX_REFUSED = 1000  # lines of a form that limits leave out
 FORMS_PER_WRITER = 5
 LINES_PER_FORM = 8
 VERSION = 1  # of the writing: datasets remember it
@@ -369,14 +370,19 @@ def draw_text(generator: np.random.Generator) -> str:
 def write_form(seed: int, writer: int, form: int, *, limits: Limits | None = None) -> list[Line]:
     """The lines of one form of a built-in writer. The same arguments give the same lines."""
     limits, style = limits or Limits(), draw_writer_style(seed, writer)
-    name, lines = f"w{writer:02d}-{form}", []
+    name, lines, refused = f"w{writer:02d}-{form}", [], 0
     generator = np.random.default_rng((seed, writer, form))
     while len(lines) < LINES_PER_FORM:
         text = draw_text(generator)
         points, first, characters = write_points(style, text, generator)
         try:
             arrays = within_limits(points, first, text, limits=limits)
-        except ValueError:  # too long for the network: write another line
+        except ValueError as error:  # too long for the network: write another line
+            refused += 1
+            if refused == MAX_REFUSED:
+                raise HwdiffError(
+                    f"limits: they leave out every built-in line ({error}); widen them"
+                ) from error
             continue
         lines.append(Line(f"{name}-{len(lines) + 1:02d}", name, text, *arrays, characters=characters[1:]))
     return lines

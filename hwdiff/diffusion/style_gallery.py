@@ -45,6 +45,11 @@ def mixed(styles: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
     weights: one for each style, adding up to 1.
     Raises HwdiffError when they are not that.
     """
+    columns = [len(style) for style in styles]
+    if len(set(columns)) > 1:
+        raise HwdiffError(
+            f"styles: features of {columns} columns cannot be mixed; pad the images to one width"
+        )
     if len(styles) != len(weights) or abs(sum(weights) - 1) > 1e-6:
         given = [float(weight) for weight in weights]
         found = f"weights {given} for {len(styles)} styles"

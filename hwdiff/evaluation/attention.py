@@ -13,7 +13,7 @@ from hwdiff.data.style_features import StyleFeatures
 from hwdiff.diffusion.process import STEPS
 from hwdiff.diffusion.tracing import alignment_by_step, alignment_of_trace, trace
 from hwdiff.evaluation.bootstrap import Bootstrap
-from hwdiff.evaluation.error_rates import legibility
+from hwdiff.evaluation.error_rates import edits_of
 from hwdiff.evaluation.generation import styles_of
 from hwdiff.evaluation.recognizer import Recognizer, load_recognizer
 from hwdiff.model.unet import UNet
@@ -98,7 +98,8 @@ def regenerate_aligned(
     recognizer = recognizer or load_recognizer()
 
     def cer(ink):
-        return legibility([ink], recognizer, resamples=0).cer.value
+        [(edits, characters)] = edits_of([ink], recognizer)
+        return float(edits / characters)
 
     styles, lines = styles_of(network, dataset, features, indices), []
     for number, (index, style) in enumerate(zip(indices, styles, strict=True)):

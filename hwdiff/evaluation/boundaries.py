@@ -26,7 +26,6 @@ def true_boundaries(characters: np.ndarray, text: str) -> np.ndarray:
     return np.searchsorted(np.maximum.accumulate(characters), letters_of(text)[1:])
 
 
-@torch.inference_mode()
 def alignment_to_real(
     network: UNet,
     dataset: Dataset,
@@ -44,12 +43,22 @@ def alignment_to_real(
     t: of the noise level, 1 to 60.
     block: whose attention, -1 for the last, that of Fig. 4.
     """
-    device = next(network.parameters()).device
-    level = process.alpha_bars()[t].sqrt().float().to(device).view(1, 1, 1)
-    batch = Lines(dataset, features, style_lines(dataset.forms), device).batch(np.array([index]))
-    eps = torch.randn(batch.strokes.shape, generator=torch.Generator().manual_seed(seed)).to(device)
+    return _alignment(network, dataset, _lines(dataset, features), index, t=t, block=block, seed=seed)
+
+
+def _lines(dataset, features):
+    # In a GPU's memory they would need the style features of the whole dataset.
+    return Lines(dataset, features, style_lines(dataset.forms), "cpu")
+
+
+@torch.inference_mode()
+def _alignment(network, dataset, lines, index, *, t, block, seed):
+    device, batch = next(network.parameters()).device, lines.batch(np.array([index]))
+    level = process.alpha_bars()[t].sqrt().float().view(1, 1, 1)
+    eps = torch.randn(batch.strokes.shape, generator=torch.Generator().manual_seed(seed))
     noisy = process.add_noise(batch.strokes, level, eps)
-    _, _, attention = network(noisy, batch.text, level, batch.style, attention="all")
+    inputs = (part.to(device) for part in (noisy, batch.text, level, batch.style))
+    _, _, attention = network(*inputs, attention="all")
     return alignment_of(dataset.ink(index), attention[block][0].cpu().numpy(), noisy.shape[1])
 
 
@@ -68,10 +77,10 @@ def boundary_errors(
     Arguments as of `alignment_to_real`; line i of `indices` is noised with seed + i.
     Raises HwdiffError when the dataset does not know its letters.
     """
-    errors = []
+    lines, errors = _lines(dataset, features), []
     for number, index in enumerate(map(int, indices)):
         characters = _known_characters(dataset, index)
-        aligned = alignment_to_real(network, dataset, features, index, t=t, block=block, seed=seed + number)
+        aligned = _alignment(network, dataset, lines, index, t=t, block=block, seed=seed + number)
         found = boundaries_of(aligned, len(characters))
         errors.append(np.abs(found - true_boundaries(characters, aligned.text)))
     return errors

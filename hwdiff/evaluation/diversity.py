@@ -13,6 +13,7 @@ import numpy as np
 from scipy.spatial.distance import cdist
 
 from hwdiff.evaluation.bootstrap import paired_difference
+from hwdiff.evaluation.error_rates import edits_of
 from hwdiff.evaluation.measures import RETRIEVALS, Measures
 from hwdiff.evaluation.tables import Column, row_title
 from hwdiff.evaluation.written import Generator
@@ -113,7 +114,7 @@ def measure_diversity(
             "dtw": [_mean_over_pairs(lines) for lines in written[row]],
             **{by: _feature_distances(measures, by, inks, repeats) for by in RETRIEVALS},
         }
-        edits, characters = measures.edits(inks).sum(axis=0)
+        edits, characters = edits_of(inks, measures.recognizer).sum(axis=0)
         cer[row] = float(edits / characters)
         if progress:
             progress(row)

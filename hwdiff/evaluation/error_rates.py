@@ -89,6 +89,16 @@ def reads_right(inks: Sequence[Ink], recognizer: Recognizer | None = None) -> li
     return [normalise_text(one.text) == normalise_text(text) for one, text in zip(found, meant, strict=True)]
 
 
+def edits_of(inks: Sequence[Ink], recognizer: Recognizer | None = None) -> np.ndarray:
+    """Edits from text to what is read, and characters of the text, of each ink: (n, 2) float.
+
+    The sums over lines, the one over the other, are their character error rate.
+    """
+    texts = [normalise_text(ink.text) for ink in inks]
+    read = [normalise_text(found.text) for found in recognize(inks, recognizer)]
+    return np.stack((_distances(texts, read), [len(text) for text in texts]), axis=1).astype(float)
+
+
 def _decode(classes, points):
     best = classes.argmax(axis=1)
     starts = np.flatnonzero(np.diff(best, prepend=-1))

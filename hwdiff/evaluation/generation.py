@@ -11,7 +11,6 @@ from hwdiff.data.style_features import StyleFeatures
 from hwdiff.diffusion.generate import require_style_weights, sample
 from hwdiff.ink.ink import Ink
 from hwdiff.model.unet import UNet
-from hwdiff.utils.errors import HwdiffError
 
 
 def subsample_lines(dataset: Dataset, split: str, count: int | None = None) -> np.ndarray:
@@ -19,9 +18,7 @@ def subsample_lines(dataset: Dataset, split: str, count: int | None = None) -> n
 
     Raises HwdiffError when the split is empty.
     """
-    indices = dataset.split(split)
-    if not len(indices):
-        raise HwdiffError(f"{dataset.path}: has no lines in the split {split}")
+    indices = dataset.needed_split(split)
     if count is not None and count < len(indices):
         indices = indices[np.linspace(0, len(indices) - 1, count).round().astype(int)]
     return indices

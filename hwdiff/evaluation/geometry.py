@@ -97,8 +97,6 @@ def rlt(
     gamma: float | None = None,
     i_max: int = I_MAX,
     seed: int = 0,
-    squared: bool = False,
-    replace: bool = True,
 ) -> Relative:
     """Relative living times of one witness complex.
 
@@ -107,18 +105,17 @@ def rlt(
     gamma: alpha_max as a fraction of the largest distance from a landmark to a point, by default
         N / (128 * 5000).
     i_max: so many holes or more are not told apart.
-    squared, replace: squared distances, and landmarks with replacement. The authors' program has False, True.
     Raises HwdiffError when X or the landmarks cannot be used.
     """
     count = landmarks if np.ndim(landmarks) == 0 else len(landmarks)
     _check_counts(count, i_max)
     X = as_points(X, count)
     if np.ndim(landmarks) == 0:
-        landmarks = _draw(np.random.default_rng(seed), len(X), landmarks, replace)
+        landmarks = np.random.default_rng(seed).choice(len(X), landmarks)
     landmarks = np.asarray(landmarks)
     if landmarks.dtype.kind not in "iu" or landmarks.min() < 0 or landmarks.max() >= len(X):
         raise HwdiffError(f"landmarks: indices from 0 to {len(X) - 1} are needed")
-    return _living_times(cdist(X, X[landmarks]), _gamma(gamma, len(X)), i_max, squared)
+    return _living_times(cdist(X, X[landmarks]), _gamma(gamma, len(X)), i_max)
 
 
 def mrlt(
@@ -130,8 +127,6 @@ def mrlt(
     gamma: float | None = None,
     i_max: int = I_MAX,
     workers: int = -1,
-    squared: bool = False,
-    replace: bool = True,
     progress: Callable[[int], None] | None = None,
 ) -> Mean:
     """Mean relative living times of points over n sets of landmarks.
@@ -150,10 +145,7 @@ def mrlt(
     _check_counts(landmarks, i_max)
     table, gamma = distances(X), _gamma(gamma, len(X))
     chunks = (range(start, min(start + _CHUNK, n)) for start in range(0, n, _CHUNK))
-    jobs = (
-        delayed(_repeat)(table, numbers, seed, landmarks, gamma, i_max, squared, replace)
-        for numbers in chunks
-    )
+    jobs = (delayed(_repeat)(table, numbers, seed, landmarks, gamma, i_max) for numbers in chunks)
     found = []
     for some in in_parallel(jobs, workers):
         found += some
@@ -194,15 +186,11 @@ def _check_counts(landmarks, i_max):
         raise HwdiffError(f"landmarks = {landmarks}, i_max = {i_max}: both must be at least 1")
 
 
-def _draw(generator, points, count, replace):
-    return generator.choice(points, count, replace=replace)
-
-
-def _repeat(table, numbers, seed, landmarks, gamma, i_max, squared, replace):
-    generators = (np.random.default_rng((seed, number)) for number in numbers)
-    drawn = (_draw(generator, len(table), landmarks, replace) for generator in generators)
+def _repeat(table, numbers, seed, landmarks, gamma, i_max):
+    # With replacement, as in the authors' program.
+    drawn = (np.random.default_rng((seed, number)).choice(len(table), landmarks) for number in numbers)
     # The table is symmetric, and its rows are read far faster than its columns.
-    return [_living_times(np.ascontiguousarray(table[some].T), gamma, i_max, squared) for some in drawn]
+    return [_living_times(np.ascontiguousarray(table[some].T), gamma, i_max) for some in drawn]
 
 
 def nearest_landmarks(table: np.ndarray, alpha_max: float) -> list[list[tuple[int, float]]]:
@@ -230,8 +218,7 @@ def nearest_landmarks(table: np.ndarray, alpha_max: float) -> list[list[tuple[in
     return [pairs[start : start + count] for start, count in zip(starts, counts.tolist(), strict=True)]
 
 
-def _living_times(table, gamma, i_max, squared):
-    table = np.square(table) if squared else table
+def _living_times(table, gamma, i_max):
     alpha_max = gamma * table.max()
     if not alpha_max > 0:
         raise HwdiffError(

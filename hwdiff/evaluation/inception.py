@@ -63,7 +63,7 @@ def load_inception(weights: str | Path | None = None, device: str | torch.device
 
 def _download():
     try:
-        return load_state_dict_from_url(INCEPTION_URL, map_location="cpu", check_hash=True)
+        return load_state_dict_from_url(INCEPTION_URL, map_location="cpu", check_hash=True, weights_only=True)
     except (URLError, OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise HwdiffError(
             f"FID: its weights cannot be downloaded ({error}); {FID_ADVICE}; "

@@ -6,14 +6,13 @@ from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
-from rapidfuzz.distance import Levenshtein
 
 from hwdiff.data.dataset import Dataset
 from hwdiff.data.lines import MAX_POINTS
 from hwdiff.data.style_features import StyleFeatures
 from hwdiff.evaluation import geometry
 from hwdiff.evaluation.corruption import COPIES, JITTER, jittered, repeated
-from hwdiff.evaluation.error_rates import recognize
+from hwdiff.evaluation.error_rates import edits_of
 from hwdiff.evaluation.frechet import (
     AXES,
     LINES_PER_AXIS,
@@ -27,7 +26,7 @@ from hwdiff.evaluation.handmade_features import handmade_features
 from hwdiff.evaluation.inception import INCEPTION_URL, inception_features, load_inception
 from hwdiff.evaluation.mobilenet import mobilenet_features
 from hwdiff.evaluation.pictures import Canvas
-from hwdiff.evaluation.recognizer import Recognizer, normalise_text
+from hwdiff.evaluation.recognizer import Recognizer
 from hwdiff.evaluation.sets import KNOWN_PER_FORM, Sets, real_inks
 from hwdiff.evaluation.tables import CORRUPTED, FID, GEOMETRY_LINES, GROUND_TRUTH, REPEATED, TOP
 from hwdiff.evaluation.writer_retrieval import WriterStyles, descriptors, line_features, retrieve
@@ -181,7 +180,7 @@ class Measures:
         seed = reference.sets.seed
         pictures = self.picture_features(inks, Canvas())
         holes = self._holes(inks, (seed, 1))  # other landmarks than the reference's
-        edits = self.edits(inks)
+        edits = edits_of(inks, self.recognizer)
         ranks, forms = self._ranks(inks, reference)
         ones = np.ones(len(inks))
         hits = {by: _within(found, TOP) for by, found in ranks.items()}
@@ -198,7 +197,6 @@ class Measures:
             "beyond_i_max": holes and max(reference.holes.beyond, holes.beyond),
             "cer": float(edits[:, 0].sum() / edits[:, 1].sum()),
             **{by: _mean(found) for by, found in hits.items()},
-            "style_top1": _mean(_within(ranks["style_top10"], 1)),
             "style_chance": min(1.0, TOP / forms) if forms else None,
         }
         return Measured(values, by_line)
@@ -221,13 +219,6 @@ class Measures:
             return None
         return geometry.mrlt(points(inks), n=self.repetitions, seed=seed)
 
-    def edits(self, inks: Sequence[Ink]) -> np.ndarray:
-        """Edits from text to what is read, and characters of the text, of each line: (n, 2)."""
-        texts = [normalise_text(ink.text) for ink in inks]
-        read = [normalise_text(found.text) for found in recognize(inks, self.recognizer)]
-        edits = (Levenshtein.distance(*pair) for pair in zip(texts, read, strict=True))
-        return np.array([(edit, len(text)) for edit, text in zip(edits, texts, strict=True)], dtype=float)
-
     def _ranks(self, inks, reference):
         """{retrieval: (n,) the rank of each line's form, NaN where that is not known}, and how many are."""
         forms = self.dataset.forms[reference.sets.second]
@@ -237,13 +228,12 @@ class Measures:
             return ranks, 0
         for by in RETRIEVALS:
             features = self.ink_features(by, [inks[number] for number in asked_for])
-            found = retrieve(
+            ranks[by][asked_for] = retrieve(
                 self.writer_styles[by](features),
                 forms[asked_for],
                 known=reference.known[by],
                 known_forms=reference.known_forms,
             )
-            ranks[by][asked_for] = found.ranks
         return ranks, count
 
     def geometry_of_real(

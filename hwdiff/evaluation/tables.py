@@ -113,7 +113,6 @@ class Table:
         the columns, and:
         distance: the plain Fréchet distance, with its bias.
         beyond_i_max: the fraction of the living times that the Geometry Score leaves out.
-        style_top1: top-1 form retrieval by style features.
         style_chance: what chance alone gives for `form_top10` and `style_top10`.
     seconds: {row: [seconds a line]} of the rows that were written.
     differences: {row: {other: {measure: (value, low, high)}}}, the row less the other with its 95 % interval.

@@ -26,26 +26,6 @@ MIN_FORMS = 10
 MAX_DEVIATION = 4  # of a feature in distances: one that hardly varies would outweigh the rest where it does
 
 
-@dataclass
-class Retrieval:
-    """How often the right form was found.
-
-    ranks: (n,) of the right form for each line, 1 for the first.
-    forms: how many there were.
-    """
-
-    ranks: np.ndarray
-    forms: int
-
-    def within(self, count: int = 1) -> float:
-        """Fraction of lines whose form was among the first `count`."""
-        return float(np.mean(self.ranks <= count))
-
-    def chance(self, count: int = 1) -> float:
-        """What `within` would be by chance."""
-        return min(1.0, count / self.forms)
-
-
 def line_features(inks: Sequence[Ink], extractor: StyleExtractor) -> np.ndarray:
     """Style features of inks, each drawn like an official line image.
 
@@ -181,12 +161,13 @@ def retrieve(
     *,
     known: np.ndarray,
     known_forms: Sequence | np.ndarray,
-) -> Retrieval:
+) -> np.ndarray:
     """Look for the form of each line among those of known lines, the one with the nearest mean by the cosine.
 
     queries, known: (n, k) and (m, k), lines as `WriterStyles` sees them. No known line may be among the
         queries, or have given one of them its style.
     query_forms: (n,) the form that each was to be like.   known_forms: (m,).
+    Returns the rank of the right form for each line (n,), 1 for the first.
     Raises HwdiffError when a form asked for is not known.
     """
     query_forms = _one_each(query_forms, queries, "lines")
@@ -202,8 +183,7 @@ def retrieve(
     likeness = _unit(queries) @ _unit(_means(known, member, len(names))).T
     right = likeness[np.arange(len(queries)), np.searchsorted(names, query_forms)]
     # A form that is just as like counts before the right one, so that a tie is no success.
-    ranks = (likeness >= right[:, None]).sum(axis=1)
-    return Retrieval(ranks, len(names))
+    return (likeness >= right[:, None]).sum(axis=1)
 
 
 def _one_each(forms, features, what):

@@ -36,13 +36,15 @@ _METADATA = {
 
 
 def find_device(name: str | torch.device | None = None) -> torch.device:
-    """The torch.device called `name`; by default CUDA if available, else the CPU.
+    """The torch.device called `name`, cpu or cuda; by default CUDA if available, else the CPU.
 
     For "cuda", each of several processes that train together gets a GPU of its own.
     Raises HwdiffError when the device cannot be used.
     """
     try:
         device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+        if device.type not in ("cpu", "cuda"):
+            raise RuntimeError("only cpu and cuda are known to work")
         if device == torch.device("cuda"):
             device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
         torch.empty(1, device=device)

@@ -143,7 +143,7 @@ def _about(manifest):
             f"with guidance {writing_settings(network)['guidance']:g} (1 in the paper)"
         )
     source = next((some["source"] for some in parameters if "source" in some), None)
-    data = "people's lines (IAM)" if source else "lines by built-in writers, made up, not people's"
+    data = "people's lines" if source else "lines by built-in writers, made up, not people's"
     return {"network": "; ".join(networks), "data": data}
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from hwdiff.diffusion.generate import require_style_weights, sample
 from hwdiff.diffusion.style_gallery import load_styles, save_styles
 from hwdiff.diffusion.texts import PAGE_TEXTS, PAPER_TEXTS, STYLE_TEXT, TRIAL_TEXTS
-from hwdiff.evaluation.error_rates import legibility, recognize
+from hwdiff.evaluation.error_rates import edits_of, legibility, recognize
 from hwdiff.evaluation.recognizer import Recognizer
 from hwdiff.ink import images
 from hwdiff.ink.ink import Ink
@@ -94,8 +94,9 @@ def choose_styles(
         likeness = (directions[left] @ directions[chosen].T).max(dim=1).values
         chosen.append(left.pop(int(likeness.argmin())))
 
-    shown = [sample(network, STYLE_TEXT, style=candidates[number], **options) for number in chosen]
-    first = int(np.argmin([legibility(inks, recognizer, resamples=0).cer.value for inks in shown]))
+    shown = [sample(network, STYLE_TEXT, style=candidates[number], **options)[0] for number in chosen]
+    edits, characters = edits_of(shown, recognizer).T
+    first = int(np.argmin(edits / characters))
     chosen.insert(0, chosen.pop(first))
     return {name: candidates[number] for name, number in zip(names, chosen, strict=True)}
 
@@ -105,8 +106,8 @@ def _trial_rates(network, styles, recognizer, seed, options):
     texts = [text for _ in styles for text in TRIAL_TEXTS]
     repeated = styles.repeat_interleave(len(TRIAL_TEXTS), dim=0)
     inks = sample(network, texts, style=repeated, seed=seed, **options)
-    trials = [inks[start : start + len(TRIAL_TEXTS)] for start in range(0, len(inks), len(TRIAL_TEXTS))]
-    return np.array([legibility(trial, recognizer, resamples=0).cer.value for trial in trials])
+    edits, characters = edits_of(inks, recognizer).reshape(len(styles), -1, 2).sum(axis=1).T
+    return edits / characters
 
 
 def release(

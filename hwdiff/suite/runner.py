@@ -14,12 +14,12 @@ A run of an older version of the package has no such records, and runs again fro
 import ast
 import json
 import os
-import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import chain, count
 from pathlib import Path
 
 import papermill
@@ -447,8 +447,7 @@ class Reproduction:
         for folder in self.notebooks[name].keeps:
             here, back = self.out / folder, self.out / f"{folder}.{state[:8]}"
             if here.exists():
-                aside = self.out / f"{folder}.{'damaged' if damaged else (known or 'unknown')[:8]}"
-                shutil.rmtree(aside, ignore_errors=True)
+                aside = _free(self.out / f"{folder}.{'damaged' if damaged else (known or 'unknown')[:8]}")
                 os.rename(here, aside)
                 self.say(f"    {folder} is {why}: it is kept as {aside.name}")
             if back.exists() and not damaged:
@@ -553,6 +552,12 @@ class _Tee:
 
     def flush(self):
         self.file.flush()
+
+
+def _free(path):
+    """The path, or one like it that does not exist yet."""
+    others = (path.with_name(f"{path.name}-{number}") for number in count(2))
+    return next(one for one in chain([path], others) if not one.exists())
 
 
 def _first_line(text):

@@ -118,10 +118,11 @@ def inspect_attention(
     block = ipywidgets.Dropdown(options=range(blocks), value=blocks - 1, description="block")
     head = ipywidgets.Dropdown(options=_heads(written, blocks - 1), description="head")
     character = ipywidgets.Dropdown(options=_characters(aligned), description="character")
+    # Before the picture is drawn anew, which listens to the block too.
+    block.observe(lambda change: setattr(head, "options", _heads(written, change["new"])), "value")
     heat_map = _Picture(heat, t=step, block=block, head=head)
     coloured = _Picture(ink, character=character)
     hover = ipywidgets.HTML(hover_svg(written.ink, aligned))
-    block.observe(lambda change: setattr(head, "options", _heads(written, change["new"])), "value")
 
     def write_again(_):
         try:

@@ -90,12 +90,7 @@ def preset(name: str, steps: int | None = None) -> DistillationConfig:
 
 def lines_to_judge(dataset: Dataset, count: int = 200) -> np.ndarray:
     """Indices of at most `count` test lines, evenly spread. Raises HwdiffError where there are none."""
-    indices = dataset.split("test")
-    if not len(indices):
-        raise HwdiffError(
-            f"{dataset.path}: has no lines in the split test, on which encoders are compared; "
-            "prepare more lines"
-        )
+    indices = dataset.needed_split("test")
     return indices[np.linspace(0, len(indices) - 1, min(count, len(indices))).astype(int)]
 
 

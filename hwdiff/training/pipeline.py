@@ -58,7 +58,7 @@ def run_chain(
         with Progress("distilling the encoder", settings.all_steps) as progress:
             encoder = distillation.distil(
                 settings,
-                [(lines, dataset.split("train"))],
+                [(lines, dataset.needed_split("train"))],
                 extractor,
                 out / "encoder",
                 resume=True,

@@ -115,7 +115,7 @@ def distil_steps(
     }
     directory = RunDirectory(out, settings)
     done = directory.find_step(resume)
-    indices = dataset.split("train")
+    indices = dataset.needed_split("train")
     texts, styles = [str(text) for text in dataset.texts[indices]], style_lines(dataset.forms)[indices]
     levels, alpha_bar = student_levels(config.evaluations), alpha_bars().float().to(device)
     kept = ("training", "dataset", "style_weights")

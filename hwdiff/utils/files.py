@@ -20,11 +20,13 @@ _PARTIAL = ".partial-"  # what the names of files begin with that are not yet wh
 
 
 @contextmanager
-def atomic_write(path: str | Path) -> Iterator[Path]:
+def atomic_write(path: str | Path, *, replace: bool = True) -> Iterator[Path]:
     """Yield a temporary path that replaces `path` at the end of the block: nobody ever sees half a file.
 
     The folders of `path` are made. If the block fails, what was at `path` stays as it was. What a killed
     process left of the same file is deleted.
+
+    replace: False to leave what another process may have put at `path` meanwhile.
     Raises HwdiffError when the folder cannot be made or written, or when the disk is full.
     """
     path = Path(path)
@@ -42,8 +44,9 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
         os.chmod(temporary, 0o666 & ~umask)  # mkstemp makes files that only their owner can read
         with open(temporary, "rb") as written:
             os.fsync(written.fileno())  # or a power cut could leave an empty file in the old one's place
-        os.replace(temporary, path)
-        temporary = None
+        if replace or not _linked(temporary, path):
+            os.replace(temporary, path)
+            temporary = None
     except (OSError, SafetensorError) as error:  # safetensors reports a full disk as the latter
         reason = getattr(error, "strerror", None) or error
         raise HwdiffError(
@@ -54,6 +57,17 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
             Path(temporary).unlink(missing_ok=True)
         if handle is not None:
             os.close(handle)
+
+
+def _linked(temporary, path):
+    """Whether there is a file at `path` now: the temporary one, or one that was there before."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        pass
+    except OSError:  # some file systems have no links
+        return False
+    return True
 
 
 def _delete_left_over(folder, prefix):
@@ -71,9 +85,12 @@ def _delete_left_over(folder, prefix):
 
 
 def sha256_of(path: str | Path) -> str:
-    """The SHA-256 of the file at `path`, in hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """The SHA-256 of the file at `path`, in hexadecimal. Raises HwdiffError when it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise HwdiffError(f"{path}: cannot be read ({error.strerror})") from error
 
 
 def append_jsonl(path: str | Path, rows: Iterable[dict]) -> None:

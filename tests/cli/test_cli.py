@@ -146,7 +146,7 @@ def test_a_dataset_without_unseen_lines_is_told(tmp_path):
     for command in (("compare-encoders",), ("distil", "--out", tmp_path / "run")):
         result = hwdiff(*command, "--data", few, "--teacher", encoder)
         assert result.exit_code == 1
-        assert "few.npz: has no lines in the split test, on which encoders are compared" in result.output
+        assert "few.npz: has no lines in the split test; prepare more lines" in result.output
     assert not (tmp_path / "run").exists()
     result = hwdiff("loss", "--data", few, "--lines", 1)
     assert result.exit_code == 0, result.output

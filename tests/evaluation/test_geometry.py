@@ -149,17 +149,6 @@ def test_mass_beyond_i_max_is_reported():
     assert mean.values.sum() + mean.beyond == pytest.approx(1)
 
 
-def test_the_switches_change_the_complex():
-    X = circle(noise=0.2)
-    plain, squared, apart = (
-        rlt(X, landmarks=40, gamma=0.05, seed=2, **options)
-        for options in ({}, {"squared": True}, {"replace": False})
-    )
-    assert squared.alpha_max == pytest.approx(plain.alpha_max**2 / 0.05)
-    assert not np.array_equal(plain.values, squared.values)
-    assert not np.array_equal(plain.values, apart.values)
-
-
 def test_clouds_of_one_shape_score_lower_than_clouds_of_two():
     one, same, other = (
         mrlt(X, n=20, landmarks=32, gamma=0.1, workers=1)

@@ -1,4 +1,4 @@
-from types import SimpleNamespace
+from copy import copy
 
 import numpy as np
 import pytest
@@ -74,19 +74,19 @@ def test_styles_are_chosen_that_are_legible_and_differ(network, monkeypatch):
             for text, style in zip(some, style, strict=True)
         ]
 
-    class Judged:
-        def __init__(self, inks, *arguments, **options):
-            assert len({ink.text.split("|")[1] for ink in inks}) == 1
-            meant = [ink.text.split("|")[0] for ink in inks]
-            assert meant in ([texts.STYLE_TEXT], list(texts.TRIAL_TEXTS))
-            number = [int(style.sum() * 100) for style in candidates].index(int(inks[0].text.split("|")[1]))
-            best = 7 if len(meant) == 1 else 5
-            self.cer = type("Rate", (), {"value": 0.1 * abs(number - best) + (1 if number < 5 else 0)})
+    def judge(inks, recognizer=None):
+        meant = [ink.text.split("|")[0] for ink in inks]
+        assert meant in ([texts.STYLE_TEXT] * 4, list(texts.TRIAL_TEXTS) * 10)
+        known = [int(style.sum() * 100) for style in candidates]
+        numbers = np.array([known.index(int(ink.text.split("|")[1])) for ink in inks])
+        best = 7 if len(meant) == 4 else 5
+        edits = abs(numbers - best) + np.where(numbers < 5, 10, 0)
+        return np.stack((edits, np.full(len(inks), 10)), axis=1)
 
     # Sums tell the styles apart.
     candidates = candidates * torch.linspace(1, 2, 10)[:, None, None]
     monkeypatch.setattr(release, "sample", write)
-    monkeypatch.setattr(release, "legibility", Judged)
+    monkeypatch.setattr(release, "edits_of", judge)
     chosen = release.choose_styles(network, candidates, names=("a", "b", "c", "d"))
     assert writing == [10 * len(texts.TRIAL_TEXTS), 1, 1, 1, 1]
     found = [
@@ -130,15 +130,12 @@ def test_a_release_without_styles_of_its_own_takes_the_bundled_ones(opened, give
     about = {"style_weights": opened.metadata["style_weights"]}
     styles = Styles({"one": given[0], "two": given[1]}, about)
     monkeypatch.setattr(release, "load_styles", lambda: styles)
-    rates = iter((0.5, 0.25))
-    judged = SimpleNamespace(cer=SimpleNamespace())
 
-    def judge(inks, *arguments, **options):
-        assert [ink.text for ink in inks] == list(texts.TRIAL_TEXTS)
-        judged.cer.value = next(rates)
-        return judged
+    def judge(inks, recognizer=None):
+        assert [ink.text for ink in inks] == 2 * list(texts.TRIAL_TEXTS)
+        return np.repeat([[2, 4], [1, 4]], len(texts.TRIAL_TEXTS), axis=0)
 
-    monkeypatch.setattr(release, "legibility", judge)
+    monkeypatch.setattr(release, "edits_of", judge)
     assert release.release(opened, "other", tmp_path, {"guidance": 1.5}, **FEW) == "two"
     assert [path.name for path in tmp_path.iterdir()] == ["other.safetensors"]
     released = load_model(tmp_path / "other.safetensors", "cpu")
@@ -173,9 +170,10 @@ def test_lines_are_written_again_in_the_style_of_their_form(opened, dataset, fea
     np.testing.assert_allclose(
         alone.offsets, inks[1].offsets, rtol=1e-4, atol=1e-3
     )  # untrained, its ink is large
-    empty = type("Empty", (), {"split": lambda self, name: np.array([], dtype=int), "path": "some.npz"})()
-    with pytest.raises(HwdiffError, match=r"some\.npz: has no lines in the split test"):
-        subsample_lines(empty, "test")
+    untested = copy(dataset)
+    untested.splits = np.full(len(dataset), "train")
+    with pytest.raises(HwdiffError, match=r"\.npz: has no lines in the split test; prepare more lines"):
+        subsample_lines(untested, "test")
 
 
 def test_pages_of_samples_say_what_was_read(network, monkeypatch):
