@@ -437,8 +437,6 @@ def attention(
     Writes attention-STEP.npz, the maps at t = 55, 30 and 5 as in the paper's Fig. 4, and alignment-STEP.json,
     how far they are diagonals. Written with guidance 1, from fixed seeds.
     """
-    import json
-
     import numpy as np
 
     from hwdiff.evaluation.attention import watch_attention

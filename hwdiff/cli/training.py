@@ -72,13 +72,12 @@ def train(
     Ctrl-C saves and stops; the same command with --resume resumes the run. Settings that are not given come
     from the preset, or from the run that is resumed.
     """
+    from hwdiff.data.dataset import Dataset
     from hwdiff.model.checkpoint import find_device
     from hwdiff.training import run_dir
     from hwdiff.training.distributed import check_count, default_count, launch
 
-    if branch and not dry_run and not (out / "config.json").exists():
-        run_dir.branch(branch, out)
-        resume = True
+    copies = branch and not (out / "config.json").exists()
     begun = out if resume and (out / "config.json").exists() else branch
     # A resumed run keeps its own configuration unless a preset is given.
     keep = begun and preset is None
@@ -93,6 +92,10 @@ def train(
     _warn_of_precision(config, device)
     count = default_count(config.batch_size, device) if processes is None else processes
     check_count(count, config.batch_size, device)
+    if copies:
+        Dataset(data)  # an error in it shows before anything is copied
+        run_dir.branch(branch, out)
+        resume = True
     # Several processes each choose their own GPU; a single one uses the device that was asked for.
     arguments = (
         config,

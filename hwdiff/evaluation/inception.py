@@ -3,7 +3,7 @@
 import hashlib
 import pickle
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from urllib.error import URLError
 
@@ -91,12 +91,10 @@ def _read(path):
 def inception_features(
     pictures: Iterable[np.ndarray],
     network: FidInception,
-    progress: Callable[[int], None] | None = None,
 ) -> np.ndarray:
     """Features of pictures (n, H, W) uint8, resized to 299 x 299 with antialiasing.
 
     network: from `load_inception`.
-    progress(count): pictures done since the last call.
     Returns (n, 2048) float64.
     """
     pictures, device, found = as_pictures(pictures), next(network.parameters()).device, []
@@ -105,6 +103,4 @@ def inception_features(
         pixels = torch.from_numpy(batch).to(device)[:, None].expand(-1, 3, -1, -1) / 255
         with torch.inference_mode():
             found.append(network(pixels).double().cpu().numpy())
-        if progress:
-            progress(len(batch))
     return np.concatenate(found)

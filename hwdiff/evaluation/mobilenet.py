@@ -1,6 +1,6 @@
 """Picture features by MobileNetV2, for where the weights of FID are not at hand."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import numpy as np
 import torch
@@ -13,12 +13,10 @@ from hwdiff.model.style_encoder import StyleExtractor
 def mobilenet_features(
     pictures: Iterable[np.ndarray],
     extractor: StyleExtractor,
-    progress: Callable[[int], None] | None = None,
 ) -> np.ndarray:
     """The mean over the columns of the style features of pictures (n, H, W) uint8.
 
     Pictures are resized to height 96 with antialiasing, and padded with white or cut to a width of 1400.
-    progress(count): pictures done since the last call.
     Returns (n, 1280) float64.
     """
     pictures, found = as_pictures(pictures), []
@@ -27,8 +25,6 @@ def mobilenet_features(
         with torch.inference_mode():
             features = extractor(torch.from_numpy(batch).to(extractor.device)).mean(dim=1)
         found.append(features.double().cpu().numpy())
-        if progress:
-            progress(len(batch))
     return np.concatenate(found)
 
 

@@ -130,7 +130,7 @@ def _measure_and_write(dataset, config, device, out):
 class _RandomStyle:
     """Style features of no line, for measuring."""
 
-    def half(self, indices, progress=None):
+    def half(self, indices):
         return torch.rand(len(indices), *STYLE_SHAPE, generator=torch.Generator().manual_seed(0)).half()
 
     def __getitem__(self, indices):

@@ -33,6 +33,11 @@ ImageSource = str | os.PathLike | bytes | Image.Image | np.ndarray
 """A path, the bytes of an image file, a PIL image, or an array (H, W) or (H, W, 3) uint8."""
 
 
+def name_of(source: ImageSource) -> str:
+    """What errors call a picture: its path, if it has one."""
+    return os.fspath(source) if isinstance(source, str | os.PathLike) else "style image"
+
+
 def open_image(source: ImageSource, name: str) -> Image.Image:
     """A picture in grey, upright as its EXIF data say, on white where it is transparent.
 
@@ -84,7 +89,7 @@ def read_image(source: ImageSource, name: str | None = None) -> np.ndarray:
     (but for a few pixels) 0. An official line image is left as it is.
     Raises HwdiffError when it is not an image or shows no ink.
     """
-    name = name or (source if isinstance(source, str) or hasattr(source, "__fspath__") else "style image")
+    name = name or name_of(source)
     image = open_image(source, name)
     grey = np.asarray(image, dtype=np.float64)
     few = min(30, grey.size // 1000)

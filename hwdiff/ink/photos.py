@@ -12,7 +12,7 @@ from skimage.filters import threshold_otsu
 from skimage.morphology import skeletonize
 from skimage.transform import rotate
 
-from hwdiff.ink.images import INK, MAX_WIDTH, ImageSource, normalise, open_image, read_image
+from hwdiff.ink.images import INK, MAX_WIDTH, ImageSource, name_of, normalise, open_image, read_image
 from hwdiff.utils.errors import HwdiffError
 
 MAX_SIDE = 1800  # pixels of a picture; larger ones are made smaller
@@ -37,7 +37,7 @@ def handwriting_lines(source: ImageSource, name: str | None = None) -> list[np.n
     source: see `images.ImageSource`.   name: what errors call it.
     Raises HwdiffError when it is not an image or shows no ink.
     """
-    name = name or (source if isinstance(source, str) or hasattr(source, "__fspath__") else "style image")
+    name = name or name_of(source)
     grey = _grey(open_image(source, name))
     paper = np.median(grey)
     even = paper > 0.5 and np.mean(np.abs(grey - paper) < EVEN) > 0.5

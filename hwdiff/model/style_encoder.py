@@ -87,7 +87,7 @@ class StyleExtractor(nn.Module):
         # Here, since it takes a second to load, and only pictures of a user's need it.
         from hwdiff.ink.photos import handwriting_lines
 
-        name = source if isinstance(source, str) or hasattr(source, "__fspath__") else "style image"
+        name = images.name_of(source)
         lines = [images.normalise(line, name) for line in handwriting_lines(source, name)]
         for number, line in enumerate(lines, start=1):
             if line.shape[1] > images.MAX_WIDTH:

@@ -219,12 +219,12 @@ def selected(
     A number, such as "03", stands for a name. Raises HwdiffError when there is none of that name.
     """
     names = [notebook.name for notebook in notebooks]
-    for asked in filter(None, (only, start)):
-        if not any(name == asked or name.split("_")[0] == asked for name in names):
-            raise HwdiffError(f"no such notebook as {asked!r}; choose one of {', '.join(names)}")
 
     def place(asked):
-        return next(place for place, name in enumerate(names) if name == asked or name.split("_")[0] == asked)
+        found = [place for place, name in enumerate(names) if asked in (name, name.split("_")[0])]
+        if not found:
+            raise HwdiffError(f"no such notebook as {asked!r}; choose one of {', '.join(names)}")
+        return found[0]
 
     if only:
         return [notebooks[place(only)]]

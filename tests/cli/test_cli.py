@@ -482,3 +482,7 @@ def test_a_dry_run_of_a_branch_tells_its_configuration_and_makes_nothing(trained
     told, run = json.loads(result.output), json.loads((trained / "run" / "config.json").read_text())
     assert told == {**{key: run[key] for key in told}, "cooldown": 1}
     assert not (tmp_path / "branch").exists()
+    # Nor does one that fails.
+    options = ("--out", tmp_path / "branch", "--data", tmp_path / "none.npz")
+    assert "none.npz: no such file" in hwdiff("train", "--branch", trained / "run", *options).output
+    assert not (tmp_path / "branch").exists()

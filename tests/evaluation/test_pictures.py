@@ -36,10 +36,10 @@ def test_pictures_of_another_kind_are_named(pictures, extractor):
 
 
 def test_mobilenet_features_are_of_pictures_scaled_with_antialiasing(extractor):
-    generator, counts = np.random.default_rng(0), []
+    generator = np.random.default_rng(0)
     small = generator.integers(0, 256, (3, 96, 500), dtype=np.uint8)
-    features = mobilenet_features(small, extractor, progress=counts.append)
-    assert (features.shape, features.dtype, sum(counts)) == ((3, 1280), np.float64, 3)
+    features = mobilenet_features(small, extractor)
+    assert (features.shape, features.dtype) == ((3, 1280), np.float64)
     padded = np.full((3, 96, 1400), 255, dtype=np.uint8)
     padded[:, :, :500] = small
     np.testing.assert_allclose(
