@@ -55,6 +55,9 @@ def test_scripts_run_and_say_what_they_do():
         ["bash", ROOT / "run_all.sh", "--help"], capture_output=True, text=True, check=True
     ).stdout
     assert "./run_all.sh test" in usage
+    below = [f"{ROOT.name}/run_all.sh", "--help"]
+    told = subprocess.run(["bash", *below], cwd=ROOT.parent, capture_output=True, text=True, check=True)
+    assert told.stdout == usage
     wrong = subprocess.run(
         ["bash", ROOT / "run_all.sh", "dance"], capture_output=True, text=True, check=False
     )

@@ -9,6 +9,7 @@ from PIL import Image
 
 from hwdiff.data import iam
 from hwdiff.data.lines import Limits, Report, drawable_strokes
+from hwdiff.data.preparation import prepare
 from hwdiff.ink import formats, strokes
 from hwdiff.ink.images import normalise
 from hwdiff.utils.errors import HwdiffError
@@ -269,3 +270,23 @@ def test_a_damaged_line_has_no_pair(tmp_path):
     pairs = iam.read_pairs(iam.Source(make_source(tmp_path, {LINE.format("01"): b"<a>"})), report)
     assert list(pairs) == ["a01-000u-02"]
     assert report.left_out == {"XML that is not well-formed": 1}
+
+
+def test_images_without_a_pair_are_left_out_and_none_left_is_an_error(tmp_path):
+    (tmp_path / "lineImages").mkdir()
+    source = make_source(tmp_path, {})
+    Image.new("L", (400, 100), 255).save(tmp_path / "lineImages" / "a01-000u-1.tif")
+    with pytest.raises(HwdiffError, match=r"nothing to compare; left out: .*a01-000u-01: no ink found"):
+        iam.read_pairs(iam.Source(source), Report())
+    Image.new("L", (400, 100), 255).save(tmp_path / "lineImages" / "z99-999-01.tif")
+    (tmp_path / "lineImages" / "a01-000u-1.tif").unlink()
+    with pytest.raises(HwdiffError, match="no image of a line whose strokes are there"):
+        iam.read_pairs(iam.Source(source), Report())
+
+
+def test_lists_of_other_forms_are_an_error(tmp_path):
+    source = make_source(tmp_path, {})
+    for name in iam.SPLIT_LISTS:
+        (source / f"{name}.txt").write_text(f"{name}-000")
+    with pytest.raises(HwdiffError, match="no form is in its split lists, such as a01-000u; correct them"):
+        prepare(source, tmp_path / "lines.npz", workers=1)

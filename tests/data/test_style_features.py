@@ -23,3 +23,21 @@ def test_a_damaged_cache_is_refused(dataset, tmp_path, header):
     features.path.write_bytes(content[:10] + header.ljust(118)[:118] + content[128:])
     with pytest.raises(HwdiffError, match="cannot be used as the cache of style features"):
         StyleFeatures(dataset, Extractor(), tmp_path)
+
+
+def test_caches_opened_at_once_are_one(dataset, tmp_path, monkeypatch):
+    """The second is made when the first has found no file and not yet written its own."""
+    seconds = []
+
+    whole = np.lib.format.open_memmap
+
+    def opened(path, mode="r+", **options):
+        if mode == "w+" and not seconds:
+            seconds.append(None)
+            seconds[0] = StyleFeatures(dataset, Extractor(), tmp_path)
+        return whole(path, mode=mode, **options)
+
+    monkeypatch.setattr(np.lib.format, "open_memmap", opened)
+    first = StyleFeatures(dataset, Extractor(), tmp_path)
+    first.compute(np.array([3]))
+    assert seconds[0].missing(np.array([3, 4])).tolist() == [4]

@@ -21,6 +21,11 @@ def test_lines_are_of_the_same_kind_as_iams(written):
     assert {len(written.split(split)) for split in ds.SPLITS} == {13 * 8, 8, 2 * 8}
 
 
+def test_limits_that_no_line_is_within_are_named():
+    with pytest.raises(HwdiffError, match="limits: they leave out every built-in line"):
+        synthetic.write_form(0, 0, 0, limits=Limits(max_points=5))
+
+
 @pytest.mark.slow
 def test_a_seed_writes_the_same_lines_with_any_number_of_workers(monkeypatch):
     monkeypatch.setattr(synthetic, "FORMS_PER_WRITER", 2)

@@ -7,7 +7,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from hwdiff import HwdiffError, load_model
-from hwdiff.model.checkpoint import BUNDLED, read_metadata, save_model
+from hwdiff.model.checkpoint import BUNDLED, find_device, read_metadata, save_model
 from hwdiff.model.config import STYLE_SHAPE, ModelConfig
 from tests.model.test_unet import inputs
 
@@ -29,6 +29,13 @@ def test_a_model_comes_back(network, path):
     for expected, found in zip(network(*inputs()), opened(*inputs()), strict=True):
         assert torch.equal(expected, found)
     torch.testing.assert_close(opened.default_style.float(), network.default_style, atol=1e-3, rtol=1e-3)
+
+
+def test_devices_that_were_never_tried_are_refused():
+    assert find_device("cpu").type == "cpu"
+    for name in ("meta", "mps", "tpu", "cuda:99"):
+        with pytest.raises(HwdiffError, match=f"device '{name}': cannot be used here .*; try cpu"):
+            find_device(name)
 
 
 def test_the_bundled_models_have_names():

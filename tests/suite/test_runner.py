@@ -219,6 +219,10 @@ file.write_text("whole")"""
     assert reproduction(suite, out).run(third) == []
     assert (out / "state" / "file").read_text() == "whole"
     assert (out / "state.damaged" / "file").read_text() == "half"
+    (out / "state" / "file").write_text("other half")
+    assert reproduction(suite, out).run(third) == []
+    assert (out / "state.damaged" / "file").read_text() == "half"
+    assert (out / "state.damaged-2" / "file").read_text() == "other half"
 
 
 def test_what_is_run_again_with_the_same_files_makes_nothing_else_stale(suite, tmp_path):

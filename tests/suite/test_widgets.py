@@ -48,6 +48,11 @@ def test_each_control_of_the_attention_changes_its_picture(network):
         assert before[0] != after[0], description
         assert before[1] == after[1]
     assert controls(widget, "head").options == ("all", 0, 1, 2)
+    controls(widget, "block").value = len(controls(widget, "block").options) - 1
+    controls(widget, "head").value = most = controls(widget, "head").options[-1]
+    controls(widget, "block").value = 0
+    assert (most, controls(widget, "head").options) == (5, ("all", 0, 1, 2))
+    assert pictures(widget)[0] != b""
     before = pictures(widget)
     controls(widget, "character").value = 0
     assert before[1] != pictures(widget)[1]

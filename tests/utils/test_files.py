@@ -5,7 +5,7 @@ import time
 import pytest
 
 from hwdiff import HwdiffError
-from hwdiff.utils.files import atomic_write
+from hwdiff.utils.files import atomic_write, sha256_of
 
 
 def partial(folder, name, age=10.0):
@@ -57,3 +57,25 @@ def test_two_processes_may_write_one_file(tmp_path):
         assert path.read_text() == "second"
     assert path.read_text() == "first"
     assert [one.name for one in tmp_path.iterdir()] == ["file.txt"]
+
+
+@pytest.mark.parametrize("has_links", [True, False])
+def test_what_another_process_wrote_meanwhile_can_be_kept(tmp_path, monkeypatch, has_links):
+    path = tmp_path / "file.txt"
+    if not has_links:
+        monkeypatch.setattr(os, "link", _refuse)
+    for content in ("first", "second"):
+        with atomic_write(path, replace=False) as temporary:
+            temporary.write_text(content)
+            assert path.exists() == (content == "second")
+    assert path.read_text() == ("first" if has_links else "second")
+    assert [one.name for one in tmp_path.iterdir()] == ["file.txt"]
+
+
+def _refuse(*paths):
+    raise PermissionError
+
+
+def test_a_file_that_cannot_be_hashed_is_named(tmp_path):
+    with pytest.raises(HwdiffError, match=r"none\.txt: cannot be read \(No such file"):
+        sha256_of(tmp_path / "none.txt")
