@@ -28,8 +28,9 @@ RULE = (
     "60 000 steps or more, without guided attention, not distilled; style encoder, optimizer, batches and "
     "excerpts may differ) and method (guidance 1), and the 95 % interval over seeds lies on one side of the "
     f"bound. The bound: a difference of 0; for legibility a CER {100 * MARGIN:.0f} points above that of real "
-    "lines, for 30 steps as much above that of 60. Attention has no interval: in each line it must go forward "
-    f"on more than {100 * ALIGNED:.0f} % of its way and rest on as many of the letters. All else: can't tell yet."
+    "lines, for 30 steps as much above that of 60. Attention has no interval: in each line it must go "
+    f"forward on more than {100 * ALIGNED:.0f} % of its way and rest on as many of the letters. All else: "
+    "can't tell yet."
 )
 
 
