@@ -174,7 +174,9 @@ def _differences(by_line, compared):
         found = differences.setdefault(row, {}).setdefault(other, {})
         for measure in by_line[0][1][row]:
             values = (np.concatenate([rows[one][measure] for _, rows in by_line]) for one in (row, other))
-            if difference := paired_difference(*values, forms):
+            difference = paired_difference(*values, forms)
+            # Where no line differs, no resample does: an interval of no width would say too much.
+            if difference and any(difference):
                 found[measure] = difference
     return differences
 

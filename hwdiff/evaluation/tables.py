@@ -115,7 +115,8 @@ class Table:
         beyond_i_max: the fraction of the living times that the Geometry Score leaves out.
         style_chance: what chance alone gives for `form_top10` and `style_top10`.
     seconds: {row: [seconds a line]} of the rows that were written.
-    differences: {row: {other: {measure: (value, low, high)}}}, the row less the other with its 95 % interval.
+    differences: {row: {other: {measure: (value, low, high)}}}, the row less the other with its 95 % interval,
+        of the measures by which some line differs.
     canvases: {canvas: {row: kernel distance}} of the first seed, that of the table first.
     geometry: {row: [one Geometry Score a seed]} of larger sets of real lines.
     paper: {row: (FID, Geometry Score)} of the paper, {} where nothing can be compared with it.
