@@ -72,7 +72,8 @@ class Affine(nn.Module):
         super().__init__()
         self.scale_shift = Linear(emb, 2 * channels)
         with torch.no_grad():
-            self.scale_shift.bias.copy_(torch.cat((torch.ones(channels), torch.zeros(channels))))
+            nn.init.ones_(self.scale_shift.bias[:channels])
+            nn.init.zeros_(self.scale_shift.bias[channels:])
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
         scale, shift = self.scale_shift(emb).chunk(2, dim=-1)

@@ -9,6 +9,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from hwdiff.utils.errors import HwdiffError
 from hwdiff.utils.files import atomic_write
@@ -78,13 +79,22 @@ def load_tensors(path: str | Path, *formats: str, what: str, advice: str) -> tup
         raise HwdiffError(f"{path}: not a whole {what} ({error}); {advice}") from error
 
 
+class _NoInitialWeights(TorchFunctionMode):
+    """Draws no initial weights. Without memory for them PyTorch would load its compiler, for a second."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if getattr(function, "__module__", None) == nn.init.__name__:
+            return None
+        return function(*args, **(kwargs or {}))
+
+
 def require_weights(make: Callable[[], nn.Module], state: dict[str, Tensor]) -> None:
     """Raises RuntimeError when `state` is not that of the module that `make` makes.
 
     The module is made without memory for its weights: one that is far too large is found out before it is
     allocated.
     """
-    with torch.device("meta"):
+    with torch.device("meta"), _NoInitialWeights():
         wanted = {name: tensor.shape for name, tensor in make().state_dict().items()}
     if missing := wanted.keys() - state.keys():
         raise RuntimeError(f"{min(missing)} is missing")

@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -36,6 +38,12 @@ def test_devices_that_were_never_tried_are_refused():
     for name in ("meta", "mps", "tpu", "cuda:99"):
         with pytest.raises(HwdiffError, match=f"device '{name}': cannot be used here .*; try cpu"):
             find_device(name)
+
+
+def test_a_model_is_loaded_without_pytorchs_compiler():
+    code = "import sys, hwdiff; hwdiff.load_model('pretrained', 'cpu'); print('torch._dynamo' in sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert found.strip() == "False"
 
 
 def test_the_bundled_models_have_names():
