@@ -71,7 +71,7 @@ def test_a_student_comes_nearer_to_its_teacher(sources, extractor, lines, datase
     monkeypatch.setattr(distillation, "WARMUP", 5)
     cosines = []
     for steps in (2, 50):
-        config = replace(CONFIG, steps=steps, fine_steps=1, pieces=4, save_every=1000)
+        config = replace(CONFIG, steps=steps, fine_steps=1, pieces=2, save_every=1000)
         path = distillation.distil(config, sources, extractor, tmp_path / str(steps))
         indices = distillation.lines_to_judge(dataset)
         found = distillation.agreement(load_style_extractor(path), extractor, lines, indices)
