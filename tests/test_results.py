@@ -6,9 +6,12 @@ from pathlib import Path
 import nbformat
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from hwdiff.cli import app
 from hwdiff.evaluation.tables import Table
 from hwdiff.suite.page import FOLDERS
+from hwdiff.suite.verdicts import verdicts
 from hwdiff.utils.files import sha256_of
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -50,6 +53,12 @@ def test_the_page_has_all_notebooks():
             for output in cell.outputs
         ]
         assert not any(output.output_type == "error" for output in outputs)
+
+
+def test_the_report_has_the_verdicts_of_the_measurements():
+    printed = CliRunner().invoke(app, ["verdicts"]).output
+    assert printed.count("\n") == 2 + len(verdicts())
+    assert f"\n\n{printed}\n" in (RESULTS.parent / "docs" / "report.md").read_text()
 
 
 @pytest.mark.parametrize("name", ["evaluate-test", "evaluate-train"])

@@ -159,3 +159,15 @@ def publish(
     left_out = copy(run, out)
     named = ", ".join(left_out) or "nothing"
     print(f"wrote {out / 'index.html'}; left out, because they show people's ink: {named}")
+
+
+@command
+def verdicts():
+    """Print what the measurements in results/ say of the paper's claims, as a table in Markdown."""
+    from hwdiff.suite.verdicts import MEASUREMENTS, as_markdown
+    from hwdiff.suite.verdicts import verdicts as found_in
+
+    rows = found_in(MEASUREMENTS)
+    if not rows:
+        raise HwdiffError(f"{MEASUREMENTS}: no measurements; run this in a clone of the project")
+    print(as_markdown(rows), end="")

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -74,6 +74,14 @@ def verdicts(measurements: str | Path = MEASUREMENTS) -> list[dict]:
         if table:
             found.append(_fewer_steps(table))
     return [asdict(verdict) for verdict in found]
+
+
+def as_markdown(rows: list[dict]) -> str:
+    """The rows of `verdicts` as a table in Markdown."""
+    columns = [field.name for field in fields(Verdict)]
+    cells = [[f"`{row[name]}`" if name == "command" else row[name] for name in columns] for row in rows]
+    lines = (columns, ["---"] * len(columns), *cells)
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 @contextmanager
