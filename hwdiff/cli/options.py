@@ -101,6 +101,8 @@ def command(function: Callable) -> Callable:
     @app.command()
     @wraps(function)
     def run(*args, **kwargs):
+        if hasattr(sys.stdout, "reconfigure"):  # a file may have a name that a terminal cannot show
+            sys.stdout.reconfigure(errors="backslashreplace")
         with warnings.catch_warnings():  # restores how warnings are shown
             warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
             try:

@@ -350,6 +350,7 @@ def release(
     """
     from hwdiff.data.dataset import Dataset
     from hwdiff.data.style_features import StyleFeatures
+    from hwdiff.diffusion.generate import require_style_weights
     from hwdiff.evaluation.generation import subsample_lines
     from hwdiff.model.checkpoint import load_model
     from hwdiff.model.style_encoder import load_style_extractor
@@ -364,6 +365,7 @@ def release(
     if data:
         dataset = Dataset(data)
         extractor = load_style_extractor(style_encoder, next(network.parameters()).device)
+        require_style_weights(network, extractor.identity)
         features = StyleFeatures(dataset, extractor)[subsample_lines(dataset, "train", CANDIDATES)]
         own = {"features": features, "extractor": extractor}
     default = make_release(network, name, out, settings, seed=seed, **own)

@@ -59,6 +59,9 @@ class Lines:
         device: str | torch.device,
         excerpts: Excerpts | None = None,
     ):
+        if dataset.lengths.max() > MAX_POINTS:
+            found = f"a line of {dataset.lengths.max()} points; the network takes at most {MAX_POINTS}"
+            raise HwdiffError(f"{dataset.path}: {found}; prepare it again")
         offsets, pen_up = zip(*(dataset.strokes(index) for index in range(len(dataset))), strict=True)
         padded_offsets, padded_pen_up = strokes.pad(offsets, pen_up, MAX_POINTS)
         text = tokenizer.pad([dataset.tokens(index) for index in range(len(dataset))])

@@ -145,5 +145,5 @@ def whole_lines(dataset: Dataset) -> np.ndarray:
 
 
 def _character_starts(text):
-    before = [" ", *text]  # of each character
-    return np.array([at for at, character in enumerate(text) if character != " " and before[at] == " "])
+    spaces = [True, *(character.isspace() for character in text)]  # as `word_starts` divides it
+    return np.array([at for at in range(len(text)) if spaces[at] and not spaces[at + 1]])

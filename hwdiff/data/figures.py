@@ -11,6 +11,8 @@ from torch import Tensor
 from hwdiff.data.dataset import Dataset
 from hwdiff.ink import images
 
+SHOWN = 12  # pairs of line images
+
 
 def compare_line_images(
     pairs: dict[str, tuple[np.ndarray, np.ndarray]], extractor: Callable[[Tensor], Tensor]
@@ -19,19 +21,23 @@ def compare_line_images(
 
     pairs: {line id: (official, drawn)}, (96, W) uint8 each.
     extractor: images (B, 96, 1400) uint8 to style features (B, 14, 1280), such as a `StyleExtractor`.
-    Returns the figure and the cosine of the (14, 1280) style features of each pair, {line id: cosine}.
+    Returns a figure of at most 12 pairs, spread evenly, and the cosine of the (14, 1280) style features of
+    each pair, {line id: cosine}.
     """
-    figure = Figure(figsize=(10, 1.5 * len(pairs)), layout="constrained")
-    cosines = {}
-    for row, (line_id, pair) in enumerate(sorted(pairs.items())):
-        padded = np.stack([images.pad_to_width(image, name=line_id) for image in pair])
+    cosines, names = {}, sorted(pairs)
+    shown = [names[place] for place in np.unique(np.linspace(0, len(names) - 1, SHOWN).astype(int))]
+    figure = Figure(figsize=(10, 1.5 * len(shown)), layout="constrained")
+    for line_id in names:
+        padded = np.stack([images.pad_to_width(image, name=line_id) for image in pairs[line_id]])
         official, drawn = extractor(torch.from_numpy(padded)).flatten(1)
         cosines[line_id] = F.cosine_similarity(official, drawn, dim=0).item()
-        names = ("official", f"drawn, cosine {cosines[line_id]:.3f}")
-        for half, (image, name) in enumerate(zip(padded, names, strict=True)):
-            axes = figure.add_subplot(2 * len(pairs), 1, 2 * row + half + 1)
+        if line_id not in shown:
+            continue
+        row, titles = shown.index(line_id), ("official", f"drawn, cosine {cosines[line_id]:.3f}")
+        for half, (image, title) in enumerate(zip(padded, titles, strict=True)):
+            axes = figure.add_subplot(2 * len(shown), 1, 2 * row + half + 1)
             axes.imshow(image, cmap="gray", vmin=0, vmax=255)
-            axes.set_title(f"{line_id} {name}", fontsize=7, loc="left", pad=2)
+            axes.set_title(f"{line_id} {title}", fontsize=7, loc="left", pad=2)
             axes.set_axis_off()
     return figure, cosines
 

@@ -7,6 +7,7 @@ unpacked to disk.
 import gzip
 import hashlib
 import json
+import os
 import re
 import tarfile
 import zlib
@@ -84,9 +85,7 @@ class Source:
         for path in found.values():
             if path.stat().st_size > MAX_FILE:
                 raise HwdiffError(f"{path}: a split list of more than 32 MB; replace it")
-        lists = {
-            name: path.read_text(encoding="utf-8", errors="replace").split() for name, path in found.items()
-        }
+        lists = {name: _read_list(path) for name, path in found.items()}
         return lists or None
 
     def fingerprints(self) -> dict[str, str]:
@@ -98,6 +97,13 @@ class Source:
         }
         lists = json.dumps(self.split_lists()).encode()
         return {**hashes, "split lists": hashlib.sha256(lists).hexdigest()}
+
+
+def _read_list(path):
+    try:
+        return path.read_text(encoding="utf-8-sig", errors="replace").split()  # with or without a mark
+    except OSError as error:
+        raise HwdiffError(f"{path}: cannot be read ({error.strerror})") from error
 
 
 class _Unpacked:
@@ -181,7 +187,7 @@ def _files_below(folder):
 def _hash_files(folder):
     digest = hashlib.sha256()
     for file in _files_below(folder):
-        digest.update(f"{file.relative_to(folder)}\0{sha256_of(file)}\n".encode())
+        digest.update(os.fsencode(f"{file.relative_to(folder)}\0{sha256_of(file)}\n"))
     return digest.hexdigest()
 
 
@@ -343,7 +349,10 @@ def read_pairs(source: Source, report: Report) -> dict[str, tuple[np.ndarray, np
                 points, first = parse_points(content)
                 drawn = images.draw_line(drawable_strokes(*strokes.to_offsets(points, first)))
                 scan = images.read_image(official[line_id], line_id)
-                pairs[line_id] = images.normalise(scan, line_id), images.normalise(drawn, line_id)
+                pair = images.normalise(scan, line_id), images.normalise(drawn, line_id)
+                if max(image.shape[1] for image in pair) > images.MAX_WIDTH:
+                    raise ValueError(f"line image of more than {images.MAX_WIDTH} pixels in width")
+                pairs[line_id] = pair
             except (ValueError, HwdiffError) as error:
                 report.leave_out(str(error), name)
     if not pairs:

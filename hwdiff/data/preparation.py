@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -112,7 +113,7 @@ def prepare(
         lists = source.split_lists()
         split_scheme = split_scheme if lists else "hash"
         fingerprints = source.fingerprints()
-    if out.exists():
+    if os.path.exists(out):
         manifest = Dataset(out, split_scheme=split_scheme, **asdict(limits)).manifest
         if manifest["sources"] != fingerprints:
             changed = sorted({name for name, _ in manifest["sources"].items() ^ fingerprints.items()})

@@ -8,7 +8,7 @@ import numpy as np
 from hwdiff.data.iam import MAX_FILE
 from hwdiff.data.lines import Limits, Line, Report, within_limits
 from hwdiff.ink import strokes
-from hwdiff.ink.formats import UNREADABLE, parse_inkml, parse_json
+from hwdiff.ink.formats import UNREADABLE, parse_inkml, parse_json, printable
 from hwdiff.ink.ink import TABLET_UNITS
 from hwdiff.utils.errors import HwdiffError
 from hwdiff.utils.files import sha256_of
@@ -45,8 +45,9 @@ def read_recordings(
 ) -> list[Line]:
     """The lines in some files.
 
-    A file's first folder names the writer. Of each writer up to eight lines, the next ones by name, make a
-    form: they give one another their style. There are five forms at least, if there are so many lines.
+    A file's first folder names the writer; files in none are of one writer. Of each writer up to eight lines,
+    the next ones by name, make a form: they give one another their style. There are five forms at least, if
+    there are so many lines.
 
     report: counts what is left out.
     progress(n): called with the number of files done since the last call.
@@ -59,7 +60,7 @@ def read_recordings(
             if path.stat().st_size > MAX_FILE:
                 raise ValueError("file of more than 32 MB")
             arrays = read_recording(path, limits)
-            writer = name.partition("/")[0] if path.parent != folder else "lines"
+            writer = name.partition("/")[0] if path.parent != folder else "./lines"  # no folder is called so
             found.setdefault(writer, []).append((name, *arrays))
         except ValueError as error:
             report.leave_out(str(error), name)
@@ -88,7 +89,7 @@ def read_recording(path: Path, limits: Limits) -> tuple[str, np.ndarray, np.ndar
         raise ValueError("file that cannot be read") from error
     except UNREADABLE as error:
         raise ValueError("file that is no InkML or JSON of ink") from error
-    text = " ".join(text.split())
+    text = " ".join(printable(text).split())
     if not text:
         raise ValueError("ink without a text (InkML: an annotation of the type truth)")
     count = sum(map(len, parts))

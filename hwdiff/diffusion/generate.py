@@ -1,5 +1,6 @@
 """From texts to ink: what `hwdiff.sample` and `hwdiff write` do."""
 
+import os
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -48,7 +49,6 @@ class ImageExtractor(Protocol):
     def of_image(self, source: ImageSource, padded: bool = True) -> Tensor: ...
 
 
-@torch.inference_mode()
 def sample(
     network: UNet,
     texts: str | Sequence[str],
@@ -108,9 +108,11 @@ def sample(
         raise HwdiffError("steps, alpha_bar: give one of them")
     counted = isinstance(seed, Integral)
     seeds = [int(seed) + i for i in range(len(texts))] if counted else list(map(int, seed))
-    _check_numbers(len(texts), seeds, length, guidance, style_guidance)
+    _check_numbers(len(texts), seeds, length, guidance, style_guidance, end_tokens)
     chosen = find_sampler(sampler)
     alpha_bar = (signal_levels(network, sampler, steps) if alpha_bar is None else alpha_bar).to(torch.float32)
+    if len(alpha_bar) < 2:
+        raise HwdiffError(f"alpha_bar: {len(alpha_bar)} signal levels; at least two are needed, for one step")
 
     # Prepare what the network sees.
     styles = style_features(network, style, len(texts), style_extractor=style_extractor, padded=padded_style)
@@ -130,7 +132,8 @@ def sample(
         arguments = (noise(None), text, styles[batch].to(device), alpha_bar, noise)
         seen = _LateAttention(callback)
         accented = bool(spellings[batch[0]].accents)
-        offsets, pen_up = chosen.sampler(predict, *arguments, callback=seen if accented else callback)
+        with torch.inference_mode():
+            offsets, pen_up = chosen.sampler(predict, *arguments, callback=seen if accented else callback)
         offsets, pen_up = offsets.cpu().numpy(), pen_up.cpu().numpy()[..., 0] > 0.5
         for row, i in enumerate(batch):
             ink = Ink(offsets[row], pen_up[row], spellings[i].text).trimmed()
@@ -158,7 +161,7 @@ class _LateAttention:
             self.callback(step)
 
 
-def _check_numbers(count, seeds, length, guidance, style_guidance):
+def _check_numbers(count, seeds, length, guidance, style_guidance, end_tokens):
     """Raises HwdiffError when a number given to `sample` is out of its range. count: of the texts."""
     if len(seeds) != count:
         raise HwdiffError(f"seed: {len(seeds)} seeds for {count} texts; give one, or one for each text")
@@ -170,6 +173,8 @@ def _check_numbers(count, seeds, length, guidance, style_guidance):
     for name, weight in (("guidance", guidance), ("style_guidance", style_guidance)):
         if not 0 <= weight < 100:
             raise HwdiffError(f"{name} = {weight}: must be at least 0 and below 100")
+    if not 1 <= end_tokens <= 8:
+        raise HwdiffError(f"end_tokens = {end_tokens}: must be between 1 and 8")
 
 
 def _batches(kinds: Sequence[tuple]) -> Iterator[list[int]]:
@@ -215,7 +220,8 @@ def seeded_noise(seeds: Sequence[int], length: int, device: torch.device) -> Noi
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
 
     def noise(t):
-        rows = [torch.randn(length, 2, generator=generator) for generator in generators]
+        like = {"dtype": torch.float32, "device": "cpu"}  # whatever the defaults are
+        rows = [torch.randn(length, 2, generator=generator, **like) for generator in generators]
         return torch.stack(rows).to(device)
 
     return noise
@@ -279,7 +285,7 @@ def style_features(
             raise HwdiffError(f"style: this model has no default style; {advice}")
     elif isinstance(style, Tensor) or is_array:
         features = torch.as_tensor(style)
-    elif isinstance(style, str) and not Path(style).suffix and not Path(style).exists():
+    elif isinstance(style, str) and not Path(style).suffix and not os.path.isfile(style):
         styles = load_styles()
         require_style_weights(network, styles.metadata["style_weights"])
         features = styles[style]

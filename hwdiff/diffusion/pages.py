@@ -42,13 +42,14 @@ class Written:
 def wrap(text: str, layout: Layout) -> list[list[str]]:
     """The lines of a text on paper, each as the pieces that are written one by one.
 
-    Line breaks of the text are kept; an empty line has no pieces. A word is broken only where it alone is
-    too long. A piece in which nothing can be written is left out.
+    Line breaks of the text are kept, other white space becomes one space; an empty line has no pieces. A word
+    is broken only where it alone is too long. A piece in which nothing can be written is left out.
     """
     room = int((layout.text_width / layout.scale + SPACE) / CHARACTER_WIDTH)
     lines = []
-    for paragraph in text.expandtabs(4).splitlines():
-        for line in _wrap(paragraph, room) or [""]:
+    for paragraph in text.splitlines():
+        # Lines of the training have single spaces, and a line on paper begins at the margin in any case.
+        for line in _wrap(" ".join(paragraph.split()), room) or [""]:
             # As few pieces as there must be, of about one length.
             count = -(-len(line) // PIECE)
             longest = max(map(len, line.split()), default=0)

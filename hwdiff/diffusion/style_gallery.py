@@ -50,7 +50,7 @@ def mixed(styles: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
         raise HwdiffError(
             f"styles: features of {columns} columns cannot be mixed; pad the images to one width"
         )
-    if len(styles) != len(weights) or abs(sum(weights) - 1) > 1e-6:
+    if len(styles) != len(weights) or not abs(sum(weights) - 1) <= 1e-6:
         given = [float(weight) for weight in weights]
         found = f"weights {given} for {len(styles)} styles"
         raise HwdiffError(f"styles: {found}; give one for each, adding up to 1")

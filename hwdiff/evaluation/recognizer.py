@@ -18,7 +18,7 @@ from hwdiff.model.checkpoint import find_device
 from hwdiff.utils.errors import HwdiffError
 from hwdiff.utils.json_values import require
 from hwdiff.utils.settings import check_settings, setting
-from hwdiff.utils.tensors import load_tensors, require_weights, save_tensors
+from hwdiff.utils.tensors import NoInitialWeights, load_tensors, require_weights, save_tensors
 
 FORMAT, EARLIER_FORMAT = "hwdiff recognizer 1", "hwdiff reader 1"  # the same but for its name
 BUNDLED = Path(__file__).parents[1] / "weights" / "recognizer.safetensors"
@@ -228,7 +228,8 @@ def load_recognizer(path: str | Path = BUNDLED, device: str | torch.device | Non
     try:
         config = RecognizerConfig(**metadata["network"])
         require_weights(lambda: Recognizer(config), state)
-        recognizer = Recognizer(config)
+        with NoInitialWeights():
+            recognizer = Recognizer(config)
         recognizer.load_state_dict({name: tensor.float() for name, tensor in state.items()})
     except (RuntimeError, KeyError, TypeError, HwdiffError) as error:
         found = f"its weights do not fit its metadata ({str(error).splitlines()[0]})"

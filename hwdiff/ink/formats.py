@@ -15,7 +15,16 @@ from hwdiff.utils import json_values
 
 MAX_COORDINATE = 16_000  # tablet units: the board is about 9 000 wide, and differences must fit 16 bits
 UNREADABLE = (ValueError, LookupError, TypeError, OverflowError, etree.XMLSyntaxError)  # what `parse_*` raise
-_SAFE = {"resolve_entities": False, "load_dtd": False, "no_network": True}
+_SAFE = {
+    "resolve_entities": False,
+    "load_dtd": False,
+    "no_network": True,
+    "remove_comments": True,  # of a text, lxml gives what is before them
+    "remove_pis": True,
+}
+# Of SVG, what is drawn otherwise, and what hides paths.
+_NOT_READ = ["line", "polygon", "circle", "ellipse", "use", "text", "image"]
+_NOT_READ += ["symbol", "clipPath", "mask", "pattern", "marker"]
 _POINT_X = etree.XPath("//Stroke/Point/@x", smart_strings=False)
 _POINT_Y = etree.XPath("//Stroke/Point/@y", smart_strings=False)
 
@@ -60,8 +69,15 @@ def parse_svg(content: bytes) -> tuple[list[np.ndarray], str]:
     strokes, elements = [], list(root.iter("{*}path", "{*}polyline"))
     if not elements:
         raise ValueError("an SVG without path or polyline")
+    if others := {
+        etree.QName(other).localname for other in root.iter(*(f"{{*}}{name}" for name in _NOT_READ))
+    }:
+        raise ValueError(f"an SVG with {', '.join(sorted(others))}; only paths and polylines are read")
     for element in elements:
-        if any("transform" in node.attrib for node in (element, *element.iterancestors())):
+        around = (element, *element.iterancestors())
+        if any(etree.QName(node).localname == "defs" for node in around):
+            continue  # not drawn where it stands
+        if any("transform" in node.attrib for node in around):
             raise ValueError("an SVG with transforms, which are not read")
         if etree.QName(element).localname == "polyline":
             parts = [element.attrib["points"]]
@@ -75,7 +91,7 @@ def parse_svg(content: bytes) -> tuple[list[np.ndarray], str]:
             # A dot is written as two points, so that it can be seen.
             is_dot = len(stroke) == 2 and (stroke[0] == stroke[1]).all()
             strokes.append(stroke[:1] if is_dot else stroke)
-    return _checked(strokes), root.findtext("{*}title", "")
+    return _checked([stroke for stroke in strokes if len(stroke)]), root.findtext("{*}title", "")
 
 
 def printable(text: str) -> str:
@@ -113,6 +129,8 @@ def parse_inkml(content: bytes) -> tuple[list[np.ndarray], str]:
     columns = [names.index("X"), names.index("Y")]
     strokes = []
     for trace in root.iter("{*}trace"):
+        if trace.attrib.get("type") == "penUp":
+            continue
         points = [point.split() for point in (trace.text or "").split(",") if point.strip()]
         if any(len(point) < len(names) for point in points):
             raise ValueError("a point with too few values, or with differences, which are not read")
@@ -135,7 +153,10 @@ def parse_json(content: bytes) -> tuple[list[np.ndarray], str]:
     strokes = [np.array(stroke, dtype=float) for stroke in found["strokes"] if len(stroke)]
     if any(stroke.ndim != 2 or stroke.shape[1] != 2 for stroke in strokes):
         raise ValueError("a point that is not [x, y]")
-    return _checked(strokes), str(found.get("text", ""))
+    text = found.get("text") or ""
+    if not isinstance(text, str):
+        raise ValueError("a text that is no string")
+    return _checked(strokes), text
 
 
 def _checked(strokes):

@@ -6,6 +6,7 @@ A line image here is (height, width) uint8, 0 black ink, 255 white paper.
 import io
 import os
 from collections.abc import Sequence
+from contextlib import ExitStack
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageOps
@@ -47,29 +48,18 @@ def open_image(source: ImageSource, name: str) -> Image.Image:
     Raises HwdiffError when it is not an image.
     """
     try:
-        if isinstance(source, np.ndarray):
-            image = Image.fromarray(source)
-        elif isinstance(source, Image.Image):
-            image = source
-        else:
-            image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
-        if image.width * image.height > MAX_PIXELS and image.format == "JPEG":
-            image.draft(
-                "L", (image.width // 2, image.height // 2)
-            )  # a large photo is unpacked at half its size
-        if image.width * image.height > MAX_PIXELS:  # before any of it is unpacked
-            raise HwdiffError(
-                f"{name}: {image.width} x {image.height} pixels, more than {MAX_PIXELS:,}; make it smaller"
-            )
-        image = ImageOps.exif_transpose(image)
-        if image.mode == "P" or "transparency" in image.info:
-            image = image.convert("RGBA")
-        if image.mode in ("RGBA", "LA"):
-            paper = Image.new("RGBA", image.size, "white")
-            image = Image.alpha_composite(paper, image.convert("RGBA"))
-        if not image.mode.startswith(("I", "F")):  # PIL would clip deep greys at 255 instead of scaling them
-            image = image.convert("L")
-        image.load()
+        with ExitStack() as files:
+            if isinstance(source, np.ndarray):
+                image = Image.fromarray(source)
+            elif isinstance(source, Image.Image):
+                image = source
+            else:
+                content = io.BytesIO(source) if isinstance(source, bytes) else source
+                image = files.enter_context(Image.open(content))
+                if image.width * image.height > MAX_PIXELS and image.format == "JPEG":
+                    half = (image.width // 2, image.height // 2)
+                    image.draft("L", half)  # a large photo is unpacked at half its size
+            return _grey(image, name)
     except HwdiffError:
         raise
     except FileNotFoundError as error:
@@ -77,6 +67,24 @@ def open_image(source: ImageSource, name: str) -> Image.Image:
     except Exception as error:  # Pillow raises many kinds
         advice = "give a PNG, TIFF or JPEG of one line of handwriting"
         raise HwdiffError(f"{name}: not an image that can be read ({error}); {advice}") from error
+
+
+def _grey(image, name):
+    if not image.width * image.height:
+        raise HwdiffError(f"{name}: no ink found in {image.width} x {image.height} pixels; {_ADVICE}")
+    if image.width * image.height > MAX_PIXELS:  # before any of it is unpacked
+        raise HwdiffError(
+            f"{name}: {image.width} x {image.height} pixels, more than {MAX_PIXELS:,}; make it smaller"
+        )
+    image = ImageOps.exif_transpose(image)
+    if image.mode == "P" or "transparency" in image.info:
+        image = image.convert("RGBA")
+    if image.mode in ("RGBA", "LA"):
+        paper = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(paper, image.convert("RGBA"))
+    if not image.mode.startswith(("I", "F")):  # PIL would clip deep greys at 255 instead of scaling them
+        image = image.convert("L")
+    image.load()
     return image
 
 

@@ -26,7 +26,7 @@ _PARSERS = {".inkml": formats.parse_inkml, ".json": formats.parse_json}
 POINTS_PER_SECOND, POINTS_PER_FRAME, GIF_PAUSE = 60, 3, 2000  # of an animation; the pause in milliseconds
 
 
-@dataclass
+@dataclass(eq=False)  # of arrays there is no one answer
 class Ink:
     """A line of handwriting.
 

@@ -9,7 +9,7 @@ import matplotlib
 import numpy as np
 from matplotlib.backends.backend_pdf import PdfPages
 from matplotlib.collections import PathCollection
-from matplotlib.colors import is_color_like, to_hex
+from matplotlib.colors import is_color_like, to_hex, to_rgba
 from matplotlib.figure import Figure
 from matplotlib.path import Path as Outline
 
@@ -61,8 +61,8 @@ class Layout:
         if self.pen_width > self.line_spacing / 4:
             found = f"pen_width = {self.pen_width}, line_spacing = {self.line_spacing}"
             raise HwdiffError(f"{found}: the pen is too wide for lines so close; make it smaller")
-        if not is_color_like(self.color):
-            raise HwdiffError(f"color {self.color!r}: no such color; give a name, or one such as #1a2a6c")
+        if not is_color_like(self.color) or to_rgba(self.color)[3] < 1:
+            raise HwdiffError(f"color {self.color!r}: no opaque color; give a name, or one such as #1a2a6c")
         if self.lines < 1 or self.text_width < 4 * self.line_spacing:
             found = f"margin = {self.margin}, line_spacing = {self.line_spacing}"
             raise HwdiffError(f"{found}: they leave no room on {self.paper}; make them smaller")

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
+from hwdiff.ink.formats import printable
 from hwdiff.ink.ink import PEN_WIDTH, Ink
 from hwdiff.utils.errors import HwdiffError
 from hwdiff.utils.files import atomic_write
@@ -48,7 +49,10 @@ def plot_inks(
     title: of the page.
     titles: of each line; its text by default.
     width: of a column, in inches.
+    Raises HwdiffError without inks.
     """
+    if not inks:
+        raise HwdiffError("figure: there is no ink to draw; give at least one line")
     placed = [ink.placed() for ink in inks]
     sizes = np.array([size for _, size in placed])
     scale = min((width - 2 * GAP) / sizes[:, 0].max(), MAX_HEIGHT / sizes[:, 1].max())  # inches a unit
@@ -67,7 +71,7 @@ def plot_inks(
         axes = figure.add_axes((*place / size, *(scale * extent[0], heights[row]) / size))
         _draw(axes, strokes, PEN_WIDTH * scale * 72)
         axes.set(xlim=(0, extent[0]), ylim=(heights[row] / scale, 0))
-        axes.set_title(caption, fontsize=7, loc="left", pad=2, parse_math=False)
+        axes.set_title(printable(caption), fontsize=7, loc="left", pad=2, parse_math=False)
         axes.set_axis_off()
     return figure
 

@@ -2,6 +2,7 @@
 
 import os
 from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -9,8 +10,8 @@ import torch
 from hwdiff.model.config import STYLE_FEATURES, ModelConfig
 from hwdiff.model.unet import UNet
 from hwdiff.utils.errors import HwdiffError
-from hwdiff.utils.json_values import require
-from hwdiff.utils.tensors import load_metadata, load_tensors, require_weights, save_tensors
+from hwdiff.utils.json_values import misfit, require
+from hwdiff.utils.tensors import NoInitialWeights, load_metadata, load_tensors, require_weights, save_tensors
 
 FORMAT = "hwdiff checkpoint 1"
 _WEIGHTS = Path(__file__).parents[1] / "weights"
@@ -29,10 +30,17 @@ _METADATA = {
     "training?": {"guided_attention?": float},
     "writing?": {
         "guidance?": float,
-        "points_per_character?": float,
-        "levels?": [lambda t: type(t) is int and 1 <= t <= 60],
+        "points_per_character?": lambda points: misfit(points, float) is None and points > 0,
+        "levels?": lambda levels: _falls(levels),
     },
 }
+
+
+def _falls(levels):
+    """Whether these are t of noise levels that writing may visit: 60 or less, ever lower, to 1 or more."""
+    if misfit(levels, [lambda t: type(t) is int and 1 <= t <= 60]) or not levels:
+        return False
+    return all(later < earlier for earlier, later in pairwise(levels))
 
 
 def find_device(name: str | torch.device | None = None) -> torch.device:
@@ -127,7 +135,8 @@ def _load_network(path):
         require_weights(lambda: UNet(config), state)
         if style is not None and not (style.ndim == 2 and style.shape[1] == STYLE_FEATURES):
             raise RuntimeError(f"its default style is {tuple(style.shape)}, not (14, 1280)")
-        network = UNet(config)
+        with NoInitialWeights():
+            network = UNet(config)
         network.default_style = style
         network.load_state_dict(state)
     except (RuntimeError, KeyError, TypeError, HwdiffError) as error:

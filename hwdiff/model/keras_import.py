@@ -15,7 +15,7 @@ from hwdiff.model.blocks import NOISE_HIDDEN
 from hwdiff.model.config import ModelConfig
 from hwdiff.model.unet import UNet
 from hwdiff.utils.errors import HwdiffError
-from hwdiff.utils.tensors import require_weights
+from hwdiff.utils.tensors import NoInitialWeights, require_weights
 
 MAX_WEIGHTS = 50_000_000  # the published network has 10 million
 
@@ -107,7 +107,8 @@ def load_reference(path: str | Path) -> UNet:
         require_weights(lambda: UNet(config), state)
     except RuntimeError as error:
         raise HwdiffError(f"{path}: not the network of Luhman & Luhman ({error})") from error
-    network = UNet(config)
+    with NoInitialWeights():
+        network = UNet(config)
     network.load_state_dict(state)
     return network.eval()
 

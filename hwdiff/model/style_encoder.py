@@ -20,7 +20,7 @@ from hwdiff.model.config import BOTH_SIDES, RIGHT_BOTTOM
 from hwdiff.utils.arrays import require_honest_size
 from hwdiff.utils.errors import HwdiffError
 from hwdiff.utils.json_values import require
-from hwdiff.utils.tensors import fingerprint_of, load_tensors
+from hwdiff.utils.tensors import NoInitialWeights, fingerprint_of, load_tensors
 
 BUNDLED = Path(__file__).parents[1] / "weights" / "style-encoder.safetensors"
 
@@ -36,7 +36,8 @@ class StyleExtractor(nn.Module):
 
     def __init__(self, state_dict: Mapping[str, Tensor], padding: str, name: str):
         super().__init__()
-        self.features = mobilenet_v2(weights=None).features
+        with NoInitialWeights():
+            self.features = mobilenet_v2(weights=None).features
         self.load_state_dict({key: value for key, value in state_dict.items() if key.startswith("features.")})
         self.name, self.padding = name, padding
         self.fingerprint = fingerprint_of(self.state_dict(), padding)

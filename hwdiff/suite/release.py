@@ -137,6 +137,9 @@ def release(
     Returns the name of its default style.
     Raises HwdiffError when it was trained with other style weights.
     """
+    for setting, number in writing.items():
+        if not 0 < number < 1000:
+            raise HwdiffError(f"{setting} = {number}: must be above 0 and below 1000")
     network.metadata = {**network.metadata, "writing": {**network.metadata.get("writing", {}), **writing}}
     kept = ("step", "training", "teacher", "dataset", "style_weights", "writing")
     metadata = {key: value for key, value in network.metadata.items() if key in kept}
@@ -146,6 +149,7 @@ def release(
         rates = _trial_rates(network, torch.stack(list(styles.values())), recognizer, seed, options)
         default = list(styles)[int(rates.argmin())]
     else:
+        require_style_weights(network, extractor.identity)
         _, candidates = drawn_styles(network, features, extractor, seed=seed, **options)
         styles = choose_styles(network, candidates, NAMES, recognizer=recognizer, seed=seed, **options)
         default = next(iter(styles))

@@ -33,7 +33,7 @@ def atomic_write(path: str | Path, *, replace: bool = True) -> Iterator[Path]:
     handle = temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        prefix = f"{_PARTIAL}{path.stem}-"
+        prefix = f"{_PARTIAL}{path.stem[:40]}-"  # names may not be much longer
         _delete_left_over(path.parent, prefix)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix=path.suffix)
         with suppress(OSError):  # some file systems have no locks
@@ -157,8 +157,9 @@ def lock_directory(folder: Path) -> Iterator[None]:
         except BlockingIOError as error:
             advice = "wait for it, or choose another folder"
             raise HwdiffError(f"{folder}: another process is at work in it; {advice}") from error
-        for left_over in folder.glob(f"{_PARTIAL}*"):
-            left_over.unlink()
+        except OSError:  # some file systems have no locks
+            pass
+        _delete_left_over(folder, _PARTIAL)
         yield
     finally:
         os.close(handle)

@@ -79,11 +79,17 @@ def load_tensors(path: str | Path, *formats: str, what: str, advice: str) -> tup
         raise HwdiffError(f"{path}: not a whole {what} ({error}); {advice}") from error
 
 
-class _NoInitialWeights(TorchFunctionMode):
-    """Draws no initial weights. Without memory for them PyTorch would load its compiler, for a second."""
+class NoInitialWeights(TorchFunctionMode):
+    """Modules made in this context have no initial weights; they are loaded afterwards.
+
+    So no random generator moves on. And where weights have no memory PyTorch would load its compiler to draw
+    them, which takes a second.
+    """
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
-        if getattr(function, "__module__", None) == nn.init.__name__:
+        # Not all functions of nn.init come by here themselves.
+        draws = function in (Tensor.normal_, Tensor.uniform_)
+        if draws or getattr(function, "__module__", None) == nn.init.__name__:
             return None
         return function(*args, **(kwargs or {}))
 
@@ -94,7 +100,7 @@ def require_weights(make: Callable[[], nn.Module], state: dict[str, Tensor]) -> 
     The module is made without memory for its weights: one that is far too large is found out before it is
     allocated.
     """
-    with torch.device("meta"), _NoInitialWeights():
+    with torch.device("meta"), NoInitialWeights():
         wanted = {name: tensor.shape for name, tensor in make().state_dict().items()}
     if missing := wanted.keys() - state.keys():
         raise RuntimeError(f"{min(missing)} is missing")

@@ -404,6 +404,13 @@ def test_help_reads_well_and_does_not_wait_for_torch():
         assert hwdiff(command, "--help").exit_code == 0
 
 
+def test_names_that_a_terminal_cannot_show_are_told_in_another_way(tmp_path):
+    command = [sys.executable, "-m", "hwdiff", "write", "a", "--steps", "1", "-o", tmp_path / "caf\udce9.svg"]
+    environment = {**os.environ, "PYTHONIOENCODING": "utf-8:strict"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert "caf\\udce9.svg" in done.stdout
+
+
 def test_attention_is_saved_as_verdicts_read_it(tmp_path):
     out = tmp_path / "training" / "first"
     result = hwdiff("attention", "--out", out)

@@ -1,3 +1,5 @@
+from copy import copy
+
 import numpy as np
 import pytest
 import torch
@@ -94,3 +96,10 @@ def test_the_order_depends_on_seed_and_epoch_alone():
     assert orders[0] != orders[2] != orders[3] != orders[0]
     with pytest.raises(HwdiffError, match="only 100 lines"):
         batch_order(lengths, 101, 0, 0)
+
+
+def test_lines_longer_than_the_network_takes_are_refused(dataset, features):
+    long = copy(dataset)
+    long.lengths = dataset.lengths + 488
+    with pytest.raises(HwdiffError, match="the network takes at most 488; prepare it again"):
+        Lines(long, features, style_lines(dataset.forms), "cpu")

@@ -1,10 +1,12 @@
+from copy import copy
+
 import numpy as np
 import pytest
 import torch
 
 from hwdiff.data.batches import Lines
 from hwdiff.data.dataset import style_lines
-from hwdiff.data.excerpts import Excerpts, whole_lines, word_starts
+from hwdiff.data.excerpts import Excerpts, _character_starts, whole_lines, word_starts
 
 
 def words_in_boxes(widths, gaps, points=6):
@@ -135,3 +137,14 @@ def test_a_batch_of_excerpts_is_made_of_their_points_and_characters(dataset, fea
     short = lines.batch(indices[:1], spans=spans[:1])
     assert short.strokes.shape[1] == 32
     assert short.text.shape[1] == 8
+
+
+def test_words_may_be_divided_by_any_white_space(dataset):
+    odd = copy(dataset)
+    odd.texts = dataset.texts.copy()
+    odd.texts[0] = "a\tquick \u00a0 fox"
+    assert _character_starts(odd.texts[0]).tolist() == [0, 2, 10]
+    excerpts = Excerpts(odd, seed=0)
+    excerpts.places(488)
+    for epoch in range(20):
+        excerpts.of_epoch(epoch, 1.0)

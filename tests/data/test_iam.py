@@ -26,6 +26,7 @@ def read(folder, **options):
 
 def make_source(folder, changes=None, texts=None):
     """One form of four lines as archives; `changes` replace or add members of the stroke archive."""
+    folder.mkdir(exist_ok=True)
     stroke_files, text_files = form_files(["a01-000u"])
     write_archive(folder / "lineStrokes-all.tar.gz", {**stroke_files, **(changes or {})})
     write_archive(folder / "ascii-all.tar.gz", texts if texts is not None else text_files)
@@ -290,3 +291,42 @@ def test_lists_of_other_forms_are_an_error(tmp_path):
         (source / f"{name}.txt").write_text(f"{name}-000")
     with pytest.raises(HwdiffError, match="no form is in its split lists, such as a01-000u; correct them"):
         prepare(source, tmp_path / "lines.npz", workers=1)
+
+
+def test_split_lists_may_have_a_byte_order_mark(tmp_path):
+    source = make_source(tmp_path)
+    for name in iam.SPLIT_LISTS:
+        (source / f"{name}.txt").write_text(f"{name}-000\r\n", encoding="utf-8-sig")
+    assert iam.Source(source).split_lists()["trainset"] == ["trainset-000"]
+
+
+def test_a_split_list_that_cannot_be_read_is_named(tmp_path, monkeypatch):
+    def refuse(*arguments, **options):
+        raise PermissionError(13, "Permission denied")
+
+    source = make_source(tmp_path)
+    for name in iam.SPLIT_LISTS:
+        (source / f"{name}.txt").write_text("a01-000u")
+    monkeypatch.setattr("pathlib.Path.read_text", refuse)
+    with pytest.raises(HwdiffError, match=r"trainset\.txt: cannot be read \(Permission denied"):
+        iam.Source(source).split_lists()
+
+
+def test_a_folder_may_hold_a_file_whose_name_is_no_text(tmp_path):
+    make_source(tmp_path / "packed")
+    with tarfile.open(tmp_path / "packed" / "lineStrokes-all.tar.gz") as archive:
+        archive.extractall(tmp_path / "packed", filter="data")
+    (tmp_path / "packed" / "lineStrokes" / "caf\udce9.xml").write_bytes(b"")
+    (tmp_path / "packed" / "lineStrokes-all.tar.gz").unlink()
+    assert "lineStrokes" in iam.Source(tmp_path / "packed").fingerprints()
+
+
+def test_an_image_too_wide_is_left_out_of_the_pairs(tmp_path):
+    picture = np.full((96, 3000), 255, dtype=np.uint8)
+    picture[20:80, 20:2980:8] = 0
+    (tmp_path / "lineImages").mkdir()
+    for number, width in ((1, 3000), (2, 400)):
+        Image.fromarray(picture[:, :width]).save(tmp_path / "lineImages" / f"a01-000u-0{number}.tif")
+    report = Report()
+    assert list(iam.read_pairs(iam.Source(make_source(tmp_path)), report)) == ["a01-000u-02"]
+    assert report.left_out == {"line image of more than 1400 pixels in width": 1}

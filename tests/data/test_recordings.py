@@ -41,7 +41,7 @@ def test_own_lines_become_a_dataset_in_which_some_are_held_back(lines, tmp_path)
     assert len(dataset) == len(lines) + 3
     assert {len(dataset.split(name)) for name in ("validation", "test")} == {3}
     assert list(dataset.texts[dataset.forms == "ann-000"]) == [line.text for line in lines[:3]]
-    assert dataset.forms[dataset.index_of("0.json")] == "lines-000"
+    assert dataset.forms[dataset.index_of("0.json")] == "./lines-000"
     # At the size of IAM's lines, which the pen of its line image goes by.
     offsets, pen_up, kept = dataset.recorded(0)
     assert strokes.scale_of(strokes.merge(offsets, pen_up, kept)[0]) == pytest.approx(TABLET_UNITS, rel=0.03)
@@ -121,3 +121,20 @@ def test_a_file_name_that_is_no_text_is_kept_readable(lines, tmp_path):
     prepare(folder, tmp_path / "mine.npz")
     dataset = Dataset(tmp_path / "mine.npz")
     assert list(dataset.ids) == list(dataset.manifest["sources"]) == ["a\\udcff.json"]
+
+
+def test_files_in_no_folder_are_of_a_writer_of_their_own(lines, tmp_path):
+    for number, line in enumerate(lines[:12]):
+        as_ink(line).save(tmp_path / "mine" / ("lines" if number % 2 else "") / f"{number}.json")
+    prepare(tmp_path / "mine", tmp_path / "mine.npz")
+    dataset = Dataset(tmp_path / "mine.npz")
+    writers = {str(form).rpartition("-")[0] for form in dataset.forms}
+    assert writers == {"lines", "./lines"}
+
+
+def test_a_text_of_nothing_that_can_be_seen_is_none(lines, tmp_path):
+    folder = tmp_path / "mine"
+    as_ink(lines[0]).save(folder / "good.json")
+    (folder / "nul.json").write_text('{"text": "\\u0000", "strokes": [[[0, 0], [1, 1]]]}')
+    manifest = prepare(folder, tmp_path / "mine.npz").manifest
+    assert manifest["left_out"] == {"ink without a text (InkML: an annotation of the type truth)": 1}

@@ -126,6 +126,9 @@ def test_texts_that_cannot_be_written_are_refused_and_characters_named(tame):
         ({"guidance": -1}, "guidance = -1"),
         ({"guidance": float("nan")}, "guidance = nan"),
         ({"style_guidance": -1}, "style_guidance = -1"),
+        ({"end_tokens": 0}, "end_tokens = 0: must be between 1 and 8"),
+        ({"alpha_bar": torch.ones(1)}, "alpha_bar: 1 signal levels"),
+        ({"style": "a" * 300}, "no such style as"),
     ],
 )
 def test_bad_options_are_named(tame, options, message):
@@ -193,3 +196,25 @@ def test_the_authors_models_want_other_features_than_the_bundled_ones(network):
     assert not network.metadata  # as of a weights file of the authors' program
     with pytest.warns(UserWarning, match="trained with ImageNet's features; give Keras's weights"):
         sample(network, ["a"], picture, sampler="dpm", steps=1)
+
+
+def test_a_folder_does_not_hide_a_style_of_its_name(tame, tmp_path, monkeypatch):
+    (tmp_path / "ada").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert torch.equal(style_features(tame, "ada", 1)[0], load_styles()["ada"].float())
+
+
+def test_ink_does_not_depend_on_the_default_type(tame):
+    [ink] = sample(tame, ["abc"], steps=2)
+    torch.set_default_dtype(torch.float64)
+    try:
+        [same] = sample(tame, ["abc"], steps=2)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    np.testing.assert_array_equal(ink.offsets, same.offsets)
+
+
+def test_a_warning_names_the_line_that_called(tame):
+    with pytest.warns(UserWarning, match="accents") as told:
+        sample(tame, ["café"], steps=1)
+    assert told[0].filename == __file__

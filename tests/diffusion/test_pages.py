@@ -38,6 +38,9 @@ def test_texts_are_wrapped_at_words_and_keep_their_lines():
         "house",
     }
     assert wrap("incomprehensibilities and so on", Layout()) == [["incomprehensibilities", "and so on"]]
+    assert wrap("\tone  two", Layout()) == [["one two"]]
+    gaps = "the\u00a0incomprehensibilities of it now, please do"
+    assert wrap(gaps, Layout()) == [["the incomprehensibilities of", "it now, please do"]]
     long = "a" * 100
     assert "".join(piece for line in wrap(long, Layout()) for piece in line) == long
 

@@ -67,6 +67,8 @@ def test_mixing_is_a_weighted_sum():
         style_gallery.mixed([first, second], [0.5, 0.6])
     with pytest.raises(HwdiffError, match="for 2 styles"):
         style_gallery.mixed([first, second], [1.0])
+    with pytest.raises(HwdiffError, match="for 2 styles"):
+        style_gallery.mixed([first, second], [float("nan"), 0.5])
     with pytest.raises(HwdiffError, match=r"features of \[14, 5\] columns cannot be mixed"):
         style_gallery.mixed([first, second[:5]], [0.5, 0.5])
 

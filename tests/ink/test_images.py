@@ -1,3 +1,6 @@
+import gc
+import warnings
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -145,3 +148,27 @@ def test_a_hairline_is_no_line_of_handwriting():
 def test_strokes_far_larger_than_a_line_are_not_drawn():
     with pytest.raises(HwdiffError, match="its strokes take 19661 x 19661 pixels, far more than a line does"):
         images.draw_line([np.array([(0, 0), (65_534, 65_534)])])
+
+
+def test_a_callers_picture_stays_as_it_is(tmp_path, monkeypatch):
+    monkeypatch.setattr(images, "MAX_PIXELS", 100 * 100)
+    Image.new("RGB", (190, 180), "white").save(tmp_path / "photo.jpg")
+    with Image.open(tmp_path / "photo.jpg") as photo:
+        with pytest.raises(HwdiffError, match="190 x 180 pixels, more than 10,000"):
+            images.read_image(photo)
+        assert (photo.size, photo.mode) == ((190, 180), "RGB")
+
+
+def test_files_of_several_pictures_are_closed(tmp_path):
+    page = Image.new("L", (300, 60), 255)
+    page.paste(0, (20, 20, 200, 40))
+    page.save(tmp_path / "pages.tiff", save_all=True, append_images=[page])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ResourceWarning)
+        assert images.read_image(tmp_path / "pages.tiff").shape == (60, 300)
+        gc.collect()
+
+
+def test_an_empty_picture_is_refused():
+    with pytest.raises(HwdiffError, match="no ink found in 0 x 0 pixels"):
+        images.read_image(np.zeros((0, 0), dtype=np.uint8))

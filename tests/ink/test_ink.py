@@ -173,6 +173,25 @@ def test_files_of_other_programs_are_read(tmp_path):
         assert ink.text == ""
 
 
+def test_what_is_not_drawn_is_no_ink(tmp_path):
+    files = {
+        "a.inkml": INKML.format(
+            '<trace>0 0, 1 0</trace><trace type="penUp">1 0, 9 9</trace><trace>2 0, <!-- x -->3 0</trace>'
+        ),
+        "a.svg": '<svg><defs><path d="M9 9 L8 8"/></defs><path d="M0 0 L1 0"/><path d="M2 0 L3 0 M"/></svg>',
+        "b.svg": '<svg><polyline points=""/><path d="M0 0 1 0M2 0 3 0"/></svg>',
+    }
+    for name, content in files.items():
+        (tmp_path / name).write_text(content)
+        strokes = Ink.load(tmp_path / name).strokes()
+        assert [np.ptp(stroke, axis=0).tolist() for stroke in strokes] == [[1, 0], [1, 0]], name
+
+
+def test_a_text_that_is_none_is_no_text(tmp_path):
+    (tmp_path / "a.json").write_text('{"text": null, "strokes": [[[0, 0], [1, 0]]]}')
+    assert Ink.load(tmp_path / "a.json").text == ""
+
+
 def test_empty_ink_comes_back_empty(tmp_path):
     Ink(np.zeros((0, 2)), []).save(tmp_path / "empty.svg")
     assert len(Ink.load(tmp_path / "empty.svg")) == 0
@@ -214,6 +233,9 @@ def test_a_line_file_of_iam_is_loaded_as_the_model_sees_it(dataset, source, tmp_
         ("a.json", '{"strokes": [[1, 2]]}', "a point that is not .x, y."),
         ("a.svg", '<svg><path d="M0 0 1 1 m 5 5 1 1"/></svg>', "a path with m; only M and L are read"),
         ("a.json", '{"strokes": 3}', "holds no ink"),
+        ("a.json", '{"text": ["a"], "strokes": []}', "a text that is no string"),
+        ("a.svg", '<svg><path d="M0 0 1 1"/><line x2="1"/></svg>', "an SVG with line; only paths and polyl"),
+        ("a.svg", '<svg><clipPath><path d="M0 0 1 1"/></clipPath></svg>', "an SVG with clipPath"),
         ("a.png", "", "holds no ink"),
     ],
 )
@@ -272,3 +294,9 @@ def test_json_of_anything_else_is_refused(tmp_path, content):
     (tmp_path / "a.json").write_text(content)
     with pytest.raises(HwdiffError, match=r"a\.json: holds no ink"):
         Ink.load(tmp_path / "a.json")
+
+
+def test_inks_are_compared_as_objects(ink):
+    other = Ink(ink.offsets, ink.pen_up, ink.text)
+    assert ink in [other, ink]
+    assert ink != other

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from lxml import etree
 from matplotlib.figure import Figure
 
 from hwdiff import HwdiffError, Ink
@@ -46,3 +47,13 @@ def test_dots_are_drawn_and_empty_ink_is_a_place():
     figure = plot.plot_inks([Ink([(0, 0), (1, 1)], [True, True]), Ink(np.zeros((0, 2)), [])])
     assert len(figure.axes[0].collections[1].get_offsets()) == 2
     assert len(figure.axes) == 2
+
+
+def test_captions_that_xml_cannot_hold_are_cleaned(tmp_path):
+    plot.save_figure(plot.plot_inks([Ink([(0, 0), (1, 1)], [True, False], "a\x07b")]), tmp_path / "a.svg")
+    etree.fromstring((tmp_path / "a.svg").read_bytes())
+
+
+def test_a_page_without_ink_is_refused():
+    with pytest.raises(HwdiffError, match="there is no ink to draw"):
+        plot.plot_inks([])

@@ -9,8 +9,10 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from hwdiff import HwdiffError, load_model
+from hwdiff.evaluation.recognizer import load_recognizer
 from hwdiff.model.checkpoint import BUNDLED, find_device, read_metadata, save_model
 from hwdiff.model.config import STYLE_SHAPE, ModelConfig
+from hwdiff.model.style_encoder import load_style_extractor
 from tests.model.test_unet import inputs
 
 
@@ -31,6 +33,16 @@ def test_a_model_comes_back(network, path):
     for expected, found in zip(network(*inputs()), opened(*inputs()), strict=True):
         assert torch.equal(expected, found)
     torch.testing.assert_close(opened.default_style.float(), network.default_style, atol=1e-3, rtol=1e-3)
+
+
+def test_opening_a_model_moves_no_random_generator_on(path):
+    torch.manual_seed(0)
+    wanted = torch.rand(1)
+    torch.manual_seed(0)
+    load_model(path, device="cpu")
+    load_recognizer(device="cpu")
+    load_style_extractor("bundled", "cpu")
+    assert torch.rand(1) == wanted
 
 
 def test_devices_that_were_never_tried_are_refused():
@@ -157,7 +169,10 @@ def test_a_model_in_half_precision_is_half_as_large_and_nearly_the_same(network,
         ({"model": []}, r"not a whole checkpoint \(model = \[\]\)"),
         ({"step": "7"}, r"not a whole checkpoint \(step = '7'\)"),
         ({"writing": {"guidance": "2"}}, r"not a whole checkpoint \(writing.guidance = '2'\)"),
-        ({"writing": {"levels": [60, 99]}}, r"not a whole checkpoint \(writing.levels\[1\] = 99\)"),
+        ({"writing": {"levels": [99, 60]}}, r"not a whole checkpoint \(writing.levels = \[99, 60\]\)"),
+        ({"writing": {"levels": [30, 60]}}, r"not a whole checkpoint \(writing.levels = \[30, 60\]\)"),
+        ({"writing": {"levels": []}}, r"not a whole checkpoint \(writing.levels = \[\]\)"),
+        ({"writing": {"points_per_character": 0}}, "writing.points_per_character = 0"),
         ({"style_weights": {}}, r"not a whole checkpoint \(style_weights = \{\}\)"),
         ({"training": None}, r"not a whole checkpoint \(training = None\)"),
     ],

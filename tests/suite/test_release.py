@@ -1,4 +1,5 @@
 from copy import copy
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -184,3 +185,12 @@ def test_pages_of_samples_say_what_was_read(network, monkeypatch):
     assert len(captions) == len(texts.PAGE_TEXTS)
     assert captions[0].startswith("the quick brown fox jumps   [a; read: ")
     assert "character error rate of the recognizer" in pages["texts"].get_suptitle()
+
+
+def test_styles_by_another_style_encoder_are_refused(opened, extractor, given, tmp_path):
+    other = SimpleNamespace(identity={**extractor.identity, "fingerprint": "f" * 64})
+    with pytest.raises(HwdiffError, match="but the model was trained with"):
+        release.release(opened, "other", tmp_path, {}, features=given, extractor=other, **FEW)
+    with pytest.raises(HwdiffError, match="points_per_character = nan: must be above 0"):
+        release.release(opened, "other", tmp_path, {"points_per_character": float("nan")}, **FEW)
+    assert list(tmp_path.iterdir()) == []

@@ -5,7 +5,7 @@ import time
 import pytest
 
 from hwdiff import HwdiffError
-from hwdiff.utils.files import atomic_write, sha256_of
+from hwdiff.utils.files import atomic_write, lock_directory, sha256_of
 
 
 def partial(folder, name, age=10.0):
@@ -79,3 +79,29 @@ def _refuse(*paths):
 def test_a_file_that_cannot_be_hashed_is_named(tmp_path):
     with pytest.raises(HwdiffError, match=r"none\.txt: cannot be read \(No such file"):
         sha256_of(tmp_path / "none.txt")
+
+
+def test_a_lock_leaves_what_another_process_is_writing(tmp_path):
+    left_over = partial(tmp_path, ".partial-table-abc123.csv")
+    with atomic_write(tmp_path / "a.svg") as temporary:
+        temporary.write_text("whole")
+        os.utime(temporary, (time.time() - 10,) * 2)
+        with lock_directory(tmp_path):
+            assert not left_over.exists()
+    assert (tmp_path / "a.svg").read_text() == "whole"
+
+
+def test_a_folder_is_used_on_a_file_system_without_locks(tmp_path, monkeypatch):
+    def refuse(*arguments):
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with lock_directory(tmp_path):
+        pass
+
+
+def test_names_may_be_long(tmp_path):
+    path = tmp_path / ("a" * 250 + ".svg")
+    with atomic_write(path) as temporary:
+        temporary.write_text("whole")
+    assert path.read_text() == "whole"
