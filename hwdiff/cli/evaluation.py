@@ -116,6 +116,8 @@ def legibility(
     dataset, judge = Dataset(data), load_recognizer(recognizer or BUNDLED, device)
     indices = subsample_lines(dataset, split.value, lines)
     real, forms = [dataset.ink(index).trimmed() for index in indices], dataset.forms[indices]
+    if corrupted and len(indices) < 2:
+        raise HwdiffError("--corrupted: one line is corrupted with another's ink; give --lines 2 or more")
     inks, written = real, {}
     if model:
         inks, written = _regenerate(
@@ -306,7 +308,7 @@ def compare_samplers(
     samplers, counts, spacings = (
         [word.strip() for word in words.split(",")] for words in (sampler, steps, spacing)
     )
-    if not all(count.isdigit() for count in counts):
+    if not all(count.isdecimal() for count in counts):
         raise HwdiffError(f"--steps {steps}: must be numbers separated by commas, such as 60,20")
     unknown = [name for name in samplers if name not in SAMPLERS]
     if unknown:

@@ -130,10 +130,15 @@ def _train(config, data, style_encoder, out, device, resume, minutes, compiled):
             f"style features: {features.path}"
         )
     with Stop(minutes) as stop:
-        if device.type == "cuda" and distributed.first_process():
-            compute_features(features, stop)  # a GPU keeps all of them in its memory
-            if stop.reason:
-                print(f"{stop.reason} while style features were computed; run the same command to resume")
+        if device.type == "cuda":
+            if distributed.first_process():
+                compute_features(features, stop)  # a GPU keeps all of them in its memory
+            if distributed.Processes(device).any(bool(stop.reason)):
+                if distributed.first_process():
+                    found = (
+                        f"{stop.reason or 'another process was stopped'} while style features were computed"
+                    )
+                    print(f"{found}; run the same command to resume")
                 return 130 if stop.signal else UNFINISHED
         with Progress("training", config.steps) as progress:
             _, reached = loop.train(

@@ -154,8 +154,7 @@ def relations(lines: Sequence[AlignedLine], *, resamples: int = 1000, seed: int 
         resampled = [_correlations(scores[some], rates[some], real[some]) for some in drawn]
         low, high = bootstrap.interval(np.nan_to_num(np.array(resampled).reshape(-1, 2)))
         plain, given = _correlations(scores, rates, real)
-        if np.isnan(plain):
-            low = high = np.full(2, np.nan)
+        low, high = (np.where(np.isnan((plain, given)), np.nan, ends) for ends in (low, high))
         differing = len(scores) - int(np.unique(scores, return_counts=True)[1].max())
         result[name] = Relation(plain, low[0], high[0], given, low[1], high[1], differing)
     return result

@@ -123,6 +123,7 @@ class Bench:
                 "file": file.name,
                 "sha256": sha256_of(file),
                 "step": self.network.metadata.get("step"),
+                "planned": self.network.metadata.get("training", {}).get("steps"),
                 "parameters": sum(weight.numel() for weight in self.network.parameters()),
                 "guided_attention": self.network.metadata.get("training", {}).get("guided_attention", 0),
                 "distilled": "teacher" in self.network.metadata,

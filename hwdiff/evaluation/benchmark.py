@@ -33,6 +33,7 @@ from hwdiff.model.style_encoder import load_style_extractor
 from hwdiff.model.unet import UNet
 from hwdiff.training import config as presets
 from hwdiff.training.distributed import default_count
+from hwdiff.utils.errors import HwdiffError
 from hwdiff.utils.files import atomic_write
 from hwdiff.utils.machine import matrix_product_rate, rate_of
 
@@ -40,6 +41,7 @@ LENGTHS = (160, 320, MAX_POINTS)  # points of a line
 BATCHES = (1, 8)  # lines that are written at once
 CLOUDS = (1000, PAPER_LINES)  # lines of the Geometry Score
 PAGE = " ".join(["the quick brown fox jumps over the lazy dog"] * 33)  # twenty lines of A4
+LEAST_LINES = 96  # of a batch of the preset `paper`
 TRIES = 3  # of what takes a whole process: the fastest counts
 
 
@@ -63,9 +65,12 @@ def benchmark(
 
     dataset: whose lines are trained on, drawn and compared.
     source: the folder with the IAM database that is prepared, or None.
-    Raises HwdiffError when the source cannot be used.
+    Raises HwdiffError when the source cannot be used, or the dataset has too few training lines.
     """
-    archives = source and iam.Source(source)  # fails at once, not after minutes
+    # What fails, fails at once, not after minutes.
+    archives = source and iam.Source(source)
+    if len(dataset.split("train")) < LEAST_LINES:
+        raise HwdiffError(f"{dataset.path}: fewer than {LEAST_LINES} training lines; prepare more")
     device = torch.device(device)
     fp32, bf16 = (matrix_product_rate(dtype, device) for dtype in (torch.float32, torch.bfloat16))
     yield Timing("matrix product, fp32", rate=fp32)

@@ -36,7 +36,7 @@ def geometry_floor(
     workers: of `geometry.mrlt`.
     progress(count): called after so many sets of lines; of each drawing there are four.
     Returns rows {"points", "seed", "repetitions", "score", "by_landmarks", "beyond_i_max"}. by_landmarks is
-    the mean score if the clouds did not differ, from the spread over sets of landmarks.
+    the mean score if the clouds did not differ, from the spread over sets of landmarks; None of one set.
     Raises HwdiffError when the split is too small.
     """
     rows = []
@@ -54,14 +54,16 @@ def geometry_floor(
                     progress(1)
             for n in sorted({max(1, round(fraction * repetitions)) for fraction in FRACTIONS}):
                 few = [replace(one, values=one.repetitions[:n].mean(axis=0)) for one in found]
-                noise = sum(one.repetitions[:n].var(axis=0).sum() for one in found) / n
+                noise = (
+                    sum(one.repetitions[:n].var(axis=0, ddof=1).sum() for one in found) / n if n > 1 else None
+                )
                 rows.append(
                     {
                         "points": name,
                         "seed": seed,
                         "repetitions": n,
                         "score": geometry.geometry_score(*few),
-                        "by_landmarks": float(noise),
+                        "by_landmarks": noise and float(noise),
                         "beyond_i_max": max(one.beyond for one in found),
                     }
                 )
@@ -73,11 +75,14 @@ def floor_text(rows: Sequence[dict]) -> str:
     lines = ["points                  n     drawings  by landmarks alone x 1000  score x 1000"]
     for key in dict.fromkeys((row["points"], row["repetitions"]) for row in rows):
         some = [row for row in rows if (row["points"], row["repetitions"]) == key]
-        scores, noise = (1000 * np.array([row[name] for row in some]) for name in ("score", "by_landmarks"))
+        scores, noise = (
+            1000 * np.array([row[name] for row in some], dtype=float) for name in ("score", "by_landmarks")
+        )
+        alone = "-" if np.isnan(noise).any() else f"{noise.mean():.3f}"
         spread = f" ± {scores.std(ddof=1):.3f}" if len(scores) > 1 else ""
         name, n = key
         lines.append(
-            f"{name:22}  {n:4}  {len(scores):8}  {noise.mean():25.3f}  {scores.mean():.3f}{spread} "
+            f"{name:22}  {n:4}  {len(scores):8}  {alone:>25}  {scores.mean():.3f}{spread} "
             f"({scores.min():.3f} to {scores.max():.3f})"
         )
     return "\n".join(lines)

@@ -171,7 +171,9 @@ class Measures:
             sets,
             self.picture_features(inks, Canvas()),
             self._holes(inks, (sets.seed, 0)),
-            {by: self.writer_styles[by](self._features_of(by, sets.known)) for by in RETRIEVALS},
+            {by: self.writer_styles[by](self._features_of(by, sets.known)) for by in RETRIEVALS}
+            if len(sets.known)
+            else {},
             self.dataset.forms[sets.known],
         )
 

@@ -16,7 +16,15 @@ from hwdiff.utils.parallel import in_parallel
 
 AT_ONCE = 64  # lines that are written, and kept, at once
 # The packages and modules on which a line depends that is written.
-WRITING_CODE = ("utils", "ink", "data", "model", "diffusion", "evaluation/generation.py")
+WRITING_CODE = (
+    "utils",
+    "ink",
+    "data",
+    "model",
+    "diffusion",
+    "evaluation/generation.py",
+    "evaluation/written.py",
+)
 
 Generator = Callable[[np.ndarray, np.ndarray], list[Ink]]
 """generator(indices, seeds): lines of the dataset written again, each from noise of its own seed."""
@@ -93,6 +101,8 @@ def _read(path, count):
         seconds = float(arrays["seconds"])
         if not 0 <= seconds < np.inf:
             raise ValueError(f"{seconds} seconds")
+        if f"{count}/text" in arrays:
+            raise ValueError(f"more than {count} lines")
         return [_ink(arrays, number) for number in range(count)], seconds
     except (*UNREADABLE, HwdiffError):
         return None

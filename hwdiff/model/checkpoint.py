@@ -18,6 +18,7 @@ _WEIGHTS = Path(__file__).parents[1] / "weights"
 BUNDLED = {"pretrained": _WEIGHTS / "small.safetensors", "paper": _WEIGHTS / "paper.safetensors"}
 """The models that come with the package, by name."""
 _DEFAULT_STYLE = "default_style"
+RANK = "HWDIFF_RANK"  # environment variable: which of the processes that train together this is
 _HDF5 = b"\x89HDF"
 _PICKLES = (b"PK", b"\x80\x02", b"\x80\x04", b"\x80\x05")
 _ABOUT = {"what": "checkpoint", "advice": "give a .safetensors file that hwdiff train wrote"}
@@ -54,7 +55,7 @@ def find_device(name: str | torch.device | None = None) -> torch.device:
         if device.type not in ("cpu", "cuda"):
             raise RuntimeError("only cpu and cuda are known to work")
         if device == torch.device("cuda"):
-            device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+            device = torch.device("cuda", int(os.environ.get(RANK, 0)))
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]

@@ -6,6 +6,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterable
+from contextlib import contextmanager
 from pathlib import Path
 
 import nbformat
@@ -73,7 +74,7 @@ def write_page(run: Path) -> None:
         records=records,
         environment=done[0]["environment"] if done else None,
         seconds=sum(record["seconds"] for record in done if "seconds" in record),
-        about=_about(manifest),
+        about=manifest.get("about") or _about(manifest),
         verdicts=verdicts(),
         rule=RULE,
         shown=shown,
@@ -167,7 +168,7 @@ def changed_files(run: Path, record: dict) -> list[str]:
     def unchanged(file, sha256):
         return (run / file).is_file() and sha256_of(run / file) == sha256
 
-    return [file for file, sha256 in record["outputs"].items() if not unchanged(file, sha256)]
+    return [file for file, sha256 in record.get("outputs", {}).items() if not unchanged(file, sha256)]
 
 
 def _with_spreads(row):
@@ -215,7 +216,10 @@ def publish(run: str | Path, out: str | Path) -> list[str]:
         raise HwdiffError(
             f"{out}: holds other things than what was published before; choose a folder of its own"
         )
-    with tempfile.TemporaryDirectory(prefix=".publishing-", dir=_existing(out.parent)) as temporary:
+    with (
+        _told_if_it_fails(out),
+        tempfile.TemporaryDirectory(prefix=".publishing-", dir=_existing(out.parent)) as temporary,
+    ):
         fresh = Path(temporary)
         left_out = _copy(run, records, fresh)
         manifest = _published_manifest(run, records, fresh, left_out)
@@ -228,6 +232,15 @@ def publish(run: str | Path, out: str | Path) -> list[str]:
         for path in fresh.iterdir():
             os.replace(path, out / path.name)
     return left_out
+
+
+@contextmanager
+def _told_if_it_fails(out):
+    try:
+        yield
+    except OSError as error:
+        advice = "free some space or choose another folder"
+        raise HwdiffError(f"{out}: cannot be written ({error.strerror}); {advice}") from error
 
 
 def _existing(folder):
@@ -269,6 +282,7 @@ def _published_manifest(run, records, out, left_out):
         }
     return {
         "profile": _manifest(run)["profile"],
+        "about": _about(_manifest(run)),  # which the names of files alone do not tell
         "notebooks": published,
         "left_out": left_out,
     }
@@ -287,7 +301,7 @@ def _without_places(notebook, run):
         cell.metadata.pop("papermill", None)
         cell.metadata.pop("execution", None)
         if "injected-parameters" in cell.metadata.get("tags", []):
-            cell.source = re.sub(r'"[^"\n]*/([^"/\n]*)"', r'"\1"', cell.source)
+            cell.source = re.sub(r'"(?:/|\.\.?/)(?:[^"\n]*/)?([^"/\n]*)"', r'"\1"', cell.source)
         for output in cell.get("outputs", ()):
             if output.output_type == "stream":
                 output.text = printed.sub("", output.text.replace(f"{run}/", ""))

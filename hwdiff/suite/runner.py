@@ -30,6 +30,7 @@ from papermill.exceptions import PapermillException, PapermillExecutionError
 from tqdm import tqdm
 from traitlets.config import Config
 
+from hwdiff.model.checkpoint import BUNDLED
 from hwdiff.suite.notebook_html import notebook_html
 from hwdiff.suite.outputs import HEADLESS, RUNS
 from hwdiff.suite.page import changed_files, read_json, read_record, write_manifest, write_page
@@ -84,7 +85,8 @@ _NOTEBOOK = {
 }
 DONE, FAILED, STARTED, SKIPPED = "done", "failed", "started", "skipped"
 KINDS = {"int": int, "float": float, "str": str}
-PATHS = ("source", "inception_weights", "checkpoint")  # parameters that may name a file or folder
+PATHS = ("source", "inception_weights", "checkpoint", "photo")  # parameters that may name a file or folder
+WORDS = ("trained", "download", *BUNDLED)  # what they may be else, even where there is a file of that name
 # The code on which a state that is resumed depends, such as a half-trained network.
 STATE_CODE = ("utils", "ink", "data", "model", "diffusion", "training")
 
@@ -196,7 +198,8 @@ def _value(name, text, notebook):
     if text == "null" and notebook.parameters[name] is None:
         return None
     if kind is str:
-        return str(Path(text).resolve()) if name in PATHS and os.path.exists(text) else text
+        is_path = name in PATHS and text not in WORDS and os.path.exists(text)
+        return str(Path(text).resolve()) if is_path else text
     try:
         value = parse_json(text)
         value = float(value) if kind is float and type(value) is int else value
@@ -352,7 +355,7 @@ class Reproduction:
         These are the files that its parameters name, and those that the notebooks it needs wrote.
         """
         values = [value for key, value in self.parameters[name].items() if key in PATHS]
-        tops = [Path(value) for value in values if isinstance(value, str)]
+        tops = [Path(value) for value in values if isinstance(value, str) and value not in WORDS]
         inputs = {}
         for top in tops:
             if top.exists():

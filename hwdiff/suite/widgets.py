@@ -263,7 +263,12 @@ def _seed(value):
 
 def _guidance(value):
     return ipywidgets.FloatSlider(
-        value, min=1, max=5, step=0.25, description="guidance", continuous_update=False
+        value,
+        min=min(1, value),
+        max=max(5, value),
+        step=0.25,
+        description="guidance",
+        continuous_update=False,
     )
 
 

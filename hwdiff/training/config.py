@@ -91,6 +91,9 @@ class TrainingConfig:
         if self.learning_rate is None and (self.warmup or self.cooldown):
             advice = "the published schedule has its own; give a learning_rate with them"
             raise HwdiffError(f"warmup and cooldown: {advice}")
+        if self.learning_rate is not None and self.warmup + self.cooldown > self.steps:
+            found = f"warmup = {self.warmup}, cooldown = {self.cooldown} of {self.steps} steps"
+            raise HwdiffError(f"{found}: the learning rate would never be reached; give shorter ones")
 
     def learning_rate_at(self, step: int) -> float:
         """The learning rate at step 1, 2, ..., `steps`."""

@@ -13,6 +13,7 @@ import torch.distributed as dist
 from torch import multiprocessing
 from tqdm import tqdm
 
+from hwdiff.model.checkpoint import RANK
 from hwdiff.utils.errors import HwdiffError
 from hwdiff.utils.interrupt import Stop
 
@@ -22,7 +23,7 @@ GRACE_SECONDS = 120  # in which the others must notice that a process has died
 
 def first_process() -> bool:
     """Whether this is the one of the processes that train together which writes files and prints."""
-    return int(os.environ.get("RANK", 0)) == 0
+    return not dist.is_initialized() or dist.get_rank() == 0
 
 
 def room(device: torch.device) -> int:
@@ -114,7 +115,7 @@ def _result(folder, rank):
 
 
 def _work(rank, count, device, folder, function, arguments):
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count)}
+    os.environ[RANK] = str(rank)
     if device == "cpu":
         torch.set_num_threads(1)
     Stop.patient = True
@@ -147,7 +148,8 @@ class Processes:
     """
 
     def __init__(self, device: torch.device):
-        self.count, self.rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
+        together = dist.is_initialized()
+        self.count, self.rank = (dist.get_world_size(), dist.get_rank()) if together else (1, 0)
         self.first, self.device = first_process(), device
         if self.count > 1 and device.type == "cuda":
             torch.cuda.set_device(device)

@@ -59,7 +59,9 @@ def plot_loss(metrics: dict[str, np.ndarray]) -> Figure:
     figure = Figure(figsize=(6, 3.5), layout="constrained")
     axes = figure.add_subplot()
     axes.plot(step, loss, color="0.7", linewidth=0.7, label="hwdiff, each step")
-    axes.plot(step, np.cumsum(loss) / step, color="C0", label="hwdiff, mean since step 1")
+    axes.plot(
+        step, np.cumsum(loss) / np.arange(1, len(loss) + 1), color="C0", label="hwdiff, mean since step 1"
+    )
     port = {at: value for at, value in PORT_CURVE.items() if at <= step[-1]}
     axes.plot(port.keys(), port.values(), "kx", label="public PyTorch port, as it logs its loss")
     axes.set(xlabel="step", ylabel="loss (stroke + pen)", yscale="log")

@@ -63,7 +63,8 @@ def guided_attention_loss(attention: torch.Tensor, places: torch.Tensor) -> torc
     """How far the points' attention to the text is from where their words are.
 
     It is the mean of -log of the fraction of the attention within a Gaussian window, after the guided
-    attention of Tachibana et al. (2018), with the places of words instead of a diagonal.
+    attention of Tachibana et al. (2018), with the places of words instead of a diagonal. It is taken over the
+    points of each line and then over the lines, so that it does not depend on how a batch is divided.
 
     attention: (B, heads, M, L).
     places: (B, N) as in `Batch`, N a multiple of M. Points whose place is uncertain (NaN) do not count.
@@ -74,7 +75,8 @@ def guided_attention_loss(attention: torch.Tensor, places: torch.Tensor) -> torc
     distance = torch.arange(attention.shape[3], device=places.device) - places.nan_to_num()
     window = torch.exp(-(distance**2) / (2 * ATTENTION_WINDOW**2))
     fraction = (attention.float().mean(dim=1) * window).sum(dim=-1, keepdim=True)
-    return -((fraction + 1e-3).log() * known).sum() / known.sum().clamp(min=1)
+    of_lines = ((fraction + 1e-3).log() * known).sum(dim=(1, 2)) / known.sum(dim=(1, 2)).clamp(min=1)
+    return -of_lines.mean()
 
 
 def compiled_objective(objective: Objective, device: str | torch.device, graphs: bool = True) -> Callable:

@@ -74,6 +74,10 @@ class RunDirectory:
             self.settings["changes"] = changes
         return self.done
 
+    def _refuse_other(self, found):
+        advice = "run the same command again"
+        raise HwdiffError(f"{self.path}: another process has saved {found} in it meanwhile; {advice}")
+
     def _changed(self, found):
         """What differs from the settings `found`: {setting: [in `found`, now]}.
 
@@ -99,7 +103,12 @@ class RunDirectory:
         }
 
     def begin(self) -> None:
-        """Write the settings, and cut the logs back to the last step that is done."""
+        """Write the settings, and cut the logs back to the last step that is done.
+
+        Raises HwdiffError when another process has begun meanwhile.
+        """
+        if not self.done and self.state.exists():
+            self._refuse_other("a state")
         with atomic_write(self.path / "config.json") as path:
             path.write_text(json.dumps(self.settings, indent=1))
         truncate_jsonl(self.path / "validation.jsonl", self.done)
@@ -139,7 +148,9 @@ class RunDirectory:
         generator: torch.Generator,
     ) -> None:
         """Put the saved state back into what `save` took it from. Raises HwdiffError when it does not fit."""
-        _, state = load_tensors(self.state, FORMAT, **_ABOUT)
+        saved, state = load_tensors(self.state, FORMAT, **_ABOUT)
+        if saved["step"] != self.done:
+            self._refuse_other(f"step {saved['step']}")
         try:
             for name, module in modules.items():
                 module.load_state_dict({key: state[f"{name}.{key}"] for key in module.state_dict()})
@@ -191,9 +202,14 @@ def branch(run: str | Path, out: str | Path) -> None:
     load_metadata(run / "state.safetensors", FORMAT, **_ABOUT)
     try:
         out.mkdir(parents=True, exist_ok=True)
-        # The last makes it a run.
-        logs, states = ("metrics.jsonl", "validation.jsonl"), ("model.safetensors", "state.safetensors")
-        for name in (*logs, *states, "config.json"):
+        # Logs may go further than the state, should the run go on meanwhile. The last file makes it a run.
+        for name in (
+            "state.safetensors",
+            "model.safetensors",
+            "metrics.jsonl",
+            "validation.jsonl",
+            "config.json",
+        ):
             if (run / name).exists():
                 with atomic_write(out / name) as path:
                     shutil.copyfile(run / name, path)

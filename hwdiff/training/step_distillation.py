@@ -109,6 +109,8 @@ def distil_steps(
     settings = {
         "kind": "steps",
         **asdict(config),
+        "guidance": guidance,
+        "points_per_character": writing["points_per_character"],
         "teacher": fingerprint_of(teacher.state_dict()),
         "dataset": dataset.fingerprint,
         "device": device.type,

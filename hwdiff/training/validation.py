@@ -76,8 +76,9 @@ def linear_baseline(dataset: Dataset, indices: np.ndarray, *, neighbours: int = 
     windows = [
         sliding_window_view(line, size, axis=0).reshape(-1, 2 * size) for line in lines if len(line) >= size
     ]
-    if not windows:
-        raise HwdiffError(f"{dataset.path}: no line of {len(lines)} has {size} points; give longer ones")
+    if sum(map(len, windows)) < 2 * size:
+        found = f"too few lines of {size} points or more among {len(lines)}"
+        raise HwdiffError(f"{dataset.path}: {found}; give more or longer ones")
     covariance = np.cov(np.concatenate(windows).astype(np.float64), rowvar=False)
     middle = np.array([neighbours, size + neighbours])  # x and y of the middle point: the axes come first
     losses = {}

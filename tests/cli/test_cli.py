@@ -451,6 +451,7 @@ def test_benchmark_reports_fractions(trained, source, monkeypatch, tmp_path):
     monkeypatch.setattr(benchmark, "schedule", lambda: schedule(2))
     monkeypatch.setattr(benchmark, "PAGE", "a fox")
     monkeypatch.setattr(benchmark, "TRIES", 1)
+    monkeypatch.setattr(benchmark, "LEAST_LINES", 1)
     # A million operations a point, forward and backward.
     line = 1e6 / 3 * benchmark.MAX_POINTS
     monkeypatch.setattr(benchmark, "_operations", lambda function, *inputs: line)
@@ -473,6 +474,16 @@ def test_benchmark_reports_fractions(trained, source, monkeypatch, tmp_path):
     assert {"hwdiff --help", "import torch", "hwdiff prepare, all of it"} <= named.keys()
     assert any(what.startswith("most memory of this process, ") for what in named)
     assert all(what in result.output for what in named)
+
+
+def test_a_dataset_too_small_to_be_measured_is_told_at_once(trained):
+    data = trained / "data" / "lines.npz"
+    result = hwdiff("benchmark", "--data", data)
+    assert result.output.endswith("lines.npz: fewer than 96 training lines; prepare more\n")
+    result = hwdiff("legibility", "--data", data, "--corrupted", "--lines", 1)
+    assert result.output.startswith("error: --corrupted: one line is corrupted with another's ink")
+    result = hwdiff("compare-samplers", "--data", data, "--steps", "²")
+    assert "--steps ²: must be numbers" in result.output
 
 
 def test_benchmark_names_a_missing_source_at_once(trained, tmp_path):

@@ -106,3 +106,10 @@ def test_a_network_that_writes_nothing_cannot_be_watched(network, monkeypatch):
     monkeypatch.setattr(module, "trace", lambda *arguments, **options: written)
     with pytest.raises(HwdiffError, match="the network writes nothing for 'the quick"):
         watch_attention(network, network.default_style)
+
+
+def test_a_relation_that_is_none_has_no_interval():
+    rates = np.random.default_rng(0).random(40)
+    [relation] = relations(lines_of(rates, real=rates, score=rates + 0.1)).values()
+    assert np.isfinite((relation.low, relation.high)).all()
+    assert np.isnan((relation.given_text, relation.given_low, relation.given_high)).all()

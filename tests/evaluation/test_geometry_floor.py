@@ -26,7 +26,7 @@ def test_the_floor_is_the_score_of_two_sets_of_real_lines(dataset):
         [row] = [one for one in rows if (one["points"], one["seed"], one["repetitions"]) == (name, 1, 10)]
         assert row["score"] == pytest.approx(geometry.geometry_score(*means), abs=1e-15)
         assert row["beyond_i_max"] == max(mean.beyond for mean in means)
-        alone = sum(np.var(mean.repetitions, axis=0).sum() / 10 for mean in means)
+        alone = sum(np.var(mean.repetitions, axis=0, ddof=1).sum() / 10 for mean in means)
         assert row["by_landmarks"] == pytest.approx(alone)
 
 

@@ -106,3 +106,10 @@ def test_a_file_of_fewer_lines_is_written_again(at_once, tmp_path):
     write_lines(Scribbler(), TEXTS, LINES[:4], 7, folder=tmp_path)
     inks, _ = write_lines(Scribbler(), TEXTS, LINES[:5], 7, folder=tmp_path)
     assert len(inks) == 5
+
+
+def test_a_file_of_more_lines_is_written_again(tmp_path, monkeypatch):
+    for at_once in (4, 2):  # as versions might differ
+        monkeypatch.setattr(written, "AT_ONCE", at_once)
+        inks, _ = write_lines(Scribbler(), TEXTS, LINES[:8], 0, folder=tmp_path)
+    assert_same(inks, write_lines(Scribbler(), TEXTS, LINES[:8], 0)[0])

@@ -217,3 +217,30 @@ def test_what_a_notebook_printed_names_no_folder(tmp_path):
     page._without_places(nbformat.v4.new_notebook(cells=[cell]), run)
     told = [output.text for output in cell.outputs]
     assert told == ["UserWarning: letter/a.jpg: narrow\n", "wrote letter.pdf, and kept 2/3 of it\n"]
+
+
+def test_a_text_with_a_slash_stays_as_it_is(tmp_path):
+    source = (
+        'text = "and/or"\nletter = "Dear A/B"\nrun = "../results/x"\ncheckpoint = "/home/me/a.safetensors"'
+    )
+    cell = nbformat.v4.new_code_cell(source, metadata={"tags": ["injected-parameters"]})
+    page._without_places(nbformat.v4.new_notebook(cells=[cell]), tmp_path)
+    assert cell.source == 'text = "and/or"\nletter = "Dear A/B"\nrun = "x"\ncheckpoint = "a.safetensors"'
+
+
+def test_a_page_says_of_a_published_run_what_the_run_said(run):
+    write_manifest(run, "smoke", ["01_one"])
+    manifest = json.loads((run / "manifest.json").read_text())
+    (run / "manifest.json").write_text(
+        json.dumps({**manifest, "about": {"network": "ours", "data": "theirs"}})
+    )
+    write_page(run)
+    assert "ours" in (run / "index.html").read_text()
+
+
+def test_a_folder_that_cannot_be_written_is_named(run):
+    (run / "records" / "01_one.json").unlink()
+    (run / "records" / "02_two.json").unlink()
+    write_manifest(run, "smoke", [])
+    with pytest.raises(HwdiffError, match="/dev/null/x/y: cannot be written"):
+        publish(run, Path("/dev/null/x/y"))

@@ -381,3 +381,31 @@ def test_values_that_no_parameter_can_have_are_refused(suite):
         with pytest.raises(HwdiffError, match="int is needed, as in size = 1") as raised:
             chosen_parameters(notebooks, "smoke", {"size": text})
         assert len(str(raised.value)) < 300
+
+
+def test_parameters_that_are_files_are_followed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "notebooks"
+    write_notebook(folder, "01_first", "size", parameters='photo: str = None\ncheckpoint = "pretrained"')
+    (tmp_path / "hand.png").write_bytes(b"one")
+    (tmp_path / "paper").mkdir()
+    given = {"photo": "hand.png", "checkpoint": "paper"}
+    keys = []
+    for content in (b"one", b"two"):
+        (tmp_path / "hand.png").write_bytes(content)
+        run = reproduction(folder, tmp_path / "out", **given)
+        keys.append(run.key("01_first"))
+    assert run.parameters["01_first"] == {
+        "photo": str(tmp_path / "hand.png"),
+        "checkpoint": "paper",
+        "seed": 0,
+    }
+    assert keys[0] != keys[1]
+
+
+def test_a_record_without_files_is_no_record_of_files(suite, tmp_path):
+    run = reproduction(suite, tmp_path / "out")
+    (tmp_path / "out" / "records").mkdir(parents=True)
+    record = {"status": "done", "key": run.key("01_first")}
+    (tmp_path / "out" / "records" / "01_first.json").write_text(json.dumps(record))
+    assert run.plan(selected(list(run.notebooks.values()), only="01"))[0]["name"] == "01_first"

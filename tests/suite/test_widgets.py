@@ -124,3 +124,8 @@ def test_of_a_line_without_ink_it_is_said(network, monkeypatch):
     empty = Trace(Ink(np.zeros((0, 2)), []), 8, attention={1: [np.ones((1, 1, 2))]})
     monkeypatch.setattr(widgets, "trace", lambda *arguments, **options: empty)
     assert "nothing was written" in widgets.inspect_attention(network, "ab").value
+
+
+@pytest.mark.parametrize("value", [0.5, 2.5, 7.0])
+def test_guidance_is_what_the_model_has(value):
+    assert widgets._guidance(value).value == value

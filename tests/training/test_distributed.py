@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from hwdiff.training import distributed
 from tests.commands import Command
 
 STEPS = 24
@@ -204,3 +205,10 @@ def test_processes_that_make_no_sense_are_refused(train, tmp_path, count, messag
     assert line.startswith("error: --processes")
     assert re.search(message, line)
     assert not (tmp_path / "run").exists()
+
+
+def test_the_variables_of_another_launcher_are_left_alone(monkeypatch):
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):
+        monkeypatch.setenv(name, "2")
+    assert distributed.first_process()
+    assert distributed.Processes(torch.device("cpu")).count == 1

@@ -39,3 +39,9 @@ def test_metrics_that_are_no_numbers_are_refused(tmp_path, row):
     (tmp_path / "metrics.jsonl").write_text(f'{{"step": 1, "loss": 2.0}}\n{row}\n')
     with pytest.raises(HwdiffError, match=r"metrics\.jsonl: (no training metrics|line 2 is no row of a log)"):
         read_metrics(tmp_path)
+
+
+def test_a_mean_of_rows_that_are_missing_is_of_those_that_are_there():
+    metrics = {"step": np.array([1, 500, 501]), "loss": np.full(3, 0.5)}
+    [_, mean, *_] = plot_loss(metrics).axes[0].lines
+    assert mean.get_ydata() == pytest.approx([0.5] * 3)

@@ -453,6 +453,16 @@ def test_guided_attention_asks_for_the_place_of_the_word():
     assert objective.guided_attention_loss(off, torch.full((1, 12), torch.nan)).item() == 0
 
 
+def test_guided_attention_does_not_depend_on_how_a_batch_is_divided():
+    generator = torch.Generator().manual_seed(0)
+    attention = torch.rand(4, 2, 6, 9, generator=generator).softmax(dim=-1)
+    places = torch.rand(4, 12, generator=generator) * 9
+    places[1], places[2, 3:] = torch.nan, torch.nan
+    whole = objective.guided_attention_loss(attention, places)
+    parts = [objective.guided_attention_loss(attention[[k]], places[[k]]) for k in range(4)]
+    torch.testing.assert_close(torch.stack(parts).mean(), whole)
+
+
 def test_guided_attention_learns_places(dataset, features, tmp_path, monkeypatch):
     """The attention goes where the words are. What is logged as the loss is stroke and pen alone."""
 
@@ -480,6 +490,12 @@ def test_the_padded_loss_counts_padding(dataset, features):
             weight.zero_()
     # Of noise alone, padding included.
     assert validation.padded_loss(network, lines, indices)[0] == pytest.approx(2, rel=0.1)
+
+
+def test_a_run_too_short_for_its_schedule_is_refused():
+    with pytest.raises(HwdiffError, match="warmup = 500, cooldown = 3000 of 100 steps"):
+        presets.preset("small", steps=100)
+    assert presets.preset("small", steps=100, warmup=10, cooldown=50).learning_rate_at(30) == 1e-3
 
 
 def test_excerpts_become_fewer():

@@ -43,6 +43,11 @@ def test_a_state_that_does_not_fit_is_refused(tmp_path):
     run = run_dir.RunDirectory(tmp_path, {"kind": "test"})
     run.begin()
     run.save(1, {"network": network}, {"optimizer": optimizer}, generator)
+    with pytest.raises(HwdiffError, match="another process has saved step 1 in it meanwhile"):
+        run.load({"network": network}, {"optimizer": optimizer}, generator)
+    with pytest.raises(HwdiffError, match="another process has saved a state in it meanwhile"):
+        run_dir.RunDirectory(tmp_path, {"kind": "test"}).begin()
+    run.find_step(resume=True)
     with pytest.raises(HwdiffError, match="do not fit its metadata"):
         run.load({"network": torch.nn.Linear(4, 2)}, {"optimizer": optimizer}, generator)
     with pytest.raises(HwdiffError, match="do not fit its metadata"):
@@ -78,7 +83,9 @@ def test_logs_are_cut_back_to_a_step(tmp_path):
 
 
 def test_a_directory_is_locked_and_cleared_of_what_a_killed_process_left(tmp_path):
-    (tmp_path / ".partial-abcd_123.safetensors").write_text("half")
+    left = tmp_path / ".partial-abcd_123.safetensors"
+    left.write_text("half")
+    os.utime(left, (time.time() - 10,) * 2)
     (tmp_path / ".my-own").write_text("whole")
     with files.lock_directory(tmp_path):
         assert [path.name for path in tmp_path.iterdir()] == [".my-own"]
@@ -159,6 +166,7 @@ def test_tensors_that_do_not_fit_are_refused(tmp_path, change):
     run.save(1, {"network": network}, {"optimizer": optimizer}, generator)
     metadata, state = load_tensors(run.state, run_dir.FORMAT, what="state", advice="")
     save_tensors(run.state, {**state, **change}, metadata)
+    run.find_step(resume=True)
     with pytest.raises(HwdiffError, match="its tensors do not fit its metadata"):
         run.load({"network": network}, {"optimizer": optimizer}, generator)
 

@@ -1,3 +1,4 @@
+import copy
 import json
 from dataclasses import replace
 
@@ -113,6 +114,17 @@ def test_a_stopped_distillation_resumes_bit_for_bit(whole, teacher, dataset, fea
     assert rows(out) == rows(whole)
     ours, theirs = load_file(out / "model.safetensors"), load_file(whole / "model.safetensors")
     assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+
+
+def test_a_teacher_that_writes_otherwise_is_another(whole, teacher, dataset, features, tmp_path):
+    stop = Stop()
+    stop.signal = "SIGTERM"
+    own = replace(CONFIG, guidance=None)
+    distil_steps(own, teacher, dataset, features, tmp_path / "run", stop=stop)
+    other = copy.deepcopy(teacher)
+    other.metadata = {**teacher.metadata, "writing": {"guidance": 3.5, "points_per_character": 9.0}}
+    with pytest.raises(HwdiffError, match=r"guidance = .*, not 3\.5"):
+        distil_steps(own, other, dataset, features, tmp_path / "run", resume=True)
 
 
 def test_a_student_writes_in_its_own_levels_without_guidance(whole, network):

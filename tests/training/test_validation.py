@@ -48,8 +48,10 @@ def test_it_is_what_least_squares_finds():
 
 
 def test_lines_that_are_too_short_are_refused():
-    with pytest.raises(HwdiffError, match="no line of 1 has 33 points"):
+    with pytest.raises(HwdiffError, match="too few lines of 33 points or more among 1"):
         linear_baseline(Lines(np.zeros((5, 2))), np.array([0]))
+    with pytest.raises(HwdiffError, match="too few lines of 33 points"):
+        linear_baseline(Lines(np.random.default_rng(0).normal(size=(40, 2))), np.array([0]))
 
 
 class OneBatch:
