@@ -1,5 +1,6 @@
 import os
 import signal
+import time
 
 import pytest
 import torch
