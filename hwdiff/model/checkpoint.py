@@ -1,11 +1,11 @@
 """Checkpoints: the weights of a network in a safetensors file, with everything about them in its metadata."""
 
-import os
 from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 
 from hwdiff.model.config import STYLE_FEATURES, ModelConfig
 from hwdiff.model.unet import UNet
@@ -18,10 +18,18 @@ _WEIGHTS = Path(__file__).parents[1] / "weights"
 BUNDLED = {"pretrained": _WEIGHTS / "small.safetensors", "paper": _WEIGHTS / "paper.safetensors"}
 """The models that come with the package, by name."""
 _DEFAULT_STYLE = "default_style"
-RANK = "HWDIFF_RANK"  # environment variable: which of the processes that train together this is
 _HDF5 = b"\x89HDF"
 _PICKLES = (b"PK", b"\x80\x02", b"\x80\x04", b"\x80\x05")
 _ABOUT = {"what": "checkpoint", "advice": "give a .safetensors file that hwdiff train wrote"}
+
+
+def _falls(levels):
+    """Whether these are t of noise levels that writing may visit: 60 or less, ever lower, to 1 or more."""
+    if misfit(levels, [lambda t: type(t) is int and 1 <= t <= 60]) or not levels:
+        return False
+    return all(later < earlier for earlier, later in pairwise(levels))
+
+
 # Of the metadata, what is used later.
 _METADATA = {
     "model": {"*": object},
@@ -32,16 +40,9 @@ _METADATA = {
     "writing?": {
         "guidance?": float,
         "points_per_character?": lambda points: misfit(points, float) is None and points > 0,
-        "levels?": lambda levels: _falls(levels),
+        "levels?": _falls,
     },
 }
-
-
-def _falls(levels):
-    """Whether these are t of noise levels that writing may visit: 60 or less, ever lower, to 1 or more."""
-    if misfit(levels, [lambda t: type(t) is int and 1 <= t <= 60]) or not levels:
-        return False
-    return all(later < earlier for earlier, later in pairwise(levels))
 
 
 def find_device(name: str | torch.device | None = None) -> torch.device:
@@ -55,7 +56,8 @@ def find_device(name: str | torch.device | None = None) -> torch.device:
         if device.type not in ("cpu", "cuda"):
             raise RuntimeError("only cpu and cuda are known to work")
         if device == torch.device("cuda"):
-            device = torch.device("cuda", int(os.environ.get(RANK, 0)))
+            together = dist.is_available() and dist.is_initialized()
+            device = torch.device("cuda", dist.get_rank() if together else 0)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]

@@ -13,7 +13,6 @@ import torch.distributed as dist
 from torch import multiprocessing
 from tqdm import tqdm
 
-from hwdiff.model.checkpoint import RANK
 from hwdiff.utils.errors import HwdiffError
 from hwdiff.utils.interrupt import Stop
 
@@ -115,7 +114,6 @@ def _result(folder, rank):
 
 
 def _work(rank, count, device, folder, function, arguments):
-    os.environ[RANK] = str(rank)
     if device == "cpu":
         torch.set_num_threads(1)
     Stop.patient = True

@@ -79,7 +79,7 @@ def _guided_attention(network, config=None, changes=()):
     weights = [network.metadata.get("training", {}).get("guided_attention", 0.0)]
     weights += [config.guided_attention] if config else []
     return max(
-        weights + [change["guided_attention"][0] for change in changes if "guided_attention" in change]
+        weights + [weight or 0.0 for change in changes for weight in change.get("guided_attention", ())]
     )
 
 
