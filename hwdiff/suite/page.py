@@ -44,6 +44,7 @@ _RECORD = {
     "listed?": [_OUTPUT],
     "environment?": _ENVIRONMENT,
 }
+_MANIFEST = {"profile": str, "notebooks": {"*": _RECORD}, "about?": {"network": str, "data": str}}
 _DONE = {"outputs": _FILES, "inputs": _FILES, "parameters": {"*": object}, "listed": [_OUTPUT]}
 _TABLE = {"rows": [{"*": object}], "paper?": {"*": {"*": object}}, "notes?": [str]}
 
@@ -109,7 +110,7 @@ def _manifest(run):
             f"{run / MANIFEST}: has {list(manifest)} but no 'notebooks', so an older version of hwdiff "
             f"made it; run the suite again with {again}"
         )
-    wrong = misfit(manifest, {"profile": str, "notebooks": {"*": _RECORD}})
+    wrong = misfit(manifest, _MANIFEST)
     if not wrong:
         names = [name for name in manifest["notebooks"] if Path(name).name != name]
         outside = [*names, *(file for one in manifest["notebooks"].values() for file in _outside(one))]

@@ -78,9 +78,9 @@ def _guided_attention(network, config=None, changes=()):
     """The largest weight of guided attention that a network was ever trained with."""
     weights = [network.metadata.get("training", {}).get("guided_attention", 0.0)]
     weights += [config.guided_attention] if config else []
-    return max(
-        weights + [weight or 0.0 for change in changes for weight in change.get("guided_attention", ())]
-    )
+    for change in changes:
+        weights += [weight or 0.0 for weight in change.get("guided_attention", ())]
+    return max(weights)
 
 
 def train(

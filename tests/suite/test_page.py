@@ -237,6 +237,9 @@ def test_a_page_says_of_a_published_run_what_the_run_said(run):
     )
     write_page(run)
     assert "ours" in (run / "index.html").read_text()
+    (run / "manifest.json").write_text(json.dumps({**manifest, "about": "ours"}))
+    with pytest.raises(HwdiffError, match=r"damaged \(about = 'ours'\)"):
+        write_page(run)
 
 
 def test_a_folder_that_cannot_be_written_is_named(run):
