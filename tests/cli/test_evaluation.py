@@ -42,6 +42,7 @@ def test_evaluate_makes_the_table(data, tmp_path):
     assert len(settings["rows"]["eq12"]["levels"]) == 61
     assert settings["rows"]["fast"]["guidance"] == 1
     assert settings["model"]["sha256"]
+    assert settings["model"]["step"] == settings["model"]["planned"] == 33_145
     assert settings["environment"]["packages"]["gudhi"]
     result = hwdiff("evaluate", "--data", data, *options, "--inception-weights", tmp_path / "none.pth")
     assert result.exit_code == 1
