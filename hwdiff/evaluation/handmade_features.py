@@ -96,7 +96,8 @@ def _zones(points):
 
 
 def _directions(points):
-    x, y = np.diff(points, axis=0).T
+    moves = np.diff(points, axis=0)
+    x, y = moves[moves.any(axis=1)].T  # a dot has none
     return np.arctan2(y, x)
 
 

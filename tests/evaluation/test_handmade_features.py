@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from hwdiff.evaluation.handmade_features import COUNT, GROUPS, handmade_features
+from hwdiff.evaluation.handmade_features import COUNT, DIRECTIONS, GROUPS, handmade_features
 from hwdiff.evaluation.sets import Sets, real_inks
 from hwdiff.evaluation.writer_retrieval import WriterStyles, retrieve
 from hwdiff.ink.ink import Ink
@@ -51,6 +51,14 @@ def test_slant_is_that_of_what_is_drawn_downwards():
     down, up = (-0.5, -2.0), (1.5, 2.0)
     zigzag = Ink(np.tile([down, up], (20, 1)), np.zeros(40, dtype=bool), "w")
     assert of([zigzag], "slant")[0] == pytest.approx(-np.arctan(0.5 / 2), abs=0.05)
+
+
+def test_a_dot_has_no_direction():
+    line = Ink(np.tile([0.0, 1.0], (20, 1)), np.zeros(20, dtype=bool), "l")
+    dotted = Ink(np.append(line.offsets, [[0.0, 0.5]], axis=0), np.append(line.pen_up, True), "i")
+    assert len(dotted.strokes()) == 2
+    for direction in range(DIRECTIONS):
+        assert of([dotted], "directions", direction) == of([line], "directions", direction), direction
 
 
 def test_the_slope_of_the_line_is_seen_and_is_no_slant(made_up_lines):
