@@ -87,7 +87,7 @@ def compare_images(
 ):
     """Compare line images drawn here with IAM's official ones.
 
-    The figure shows them side by side. The cosine similarity of their style features is printed.
+    The figure shows some side by side. The cosine similarity of the style features of all is printed.
     """
     from hwdiff.data.figures import compare_line_images
     from hwdiff.data.iam import Source, read_pairs

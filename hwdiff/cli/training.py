@@ -81,8 +81,10 @@ def train(
     begun = out if resume and (out / "config.json").exists() else branch
     # A resumed run keeps its own configuration unless a preset is given.
     keep = begun and preset is None
-    config = config_of(run_dir.read_config(begun), begun) if keep else preset_config(preset or "smoke")
-    config = changed(config, **settings)
+    if keep:
+        config = changed(config_of(run_dir.read_config(begun), begun), **settings)
+    else:
+        config = preset_config(preset or "smoke", **settings)
     if dry_run:
         print(json.dumps(asdict(config), indent=2))
         return

@@ -151,9 +151,7 @@ def write_row(
     """
     about = [settings.get(key) for key in ("dataset", "model", "style_encoder")]
     code = [tree_fingerprint(PACKAGE / package) for package in WRITING_CODE]
-    depends_on = json_fingerprint(
-        [about, settings.get("rows", {}).get(row), sets.second.tolist(), sets.seed, code]
-    )
+    depends_on = json_fingerprint([about, settings.get("rows", {}).get(row), sets.second.tolist(), code])
     return write_lines(
         generate,
         dataset.texts,

@@ -95,8 +95,12 @@ def parse_svg(content: bytes) -> tuple[list[np.ndarray], str]:
 
 
 def printable(text: str) -> str:
-    """A text without what XML cannot hold: control characters, lone surrogates, unassigned code points."""
-    return "".join(character for character in text if category(character) not in ("Cc", "Cs", "Cn"))
+    """A text without what XML cannot hold: control characters, lone surrogates, unassigned code points.
+
+    Tabs and ends of lines become spaces.
+    """
+    kept = (" " if one.isspace() and category(one) == "Cc" else one for one in text)
+    return "".join(one for one in kept if category(one) not in ("Cc", "Cs", "Cn"))
 
 
 def to_inkml(strokes: Sequence[np.ndarray], text: str) -> str:

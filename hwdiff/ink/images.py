@@ -101,7 +101,7 @@ def read_image(source: ImageSource, name: str | None = None) -> np.ndarray:
     image = open_image(source, name)
     grey = np.asarray(image, dtype=np.float64)
     few = min(30, grey.size // 1000)
-    paper, ink = (np.median(grey), np.partition(grey, few, axis=None)[few]) if grey.size else (0, 0)
+    paper, ink = np.median(grey), np.partition(grey, few, axis=None)[few]
     if grey.size < 64 or not np.isfinite(paper - ink) or paper - ink < 0.15 * max(255, paper):
         raise HwdiffError(f"{name}: no ink found in {image.width} x {image.height} pixels; {_ADVICE}")
     return (np.clip((grey - ink) / (paper - ink), 0, 1) * 255).round().astype(np.uint8)

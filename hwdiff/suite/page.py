@@ -133,14 +133,14 @@ def _about(manifest):
         try:
             network = load_model(checkpoint, "cpu")
         except HwdiffError:  # a page is shown without it
-            networks.append(f"“{checkpoint}”, which is no longer there")
+            networks.append(f"“{_name_only(checkpoint)}”, which is no longer there")
             continue
         count = sum(weight.numel() for weight in network.parameters())
         training, step = network.metadata.get("training", {}), network.metadata.get("step")
         guided = training.get("guided_attention", 0)
         taught = f"guided attention of weight {guided:g}, which the paper does not use" if guided else ""
         networks.append(
-            f"“{checkpoint}”: {count:,} parameters (the paper's has {PAPER_PARAMETERS:,}), "
+            f"“{_name_only(checkpoint)}”: {count:,} parameters (the paper's has {PAPER_PARAMETERS:,}), "
             f"{step or 0:,} steps of training, {taught or 'no guided attention'}; where nothing else is said "
             f"with guidance {writing_settings(network)['guidance']:g} (1 in the paper)"
         )

@@ -86,7 +86,8 @@ _NOTEBOOK = {
 DONE, FAILED, STARTED, SKIPPED = "done", "failed", "started", "skipped"
 KINDS = {"int": int, "float": float, "str": str}
 PATHS = ("source", "inception_weights", "checkpoint", "photo")  # parameters that may name a file or folder
-WORDS = ("trained", "download", *BUNDLED)  # what they may be else, even where there is a file of that name
+# What they may be else, even where there is a file of that name.
+WORDS = {"checkpoint": ("trained", *BUNDLED), "inception_weights": ("download",)}
 # The code on which a state that is resumed depends, such as a half-trained network.
 STATE_CODE = ("utils", "ink", "data", "model", "diffusion", "training")
 
@@ -198,7 +199,7 @@ def _value(name, text, notebook):
     if text == "null" and notebook.parameters[name] is None:
         return None
     if kind is str:
-        is_path = name in PATHS and text not in WORDS and os.path.exists(text)
+        is_path = name in PATHS and text not in WORDS.get(name, ()) and os.path.exists(text)
         return str(Path(text).resolve()) if is_path else text
     try:
         value = parse_json(text)
@@ -354,8 +355,11 @@ class Reproduction:
 
         These are the files that its parameters name, and those that the notebooks it needs wrote.
         """
-        values = [value for key, value in self.parameters[name].items() if key in PATHS]
-        tops = [Path(value) for value in values if isinstance(value, str) and value not in WORDS]
+        tops = [
+            Path(value)
+            for key, value in self.parameters[name].items()
+            if key in PATHS and isinstance(value, str) and value not in WORDS.get(key, ())
+        ]
         inputs = {}
         for top in tops:
             if top.exists():

@@ -91,9 +91,6 @@ class TrainingConfig:
         if self.learning_rate is None and (self.warmup or self.cooldown):
             advice = "the published schedule has its own; give a learning_rate with them"
             raise HwdiffError(f"warmup and cooldown: {advice}")
-        if self.learning_rate is not None and self.warmup + self.cooldown > self.steps:
-            found = f"warmup = {self.warmup}, cooldown = {self.cooldown} of {self.steps} steps"
-            raise HwdiffError(f"{found}: the learning rate would never be reached; give shorter ones")
 
     def learning_rate_at(self, step: int) -> float:
         """The learning rate at step 1, 2, ..., `steps`."""
@@ -195,19 +192,26 @@ PRESETS = {
 def preset(name: str, **changes: Any) -> TrainingConfig:
     """The configuration of a preset, with some fields changed.
 
+    With fewer steps, warm-up and cooldown are shortened in proportion, unless they are given.
+
     changes: as for `changed`.
-    Raises HwdiffError for an unknown preset or field.
+    Raises HwdiffError for an unknown preset or field, and as `changed` does.
     """
     if name not in PRESETS:
         raise HwdiffError(f"preset: no such preset as {name!r}; choose one of {', '.join(PRESETS)}")
-    return changed(PRESETS[name], **changes)
+    config, steps = PRESETS[name], changes.get("steps")
+    if steps is not None and steps < config.steps:
+        for part in ("warmup", "cooldown"):
+            if changes.get(part) is None:
+                changes[part] = getattr(config, part) * steps // config.steps
+    return changed(config, **changes)
 
 
 def changed(config: TrainingConfig, **changes: Any) -> TrainingConfig:
     """`config` with some fields changed, its own or its model's.
 
     changes: {field: value}; fields given as None stay.
-    Raises HwdiffError for an unknown field.
+    Raises HwdiffError for an unknown field, and when warm-up and cooldown take more than all steps.
     """
     changes = {key: value for key, value in changes.items() if value is not None}
     of_model = {item.name for item in fields(ModelConfig)}
@@ -216,7 +220,11 @@ def changed(config: TrainingConfig, **changes: Any) -> TrainingConfig:
         raise HwdiffError(f"training: no such setting as {', '.join(sorted(unknown))}")
     model = replace(config.model, **{key: value for key, value in changes.items() if key in of_model})
     own = {key: value for key, value in changes.items() if key not in of_model}
-    return replace(config, model=model, **own)
+    config = replace(config, model=model, **own)
+    if own.keys() & {"steps", "warmup", "cooldown"} and config.warmup + config.cooldown > config.steps:
+        found = f"warmup = {config.warmup}, cooldown = {config.cooldown} of {config.steps} steps"
+        raise HwdiffError(f"{found}: the learning rate would never be reached; give shorter ones")
+    return config
 
 
 def config_of(settings: dict, run: str | Path) -> TrainingConfig:

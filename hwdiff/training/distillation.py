@@ -229,7 +229,7 @@ def distil(
     directory = RunDirectory(out, settings)
     done = directory.find_step(resume)
 
-    # Make the student and what trains it, or load the state of both.
+    # Make the student and what trains it.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         student = mobilenet_v2(weights=None).features
@@ -237,10 +237,10 @@ def distil(
     student = student.to(device, memory_format=torch.channels_last).train()
     optimizer = _begin_second_part(student) if done > config.steps else _optimizer(student)
     generator = torch.Generator(device).manual_seed(config.seed)
-    if done:
-        directory.load({"student": student}, {"optimizer": optimizer}, generator)
 
     with lock_directory(directory.path):
+        if done:
+            directory.load({"student": student}, {"optimizer": optimizer}, generator)
         directory.begin()
         steps = Steps(
             directory,

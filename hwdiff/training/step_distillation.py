@@ -124,15 +124,13 @@ def distil_steps(
     about = {name: teacher.metadata[name] for name in kept if name in teacher.metadata}
     about |= {"teacher": settings["teacher"], "writing": {**writing, "guidance": 1.0, "levels": levels}}
 
-    # Make the student and what trains it, or load the state of both.
+    # Make the student and what trains it.
     student = copy.deepcopy(teacher).train()
     teacher = guided(copy.deepcopy(teacher).eval().requires_grad_(False), guidance)
     optimizer = torch.optim.Adam(student.parameters(), lr=0.0, betas=BETAS, fused=True)
     ema = make_ema(student, config.ema)
     generator = torch.Generator(device).manual_seed(config.seed)
     modules = {"student": student, "ema": ema}
-    if done:
-        directory.load(modules, {"optimizer": optimizer}, generator)
 
     def noise_like(y, t=None):
         return torch.randn(y.shape, generator=generator, device=device)
@@ -144,6 +142,8 @@ def distil_steps(
         return torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16")
 
     with lock_directory(directory.path):
+        if done:
+            directory.load(modules, {"optimizer": optimizer}, generator)
         directory.begin()
         every = (config.save_every,)
         steps = Steps(

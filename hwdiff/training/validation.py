@@ -69,7 +69,7 @@ def linear_baseline(dataset: Dataset, indices: np.ndarray, *, neighbours: int = 
 
     indices: (n,) of the lines that S is taken of.
     neighbours: on either side.
-    Returns {t: loss} for `NOISE_STEPS`. Raises HwdiffError when no line has so many points.
+    Returns {t: loss} for `NOISE_STEPS`. Raises HwdiffError when there are fewer windows than S has rows.
     """
     size = 2 * neighbours + 1
     lines = [dataset.strokes(int(index))[0] for index in indices]

@@ -115,6 +115,16 @@ def test_numbers_and_texts_that_cannot_be_kept_are_left_out(lines, tmp_path):
     assert manifest["left_out"] == {"file that is no InkML or JSON of ink": 2}
 
 
+def test_words_in_several_lines_stay_apart(lines, tmp_path):
+    folder = tmp_path / "mine"
+    as_ink(lines[0]).save(folder / "good.json")
+    strokes = json.loads((folder / "good.json").read_text())["strokes"]
+    (folder / "tabs.json").write_text(json.dumps({"text": "one\ntwo\tthree\u0007", "strokes": strokes}))
+    prepare(folder, tmp_path / "mine.npz", workers=1)
+    dataset = Dataset(tmp_path / "mine.npz")
+    assert dataset.texts[dataset.index_of("tabs.json")] == "one two three"
+
+
 def test_a_file_name_that_is_no_text_is_kept_readable(lines, tmp_path):
     folder = tmp_path / "mine"
     as_ink(lines[0]).save(folder / "a\udcff.json")

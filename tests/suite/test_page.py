@@ -109,12 +109,12 @@ def test_a_figure_has_its_takeaway_and_its_cell_and_tables_are_folded(run):
 
 def test_a_page_without_its_network_or_files_is_still_made(run):
     record = run / "records" / "01_one.json"
-    record.write_text(record.read_text().replace('"pretrained"', '"/gone.safetensors"'))
+    record.write_text(record.read_text().replace('"pretrained"', '"/a/place/gone.safetensors"'))
     (run / "figures" / "map.html").unlink()
     write_manifest(run, "smoke", ["01_one"])
     write_page(run)
     page = (run / "index.html").read_text()
-    assert "which is no longer there" in page
+    assert "“gone.safetensors”, which is no longer there" in page
     assert "Of interactive &lt;s&gt;: is missing" in page
 
 

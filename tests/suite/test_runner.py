@@ -386,10 +386,11 @@ def test_values_that_no_parameter_can_have_are_refused(suite):
 def test_parameters_that_are_files_are_followed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "notebooks"
-    write_notebook(folder, "01_first", "size", parameters='photo: str = None\ncheckpoint = "pretrained"')
+    parameters = 'photo: str = None\nsource: str = None\ncheckpoint = "pretrained"'
+    write_notebook(folder, "01_first", "size", parameters=parameters)
     (tmp_path / "hand.png").write_bytes(b"one")
     (tmp_path / "paper").mkdir()
-    given = {"photo": "hand.png", "checkpoint": "paper"}
+    given = {"photo": "hand.png", "source": "paper", "checkpoint": "paper"}
     keys = []
     for content in (b"one", b"two"):
         (tmp_path / "hand.png").write_bytes(content)
@@ -397,7 +398,8 @@ def test_parameters_that_are_files_are_followed(tmp_path, monkeypatch):
         keys.append(run.key("01_first"))
     assert run.parameters["01_first"] == {
         "photo": str(tmp_path / "hand.png"),
-        "checkpoint": "paper",
+        "source": str(tmp_path / "paper"),
+        "checkpoint": "paper",  # the bundled model, whatever lies in the folder
         "seed": 0,
     }
     assert keys[0] != keys[1]

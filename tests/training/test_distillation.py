@@ -67,6 +67,15 @@ def test_a_stopped_distillation_resumes_bit_for_bit(run, sources, extractor, tmp
     assert all(torch.equal(ours[key], theirs[key]) for key in ours)
 
 
+def test_what_another_process_saved_meanwhile_is_not_undone(run, sources, extractor, tmp_path, meanwhile):
+    stop = Stop()
+    stop.signal = "SIGTERM"
+    distillation.distil(CONFIG, sources, extractor, tmp_path / "run", stop=stop)
+    meanwhile(distillation, run[0])
+    with pytest.raises(HwdiffError, match="another process has saved step 12"):
+        distillation.distil(CONFIG, sources, extractor, tmp_path / "run", resume=True)
+
+
 def test_a_student_comes_nearer_to_its_teacher(sources, extractor, lines, dataset, tmp_path, monkeypatch):
     monkeypatch.setattr(distillation, "WARMUP", 5)
     cosines = []

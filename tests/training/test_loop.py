@@ -492,10 +492,18 @@ def test_the_padded_loss_counts_padding(dataset, features):
     assert validation.padded_loss(network, lines, indices)[0] == pytest.approx(2, rel=0.1)
 
 
-def test_a_run_too_short_for_its_schedule_is_refused():
-    with pytest.raises(HwdiffError, match="warmup = 500, cooldown = 3000 of 100 steps"):
-        presets.preset("small", steps=100)
-    assert presets.preset("small", steps=100, warmup=10, cooldown=50).learning_rate_at(30) == 1e-3
+def test_the_schedule_of_a_short_run_is_shorter():
+    short = presets.preset("small", steps=600)
+    assert (short.warmup, short.cooldown) == (10, 60)
+    assert short.learning_rate_at(300) == 1e-3
+    given = presets.preset("small", steps=600, warmup=20, cooldown=0)
+    assert (given.warmup, given.cooldown) == (20, 0)
+    assert presets.preset("small", steps=40_000).cooldown == presets.PRESETS["small"].cooldown
+    with pytest.raises(HwdiffError, match="warmup = 1, cooldown = 3000 of 100 steps"):
+        presets.preset("small", steps=100, cooldown=3000)
+    # A run that was begun with such a schedule goes on as it was begun.
+    settings = {**asdict(replace(presets.PRESETS["tune"], steps=100)), "kind": "network"}
+    assert presets.config_of(settings, "run").cooldown == 150
 
 
 def test_excerpts_become_fewer():

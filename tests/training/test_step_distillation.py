@@ -116,6 +116,17 @@ def test_a_stopped_distillation_resumes_bit_for_bit(whole, teacher, dataset, fea
     assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
 
 
+def test_what_another_process_saved_meanwhile_is_not_undone(
+    whole, teacher, dataset, features, tmp_path, meanwhile
+):
+    stop = Stop()
+    stop.signal = "SIGTERM"
+    distil_steps(CONFIG, teacher, dataset, features, tmp_path / "run", stop=stop)
+    meanwhile(step_distillation, whole)
+    with pytest.raises(HwdiffError, match="another process has saved step 4"):
+        distil_steps(CONFIG, teacher, dataset, features, tmp_path / "run", resume=True)
+
+
 def test_a_teacher_that_writes_otherwise_is_another(whole, teacher, dataset, features, tmp_path):
     stop = Stop()
     stop.signal = "SIGTERM"
