@@ -7,7 +7,8 @@
 #   ./run_all.sh test        set up; then run the tests; with --fast only those that take no minutes
 # IAM=DIR   the folder with the IAM On-Line archives, to take them instead of the built-in writers
 # After the set-up nothing needs internet access, but for Inception's weights (--profile paper).
-# An active environment in which hwdiff is installed is used as it is; otherwise .venv is made here.
+# An active environment in which this clone is installed, with its notebooks' packages, is used as it is;
+# otherwise .venv is made here.
 set -euo pipefail
 here=$PWD
 cd "$(dirname "$0")"
@@ -58,7 +59,7 @@ case "${1:-}" in
     if [ "${2:-}" = --fast ]; then options=(-m "not slow"); set -- test "${@:3}"; fi
     # Processes of one thread each: threads of several would wait for one another. The third works while one waits.
     OMP_NUM_THREADS=1 exec python -m pytest -n 3 --dist loadfile --no-loadscope-reorder ${options[@]+"${options[@]}"} "${@:2}" ;;
-  -h | --help) sed -n '2,10s/^# \{0,1\}//p' "${0##*/}" ;;
+  -h | --help) sed -n '2,11s/^# \{0,1\}//p' "${0##*/}" ;;
   "" | -*) set_up; cd "$here"; exec hwdiff reproduce ${IAM:+--param "source=$IAM"} "$@" ;;
   *) fail "no such command as '$1'; see ./run_all.sh --help" ;;
 esac
