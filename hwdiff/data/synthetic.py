@@ -7,7 +7,7 @@ written.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import files
 from string import ascii_letters
 
@@ -25,6 +25,7 @@ MAX_REFUSED = 1000  # lines of a form that limits leave out
 FORMS_PER_WRITER = 5
 LINES_PER_FORM = 8
 VERSION = 1  # of the writing: datasets remember it
+HABITS = 4096  # letters, and joins, that are remembered: those of some writers, who write one after another
 PRINT, SCRIPT = "rowmans", "scripts"
 # All lengths below are in units of the fonts: a capital is 21 high, an x 14 in print and 9 in script.
 CAPITAL, PRINT_X, SCRIPT_X, SCRIPT_SLANT = 21, 14, 9, 0.36
@@ -172,7 +173,7 @@ def _bend(points, bends):
     return points + basis.T @ bends
 
 
-@cache
+@lru_cache(HABITS)
 def _letter(style, character):
     """The writer's own shape of a character: (main strokes, delayed strokes, width).
 
@@ -214,7 +215,7 @@ def _is_dot(stroke):
     return np.ptp(stroke, axis=0).max() < 3
 
 
-@cache
+@lru_cache(HABITS)
 def _joins(style, pair):
     """Whether the writer joins these two letters, as a habit."""
     return np.random.default_rng((style.seed, *map(ord, pair))).uniform() < style.joining

@@ -1,3 +1,5 @@
+from string import ascii_letters
+
 import numpy as np
 import pytest
 
@@ -126,3 +128,11 @@ def test_a_ligature_belongs_half_to_either_letter():
     changes = np.flatnonzero(np.diff(characters))
     assert len(changes) == 1
     assert 0.35 < np.interp(changes[0], [0, len(points)], [0, 1]) < 0.65
+
+
+def test_the_letters_of_many_writers_are_not_all_remembered():
+    for number in range(synthetic.HABITS // 20):
+        style = synthetic.draw_writer_style(0, number)
+        for character in ascii_letters:
+            synthetic._letter(style, character)
+    assert synthetic._letter.cache_info().currsize == synthetic.HABITS
