@@ -23,7 +23,8 @@ def test_lines_are_of_the_same_kind_as_iams(written):
     assert {len(written.split(split)) for split in ds.SPLITS} == {13 * 8, 8, 2 * 8}
 
 
-def test_limits_that_no_line_is_within_are_named():
+def test_limits_that_no_line_is_within_are_named(monkeypatch):
+    monkeypatch.setattr(synthetic, "MAX_REFUSED", 20)
     with pytest.raises(HwdiffError, match="limits: they leave out every built-in line"):
         synthetic.write_form(0, 0, 0, limits=Limits(max_points=5))
 
