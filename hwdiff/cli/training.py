@@ -94,8 +94,8 @@ def train(
     _warn_of_precision(config, device)
     count = default_count(config.batch_size, device) if processes is None else processes
     check_count(count, config.batch_size, device)
+    Dataset(data)  # an error in it shows before anything is copied or launched
     if copies:
-        Dataset(data)  # an error in it shows before anything is copied
         run_dir.branch(branch, out)
         resume = True
     # Several processes each choose their own GPU; a single one uses the device that was asked for.

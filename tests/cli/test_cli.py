@@ -154,7 +154,8 @@ def test_a_dataset_without_unseen_lines_is_told(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "command", [("train", "--preset", "smoke"), ("chain", "--preset", "smoke"), ("distil-steps",)]
+    "command",
+    [("train", "--preset", "smoke", "--processes", "1"), ("chain", "--preset", "smoke"), ("distil-steps",)],
 )
 def test_emulated_bf16_is_warned_of(trained, tmp_path, monkeypatch, command):
     monkeypatch.setattr("hwdiff.utils.machine.bf16_is_emulated", lambda device: True)
@@ -245,7 +246,10 @@ def test_preparing_twice_says_so(trained, source):
             "no such preset of the recognizer as 'huge'",
         ),
         ("train --data none.npz --out x", "none.npz: no such file; make it with hwdiff prepare"),
-        ("train --data {data} --out {run} --style-encoder {weights}", "holds a training run already"),
+        (
+            "train --data {data} --out {run} --style-encoder {weights} --processes 1",
+            "holds a training run already",
+        ),
         ("train --data {data} --out x --precision fp8", "precision = 'fp8': choose one of fp32, bf16"),
         (
             "train --data {data} --out x --preset huge",
