@@ -18,6 +18,7 @@ from hwdiff.utils.json_values import misfit, parse_json
 FORMAT = "hwdiff dataset 2"
 BUILT_IN = "built-in writers"  # the source of datasets by them
 SPLITS = ("train", "validation", "test")
+LINES_AT_ONCE = 4096  # that are checked, so that large datasets take little more memory than they hold
 # Of the manifest, what is used later.
 _MANIFEST = {
     "parameters": {"split_scheme": str, "max_points": int, "max_tokens": int, "max_image_width": int},
@@ -101,11 +102,21 @@ def _misfit(arrays, manifest):
     kept = np.unpackbits(arrays["kept"], count=points).astype(bool)
     if not kept[ends - 1].all():
         return "a line whose last point is not kept"
-    return _misfit_of_lines(arrays, manifest["parameters"], kept)
+    for first in range(0, lines, LINES_AT_ONCE):
+        last = min(first + LINES_AT_ONCE, lines)
+        span = slice(starts[first], ends[last - 1])
+        some = {name: arrays[name][first:last] for name in ("ids", "texts")}
+        some["starts"] = arrays["starts"][first : last + 1] - span.start
+        some["offsets"] = arrays["offsets"][:, span]
+        if "characters" in arrays:
+            some["characters"] = arrays["characters"][span]
+        if wrong := _misfit_of_lines(some, manifest["parameters"], kept[span]):
+            return wrong
+    return None
 
 
 def _misfit_of_lines(arrays, limits, kept):
-    """As `_misfit`, of what the lines are: neither empty nor beyond the limits they were prepared with."""
+    """As `_misfit`, of what some lines are: neither empty nor beyond the limits they were prepared with."""
     starts = arrays["starts"][:-1]
     offsets = _from_byte_planes(arrays["offsets"]).astype(np.int64)
     merged = np.add.reduceat(offsets, np.concatenate(([0], np.flatnonzero(kept)[:-1] + 1)))
@@ -175,8 +186,7 @@ class Dataset:
         )
         self._image_starts, self._images = arrays["image_starts"], arrays["images"]
         self._characters = arrays.get("characters")
-        merged_ends = np.concatenate(([0], np.cumsum(self._kept)))[self._starts]
-        self.lengths = np.diff(merged_ends)
+        self.lengths = np.add.reduceat(self._kept, self._starts[:-1], dtype=np.int64)
         self._assert_splits_share_no_form()
 
     def _assert_splits_share_no_form(self):

@@ -5,6 +5,7 @@ import zlib
 import numpy as np
 import pytest
 
+from hwdiff.data import dataset as data
 from hwdiff.data import preparation as ds
 from hwdiff.data.dataset import style_lines
 from hwdiff.data.lines import Limits
@@ -210,6 +211,18 @@ def test_arrays_that_do_not_fit_are_refused_on_opening(dataset, tmp_path, change
     np.savez(tmp_path / "changed.npz", **change(arrays))
     with pytest.raises(HwdiffError, match=r"changed\.npz: not a whole dataset file \(.*" + message):
         ds.Dataset(tmp_path / "changed.npz")
+
+
+def test_lines_are_checked_some_at_a_time(dataset, tmp_path, monkeypatch):
+    with np.load(dataset.path) as file:
+        arrays = {name: file[name].copy() for name in file.files}
+    monkeypatch.setattr(data, "LINES_AT_ONCE", 7)
+    again = ds.Dataset(dataset.path)
+    assert again.lengths.tolist() == [len(again.strokes(index)[1]) for index in range(24)]
+    arrays["offsets"][:, arrays["starts"][22] : arrays["starts"][23]] = 0
+    np.savez(tmp_path / "flat.npz", **arrays)
+    with pytest.raises(HwdiffError, match=f"line {dataset.ids[22]} has no extent"):
+        ds.Dataset(tmp_path / "flat.npz")
 
 
 @pytest.mark.parametrize(
