@@ -299,11 +299,14 @@ def compare_samplers(
 
     Prints the measures of hwdiff evaluate for each combination, and the fewest steps that are not worse than
     Eq. 12 with 60: for which the intervals of the differences in CER and kernel distance end below a
-    margin, for the kernel distance one of 0.0005.
+    margin, for the kernel distance one of 0.0005. With --out there is a figure too, of CER against network
+    evaluations.
     """
     from hwdiff.diffusion.samplers import SAMPLERS
     from hwdiff.evaluation.bench import Bench
+    from hwdiff.evaluation.figures import plot_comparison
     from hwdiff.evaluation.sampler_comparison import BASE, comparison_text, sampler_rows
+    from hwdiff.ink.plot import save_figure
 
     samplers, counts, spacings = (
         [word.strip() for word in words.split(",")] for words in (sampler, steps, spacing)
@@ -332,6 +335,9 @@ def compare_samplers(
     table = _measure(bench, rows, seeds, out, **options)
     _finish(bench, table, out)
     print(comparison_text(table, margin / 100))
+    if out:
+        save_figure(plot_comparison(table), out / "evaluations.png")
+        print(f"wrote {out / 'evaluations.png'}")
 
 
 def _finish(bench, table, out):

@@ -1,10 +1,11 @@
-"""A figure of how a line was read."""
+"""Figures of how a line was read, and of how samplers compare."""
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from hwdiff.evaluation.error_rates import Recognition, letters
 from hwdiff.evaluation.recognizer import ALPHABET, BLANK
+from hwdiff.evaluation.tables import GROUND_TRUTH, Table, mean_sd
 from hwdiff.ink.ink import Ink
 from hwdiff.ink.plot import COLOURS, draw_coloured
 
@@ -38,4 +39,40 @@ def plot_recognition(ink: Ink, recognition: Recognition) -> Figure:
     below.set(ylim=(0, 1.2), ylabel="probability", yticks=(0, 0.5, 1))
     below.tick_params(labelsize=7, bottom=False, labelbottom=False)
     below.spines[["top", "right", "bottom"]].set_visible(False)
+    return figure
+
+
+def plot_comparison(table: Table) -> Figure:
+    """CER against network evaluations a line, of a comparison of samplers.
+
+    Bars are one standard deviation over the seeds. Samplers have colours, spacings of the noise levels a kind
+    of line; 60 steps, which have the published levels, begin each.
+    """
+    figure = Figure(figsize=(7.5, 4), layout="constrained")
+    axes = figure.add_subplot()
+    rows = {row: row.split("_") for row in table.settings["rows"]}
+    spacings = list(dict.fromkeys(spacing for _, _, *some in rows.values() for spacing in some))
+    for number, sampler in enumerate(dict.fromkeys(sampler for sampler, *_ in rows.values())):
+        for kind, spacing in enumerate(spacings):
+            own = [row for row, parts in rows.items() if parts[0] == sampler and parts[2:] in ([], [spacing])]
+            rates = np.array([mean_sd(table.values[row]["cer"]) for row in own])
+            # A little apart, so that the bars can be told from one another.
+            evaluations = np.array([table.evaluations(row) for row in own]) * 1.015 ** (kind - 1)
+            axes.errorbar(
+                evaluations,
+                100 * rates[:, 0],
+                100 * rates[:, 1],
+                fmt="o" + ("-", "--", ":")[kind % 3],
+                markersize=3,
+                capsize=2,
+                color=f"C{number}",
+                label=f"{sampler}, {spacing}" if spacing else sampler,
+            )
+    real = 100 * mean_sd(table.values[GROUND_TRUTH]["cer"])[0]
+    axes.axhline(real, color="0.5", linewidth=0.8, label="real lines")
+    axes.set(xlabel="network evaluations a line (NFE)", ylabel="CER, %", xscale="log", ylim=(0, None))
+    ticks = sorted({table.evaluations(row) for row in rows})
+    axes.set_xticks(ticks, ticks)
+    axes.minorticks_off()
+    axes.legend(frameon=False, fontsize=7, ncols=2, handlelength=4)
     return figure

@@ -76,6 +76,20 @@ def verdicts(measurements: str | Path = MEASUREMENTS) -> list[dict]:
     return [asdict(verdict) for verdict in found]
 
 
+def measured_table(name: str, measurements: str | Path = MEASUREMENTS) -> Table | None:
+    """The table of a measurement, such as "samplers"; None where there is none.
+
+    measurements: as for `verdicts`. Raises HwdiffError as there.
+    """
+    with _measured(Path(measurements) / name / "table1.json", _table) as table:
+        return table
+
+
+def network_title(model: dict) -> str:
+    """What the network of a measurement is called, from its settings, such as "small, 33,145 steps"."""
+    return f"{PAPERS if _is_papers(model) else 'small'}, {model['step']:,} steps"
+
+
 def as_markdown(rows: list[dict]) -> str:
     """The rows of `verdicts` as a table in Markdown."""
     columns = [field.name for field in fields(Verdict)]
@@ -115,7 +129,7 @@ def _about(table, command, better=None):
     return {
         "lines": f"{settings['lines']} of the {settings['split']} split, {len(settings['seeds'])} seeds",
         "guidance": f"{guidance:g}",
-        "network": f"{PAPERS if _is_papers(model) else 'small'}, {model['step']:,} steps",
+        "network": network_title(model),
         "verdict": verdict,
         "command": command,
     }

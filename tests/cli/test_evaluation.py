@@ -1,6 +1,7 @@
 import json
 
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from hwdiff.cli import app
@@ -68,6 +69,7 @@ def test_compare_samplers_tells_which_are_as_good(data, tmp_path):
     assert "end below 1 points of CER and 0.5 of kernel distance" in result.output
     row = json.loads((tmp_path / "table1.json").read_text())["settings"]["rows"]["dpm_2_time"]
     assert row["sampler"] == "dpm"
+    assert Image.open(tmp_path / "evaluations.png").width > 500
     assert row["levels"] == schedule(2, "time").tolist()
     result = hwdiff("compare-samplers", "--data", data, "--steps", "few")
     assert result.exit_code == 1

@@ -3,8 +3,10 @@ import pytest
 
 from hwdiff import Ink
 from hwdiff.evaluation.error_rates import Recognition
-from hwdiff.evaluation.figures import plot_recognition
+from hwdiff.evaluation.figures import plot_comparison, plot_recognition
 from hwdiff.evaluation.recognizer import ALPHABET
+from hwdiff.evaluation.sampler_comparison import sampler_rows
+from hwdiff.evaluation.tables import GROUND_TRUTH, Table
 from hwdiff.ink.plot import save_figure
 
 
@@ -39,3 +41,20 @@ def test_a_line_in_which_nothing_was_read_is_drawn_too(tmp_path):
     nothing = Recognition("", np.zeros(0), none, none, np.zeros((0, len(ALPHABET) + 1)))
     save_figure(plot_recognition(Ink([(0, 0), (1, 2)], [True, False], "a"), nothing), tmp_path / "a.png")
     save_figure(plot_recognition(Ink(np.zeros((0, 2)), [], "a"), nothing), tmp_path / "b.png")
+
+
+def test_a_comparison_of_samplers_is_drawn_by_evaluations():
+    rows = sampler_rows(["eq12", "dpm"], [60, 8], ["time", "karras"])
+    settings = {"rows": {row: {"levels": written.alpha_bar.tolist()} for row, written in rows.items()}}
+    settings["writing"] = {"guidance": 2.5}
+    rates = {"eq12_60": [0.1, 0.2], "eq12_8_time": [0.3, 0.4], GROUND_TRUTH: [0.04, 0.06]}
+    values = {row: {"cer": rates.get(row, [0.5, 0.5])} for row in (GROUND_TRUTH, *rows)}
+    [axes] = plot_comparison(Table("", settings, values)).axes
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == [
+        "real lines",
+        *("eq12, time", "eq12, karras", "dpm, time", "dpm, karras"),
+    ]
+    [first, *_] = axes.containers
+    np.testing.assert_allclose(first.lines[0].get_ydata(), [15, 35])
+    np.testing.assert_allclose(first.lines[0].get_xdata(), [120, 16], rtol=0.02)  # 16: two a step
+    assert axes.get_xticks().tolist() == [16, 120]

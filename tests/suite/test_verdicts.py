@@ -3,7 +3,7 @@ import json
 import pytest
 
 from hwdiff import HwdiffError
-from hwdiff.suite.verdicts import DIFFERS, OPEN, PAPER_PARAMETERS, REPRODUCED, verdicts
+from hwdiff.suite.verdicts import DIFFERS, OPEN, PAPER_PARAMETERS, REPRODUCED, measured_table, verdicts
 
 
 @pytest.fixture
@@ -101,6 +101,11 @@ def test_the_projects_own_measurements_have_verdicts():
     assert len(rows) == 6
     small = [row for row in rows if row["network"].startswith("small")]
     assert small and all(row["verdict"] == OPEN for row in small)
+
+
+def test_a_measurement_is_read_by_its_name(tmp_path):
+    assert "eq12_12_time" in measured_table("samplers").settings["rows"]
+    assert measured_table("samplers", tmp_path) is None
 
 
 @pytest.mark.parametrize(
