@@ -20,7 +20,7 @@ def write(
             "--out",
             "-o",
             help="What to save: of a line *.svg, *.png, *.gif (an animation of the pen), *.inkml or *.json; "
-            "of a file *.pdf, or *.svg or *.png, numbered if there are several pages.",
+            "of a file *.pdf, or *.svg, *.png or *.inkml, numbered if there are several pages.",
         ),
     ],
     text: Annotated[str | None, typer.Argument(help="What to write, on one line.")] = None,
@@ -97,7 +97,7 @@ def write(
     # What is imported here is never garbage. Scanning it would take 0.4 s, at the start and at the end.
     gc.disable()
     from hwdiff.diffusion.generate import sample
-    from hwdiff.ink.ink import FORMATS, or_list
+    from hwdiff.ink.ink import FORMATS, PAGE_FORMATS, or_list
     from hwdiff.model.checkpoint import load_model
 
     gc.freeze()
@@ -105,7 +105,7 @@ def write(
     if (text is None) == (file is None):
         found = "neither a text nor --file" if text is None else "both a text and --file"
         raise HwdiffError(f"{found}: give a text to write on a line, or --file FILE to write it on pages")
-    suffixes = FORMATS if file is None else (".pdf", ".svg", ".png")
+    suffixes = FORMATS if file is None else PAGE_FORMATS
     if out.suffix.lower() not in suffixes:
         what = "a line is" if file is None else "pages are"
         more = "; with --file FILE pages are saved as .pdf" if out.suffix.lower() == ".pdf" else ""

@@ -22,6 +22,7 @@ MARGIN = 1.5
 PIXELS_PER_UNIT, PNG_PIXELS_PER_UNIT = 8, 24  # on the screen, and in a PNG file
 MAX_SIDE = 4000
 FORMATS = (".svg", ".png", ".gif", ".inkml", ".json")  # of `Ink.save`
+PAGE_FORMATS = (".pdf", ".svg", ".png", ".inkml")  # of `page.save_pages`
 _PARSERS = {".inkml": formats.parse_inkml, ".json": formats.parse_json}
 POINTS_PER_SECOND, POINTS_PER_FRAME, GIF_PAUSE = 60, 3, 2000  # of an animation; the pause in milliseconds
 

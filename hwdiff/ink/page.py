@@ -13,8 +13,8 @@ from matplotlib.colors import is_color_like, to_hex, to_rgba
 from matplotlib.figure import Figure
 from matplotlib.path import Path as Outline
 
-from hwdiff.ink.formats import printable
-from hwdiff.ink.ink import Ink
+from hwdiff.ink.formats import printable, to_inkml
+from hwdiff.ink.ink import PAGE_FORMATS, Ink, or_list
 from hwdiff.utils.errors import HwdiffError
 from hwdiff.utils.files import atomic_write
 
@@ -119,6 +119,11 @@ class Page:
             f'stroke-linejoin="round">\n' + "\n".join(groups) + "\n</g></svg>\n"
         )
 
+    def to_inkml(self) -> str:
+        """The strokes of the page, in millimetres, as an InkML document whose text is that of its lines."""
+        strokes = [stroke for line in self.lines for stroke in line]
+        return to_inkml(strokes, "\n".join(map(printable, self.texts)))
+
     def _path(self, stroke):
         outline = self._outline(stroke)
         start, rest = outline[0], outline[1:]
@@ -222,7 +227,7 @@ def _straightened(ink):
 
 
 def save_pages(pages: Sequence[Page], path: str | Path) -> list[Path]:
-    """Write pages: into one .pdf, or an .svg or .png for each, numbered if there are several.
+    """Write pages: into one .pdf, or an .svg, .png or .inkml for each, numbered if there are several.
 
     Returns the paths written. Raises HwdiffError for another suffix, or when a file cannot be written.
     """
@@ -238,16 +243,17 @@ def save_pages(pages: Sequence[Page], path: str | Path) -> list[Path]:
             for page in pages:
                 file.savefig(page.figure())
         return [path]
-    if suffix not in (".svg", ".png"):
+    if suffix not in PAGE_FORMATS:
         found = path.suffix or "a file without a suffix"
-        raise HwdiffError(f"{path}: pages are saved as .pdf, .svg or .png, not as {found}")
+        raise HwdiffError(f"{path}: pages are saved as {or_list(PAGE_FORMATS)}, not as {found}")
     paths = [path]
     if len(pages) > 1:
         paths = [path.with_stem(f"{path.stem}-{number}") for number in range(1, len(pages) + 1)]
     for page, one in zip(pages, paths, strict=True):
         with atomic_write(one) as temporary, matplotlib.rc_context({"path.simplify": False}):
-            if suffix == ".svg":
-                temporary.write_text(page.to_svg(), encoding="utf-8")
-            else:
+            if suffix == ".png":
                 page.figure().savefig(temporary, format="png", dpi=PIXELS_PER_INCH)
+            else:
+                content = page.to_svg() if suffix == ".svg" else page.to_inkml()
+                temporary.write_text(content, encoding="utf-8")
     return paths

@@ -358,7 +358,7 @@ def test_a_file_is_written_on_pages(trained, tmp_path):
     assert "the recognizer read 3 of them wrong at first, 3 in the end" in result.output
     assert 'width="148mm"' in (tmp_path / "letter.svg").read_text()
     for options, message in (
-        (("-o", tmp_path / "letter.gif"), "letter.gif: pages are saved as .pdf, .svg or .png"),
+        (("-o", tmp_path / "letter.gif"), "letter.gif: pages are saved as .pdf, .svg, .png or .inkml"),
         (("-o", "a.pdf", "--paper", "A0"), "paper 'A0': no such paper"),
         (("-o", "a.pdf", "hello"), "give a text to write on a line, or --file FILE to write it on pages"),
         (("-o", "a.pdf", "--file", tmp_path / "none.txt"), "none.txt: cannot be read as text"),

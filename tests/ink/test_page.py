@@ -93,6 +93,13 @@ def test_pages_are_saved_in_their_size(smooth, tmp_path):
     assert len(paths) == layout.lines * 5
     assert all(("C" in path) is smooth for path in paths)
 
+    first, second = (Ink.load(path) for path in save_pages(pages, tmp_path / "page.inkml"))
+    assert first.text == "\n".join(["a < b"] * layout.lines)
+    assert len(first.strokes()) == layout.lines * 5
+    assert len(first.strokes()) + len(second.strokes()) == 30 * 5
+    width, _ = np.ptp(np.concatenate(first.strokes()), axis=0)
+    assert width == pytest.approx(np.ptp(np.concatenate(pages[0].lines[0]), axis=0)[0], rel=1e-4)
+
     [pdf] = save_pages(pages, tmp_path / "page.pdf")
     content = pdf.read_bytes()
     assert (
@@ -108,7 +115,7 @@ def test_pages_are_saved_in_their_size(smooth, tmp_path):
     assert image.size == (int(148 / 25.4 * 200), int(210 / 25.4 * 200))
     rows = np.flatnonzero((np.asarray(image.convert("L")) < 128).any(axis=1))
     assert rows.min() > 18 / 25.4 * 200  # nothing in the margin
-    with pytest.raises(HwdiffError, match=r"pages are saved as \.pdf, \.svg or \.png, not as \.doc"):
+    with pytest.raises(HwdiffError, match=r"pages are saved as \.pdf, \.svg, \.png or \.inkml, not as \.doc"):
         save_pages(pages, tmp_path / "page.doc")
 
 
