@@ -1,9 +1,11 @@
 import json
+import shutil
 from pathlib import Path
 
 import nbformat
 import pytest
 
+import hwdiff
 from hwdiff import HwdiffError
 from hwdiff.suite import page
 from hwdiff.suite.page import publish, write_manifest, write_page
@@ -116,6 +118,17 @@ def test_a_page_without_its_network_or_files_is_still_made(run):
     page = (run / "index.html").read_text()
     assert "“gone.safetensors”, which is no longer there" in page
     assert "Of interactive &lt;s&gt;: is missing" in page
+
+
+def test_the_page_calls_a_network_by_its_files_name(run, tmp_path):
+    shutil.copy(Path(hwdiff.__file__).parent / "weights" / "small.safetensors", tmp_path / "mine.safetensors")
+    record = run / "records" / "01_one.json"
+    record.write_text(
+        record.read_text().replace('"pretrained"', json.dumps(str(tmp_path / "mine.safetensors")))
+    )
+    write_manifest(run, "smoke", ["01_one"])
+    write_page(run)
+    assert "“mine.safetensors”: 2,593,491 parameters" in (run / "index.html").read_text()
 
 
 def test_without_a_manifest_there_is_no_page(tmp_path):
