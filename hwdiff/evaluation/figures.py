@@ -46,18 +46,19 @@ def plot_comparison(table: Table) -> Figure:
     """CER against network evaluations a line, of a comparison of samplers.
 
     Bars are one standard deviation over the seeds. Samplers have colours, spacings of the noise levels a kind
-    of line; 60 steps, which have the published levels, begin each.
+    of line; with 60 steps, which have the published levels, the lines of a sampler meet.
     """
     figure = Figure(figsize=(7.5, 4), layout="constrained")
     axes = figure.add_subplot()
     rows = {row: row.split("_") for row in table.settings["rows"]}
-    spacings = list(dict.fromkeys(spacing for _, _, *some in rows.values() for spacing in some))
+    spacings = list(dict.fromkeys(spacing for _, _, *some in rows.values() for spacing in some)) or [""]
     for number, sampler in enumerate(dict.fromkeys(sampler for sampler, *_ in rows.values())):
         for kind, spacing in enumerate(spacings):
             own = [row for row, parts in rows.items() if parts[0] == sampler and parts[2:] in ([], [spacing])]
             rates = np.array([mean_sd(table.values[row]["cer"]) for row in own])
-            # A little apart, so that the bars can be told from one another.
-            evaluations = np.array([table.evaluations(row) for row in own]) * 1.015 ** (kind - 1)
+            # Spacings are a little apart, so that their bars can be told from one another.
+            apart = [1.015 ** (kind - 1) if rows[row][2:] else 1.0 for row in own]
+            evaluations = np.array([table.evaluations(row) for row in own]) * apart
             axes.errorbar(
                 evaluations,
                 100 * rates[:, 0],

@@ -10,7 +10,7 @@ from hwdiff.evaluation.frechet import AXES, LINES_PER_AXIS
 from hwdiff.evaluation.recognizer import Recognizer
 from hwdiff.evaluation.tables import GEOMETRY_LINES, GROUND_TRUTH, PAPER_LINES, TOP, Table
 
-ON_SPREAD = "a ± is the standard deviation over the seeds, everywhere"
+ON_SPREAD = "a ± in these tables is the standard deviation over the seeds"
 ON_RATES = (
     "the CER is micro-averaged: all edits over all characters. The bundled recognizer did more than measure: "
     "it chose the bundled model's guidance, styles and default style and the sampler fast, on other lines, "

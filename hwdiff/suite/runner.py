@@ -34,6 +34,7 @@ from hwdiff.model.checkpoint import BUNDLED
 from hwdiff.suite.notebook_html import notebook_html
 from hwdiff.suite.outputs import HEADLESS, RUNS
 from hwdiff.suite.page import changed_files, read_json, read_record, write_manifest, write_page
+from hwdiff.suite.verdicts import MEASUREMENTS
 from hwdiff.utils.environment import environment
 from hwdiff.utils.errors import HwdiffError
 from hwdiff.utils.files import atomic_write, json_fingerprint, sha256_of, tree_fingerprint
@@ -80,7 +81,7 @@ PROFILES = {
 LIMIT_MINUTES = {"smoke": 30, "paper": 48 * 60, "paper-on-cpu": 72 * 60}
 # Of a notebook's file, what is used beside what papermill reads.
 _NOTEBOOK = {
-    "metadata": {"hwdiff": {"needs": [str], "keeps": [str]}},
+    "metadata": {"hwdiff": {"needs": [str], "keeps": [str], "measured?": [str]}},
     "cells": [{"cell_type": str, "source": (str, [str])}],
 }
 DONE, FAILED, STARTED, SKIPPED = "done", "failed", "started", "skipped"
@@ -101,6 +102,7 @@ class Notebook:
     kinds: {name: type}, None where neither the default nor an annotation tells it.
     needs: names of the notebooks whose files it reads.
     keeps: folders with its state, from which it resumes when it was stopped.
+    measured: names of the project's measurements that it shows (see `verdicts.measured_table`).
     """
 
     path: Path
@@ -108,6 +110,7 @@ class Notebook:
     kinds: dict[str, type | None]
     needs: list[str]
     keeps: list[str]
+    measured: list[str]
 
     @property
     def name(self) -> str:
@@ -130,7 +133,7 @@ class Notebook:
         kinds = {
             name: stated[name] if default is None else type(default) for name, default in defaults.items()
         }
-        return cls(path, defaults, kinds, about["needs"], about["keeps"])
+        return cls(path, defaults, kinds, about["needs"], about["keeps"], about.get("measured", []))
 
     def about(self) -> dict[str, str]:
         """{"title", "about"}: the heading of its first cell and the paragraph below it."""
@@ -353,13 +356,15 @@ class Reproduction:
     def inputs(self, name: str) -> dict[str, str]:
         """{file or folder: fingerprint} of what a notebook reads.
 
-        These are the files that its parameters name, and those that the notebooks it needs wrote.
+        These are the files that its parameters name, those that the notebooks it needs wrote, and the
+        project's measurements that it shows.
         """
         tops = [
             Path(value)
             for key, value in self.parameters[name].items()
             if key in PATHS and isinstance(value, str) and value not in WORDS.get(key, ())
         ]
+        tops += [MEASUREMENTS / measured / "table1.json" for measured in self.notebooks[name].measured]
         inputs = {}
         for top in tops:
             if top.exists():

@@ -58,3 +58,6 @@ def test_a_comparison_of_samplers_is_drawn_by_evaluations():
     np.testing.assert_allclose(first.lines[0].get_ydata(), [15, 35])
     np.testing.assert_allclose(first.lines[0].get_xdata(), [120, 16], rtol=0.02)  # 16: two a step
     assert axes.get_xticks().tolist() == [16, 120]
+    settings["rows"] = {"eq12_60": settings["rows"]["eq12_60"]}
+    [axes] = plot_comparison(Table("", settings, values)).axes
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["real lines", "eq12"]

@@ -207,7 +207,7 @@ def test_notes_tell_of_chance_guidance_and_the_recognizer(table):
     assert [note for note in notes_on_values(guided) if note.startswith("guidance 2.5 is not in the paper")]
     [chance] = [note for note in notes_on_values(guided) if "by chance" in note]
     assert f"{100 * np.mean(table.values[GROUND_TRUTH]['style_chance']):.1f} %" in chance
-    for said in ("a ± is the standard deviation", "micro-averaged", "chose", "circular"):
+    for said in ("standard deviation over the seeds", "micro-averaged", "chose", "circular"):
         assert any(said in note for note in table.notes), said
 
 

@@ -405,6 +405,26 @@ def test_parameters_that_are_files_are_followed(tmp_path, monkeypatch):
     assert keys[0] != keys[1]
 
 
+def test_measurements_that_are_shown_are_followed(tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "MEASUREMENTS", tmp_path / "measurements")
+    (tmp_path / "measurements" / "samplers").mkdir(parents=True)
+    table, folder = tmp_path / "measurements" / "samplers" / "table1.json", tmp_path / "notebooks"
+    write_notebook(folder, "01_first", "size")
+    path = folder / "01_first.ipynb"
+    content = json.loads(path.read_text())
+    content["metadata"]["hwdiff"]["measured"] = ["samplers"]
+    path.write_text(json.dumps(content))
+    keys = []
+    for text in ("one", "two", None):
+        table.unlink(missing_ok=True)
+        if text:
+            table.write_text(text)
+        run = reproduction(folder, tmp_path / "out")
+        keys.append(run.key("01_first"))
+        assert list(run.inputs("01_first")) == ([str(table)] if text else [])
+    assert len(set(keys)) == 3
+
+
 def test_a_record_without_files_is_no_record_of_files(suite, tmp_path):
     run = reproduction(suite, tmp_path / "out")
     (tmp_path / "out" / "records").mkdir(parents=True)
