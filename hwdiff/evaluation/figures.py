@@ -5,7 +5,7 @@ from matplotlib.figure import Figure
 
 from hwdiff.evaluation.error_rates import Recognition, letters
 from hwdiff.evaluation.recognizer import ALPHABET, BLANK
-from hwdiff.evaluation.tables import GROUND_TRUTH, Table, mean_sd
+from hwdiff.evaluation.tables import GROUND_TRUTH, Table, mean_sd, spacing_of_row
 from hwdiff.ink.ink import Ink
 from hwdiff.ink.plot import COLOURS, draw_coloured
 
@@ -50,14 +50,15 @@ def plot_comparison(table: Table) -> Figure:
     """
     figure = Figure(figsize=(7.5, 4), layout="constrained")
     axes = figure.add_subplot()
-    rows = {row: row.split("_") for row in table.settings["rows"]}
-    spacings = list(dict.fromkeys(spacing for _, _, *some in rows.values() for spacing in some)) or [""]
-    for number, sampler in enumerate(dict.fromkeys(sampler for sampler, *_ in rows.values())):
+    samplers = {row: about["sampler"] for row, about in table.settings["rows"].items()}
+    spacing_of = {row: spacing_of_row(row) for row in samplers}
+    spacings = list(filter(None, dict.fromkeys(spacing_of.values()))) or [""]
+    for number, sampler in enumerate(dict.fromkeys(samplers.values())):
         for kind, spacing in enumerate(spacings):
-            own = [row for row, parts in rows.items() if parts[0] == sampler and parts[2:] in ([], [spacing])]
+            own = [row for row in samplers if samplers[row] == sampler and spacing_of[row] in ("", spacing)]
             rates = np.array([mean_sd(table.values[row]["cer"]) for row in own])
             # Spacings are a little apart, so that their bars can be told from one another.
-            apart = [1.015 ** (kind - 1) if rows[row][2:] else 1.0 for row in own]
+            apart = [1.015 ** (kind - 1) if spacing_of[row] else 1.0 for row in own]
             evaluations = np.array([table.evaluations(row) for row in own]) * apart
             axes.errorbar(
                 evaluations,
@@ -72,7 +73,7 @@ def plot_comparison(table: Table) -> Figure:
     real = 100 * mean_sd(table.values[GROUND_TRUTH]["cer"])[0]
     axes.axhline(real, color="0.5", linewidth=0.8, label="real lines")
     axes.set(xlabel="network evaluations a line (NFE)", ylabel="CER, %", xscale="log", ylim=(0, None))
-    ticks = sorted({table.evaluations(row) for row in rows})
+    ticks = sorted({table.evaluations(row) for row in samplers})
     axes.set_xticks(ticks, ticks)
     axes.minorticks_off()
     axes.legend(frameon=False, fontsize=7, ncols=2, handlelength=4)

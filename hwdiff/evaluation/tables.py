@@ -33,6 +33,11 @@ def sampler_row(sampler: str, steps: int, spacing: str = "") -> str:
     return "_".join([sampler, str(steps), *([spacing] if spacing else [])])
 
 
+def spacing_of_row(row: str) -> str:
+    """The spacing in the name of a `sampler_row`, "" where it has none."""
+    return "_".join(row.split("_")[2:])
+
+
 def row_title(row: str, guidance: float | None = None) -> str:
     """What a row is called for a person.
 

@@ -221,6 +221,7 @@ def changed(config: TrainingConfig, **changes: Any) -> TrainingConfig:
     model = replace(config.model, **{key: value for key, value in changes.items() if key in of_model})
     own = {key: value for key, value in changes.items() if key not in of_model}
     config = replace(config, model=model, **own)
+    # A run that was begun with such a schedule goes on, as long as nobody changes it.
     if own.keys() & {"steps", "warmup", "cooldown"} and config.warmup + config.cooldown > config.steps:
         found = f"warmup = {config.warmup}, cooldown = {config.cooldown} of {config.steps} steps"
         raise HwdiffError(f"{found}: the learning rate would never be reached; give shorter ones")

@@ -166,6 +166,14 @@ def test_emulated_bf16_is_warned_of(trained, tmp_path, monkeypatch, command):
     assert "warning: cpu has no bf16: it is emulated, many times slower" in result.output
 
 
+def test_a_dataset_is_opened_before_processes_start(tmp_path, monkeypatch):
+    monkeypatch.setattr("hwdiff.training.distributed.launch", lambda *given: pytest.fail("processes started"))
+    monkeypatch.setattr("hwdiff.training.distributed.default_count", lambda *given: 2)
+    result = hwdiff("train", "--data", tmp_path / "none.npz", "--out", tmp_path / "run")
+    assert result.exit_code == 1
+    assert "none.npz: no such file" in result.output
+
+
 def test_report(trained):
     result = hwdiff("report", trained / "run", "-o", trained / "figures")
     assert result.exit_code == 0, result.output

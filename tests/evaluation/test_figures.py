@@ -45,7 +45,12 @@ def test_a_line_in_which_nothing_was_read_is_drawn_too(tmp_path):
 
 def test_a_comparison_of_samplers_is_drawn_by_evaluations():
     rows = sampler_rows(["eq12", "dpm"], [60, 8], ["time", "karras"])
-    settings = {"rows": {row: {"levels": written.alpha_bar.tolist()} for row, written in rows.items()}}
+    settings = {
+        "rows": {
+            row: {"sampler": written.sampler, "levels": written.alpha_bar.tolist()}
+            for row, written in rows.items()
+        }
+    }
     settings["writing"] = {"guidance": 2.5}
     rates = {"eq12_60": [0.1, 0.2], "eq12_8_time": [0.3, 0.4], GROUND_TRUTH: [0.04, 0.06]}
     values = {row: {"cer": rates.get(row, [0.5, 0.5])} for row in (GROUND_TRUTH, *rows)}
