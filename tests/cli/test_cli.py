@@ -166,6 +166,13 @@ def test_emulated_bf16_is_warned_of(trained, tmp_path, monkeypatch, command):
     assert "warning: cpu has no bf16: it is emulated, many times slower" in result.output
 
 
+def test_a_short_run_of_a_preset_has_a_shorter_schedule(tmp_path):
+    options = ("--preset", "small", "--steps", 600, "--out", tmp_path / "run", "--dry-run")
+    told = json.loads(hwdiff("train", *options).output)
+    assert (told["warmup"], told["cooldown"]) == (10, 60)
+    assert json.loads(hwdiff("train", *options, "--cooldown", 90).output)["cooldown"] == 90
+
+
 def test_a_dataset_is_opened_before_processes_start(tmp_path, monkeypatch):
     monkeypatch.setattr("hwdiff.training.distributed.launch", lambda *given: pytest.fail("processes started"))
     monkeypatch.setattr("hwdiff.training.distributed.default_count", lambda *given: 2)

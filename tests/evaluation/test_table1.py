@@ -306,6 +306,16 @@ def test_a_table_that_is_cut_short_keeps_what_is_done(measures, written, tmp_pat
     assert calls == [4, 4]
 
 
+def test_lines_of_other_sets_are_not_taken_for_these(written, tmp_path):
+    def generate(indices, seeds):
+        return [written.ink(index) for index in indices]
+
+    train, test = (Sets.draw(written, split, count=4, seed=0) for split in ("train", "test"))
+    for sets in (train, test, train):
+        inks, _ = protocol.write_row("row", sets, written, generate, {}, folder=tmp_path)
+        assert [ink.text for ink in inks] == written.texts[sets.second].tolist()
+
+
 def test_the_text_has_means_spreads_and_the_papers_numbers():
     values = {
         "distance": [1.0, 3.0],

@@ -503,7 +503,7 @@ def test_the_schedule_of_a_short_run_is_shorter():
         presets.preset("small", steps=100, cooldown=3000)
     # A run that was begun with such a schedule goes on as it was begun.
     settings = {**asdict(replace(presets.PRESETS["tune"], steps=100)), "kind": "network"}
-    assert presets.config_of(settings, "run").cooldown == 150
+    assert presets.changed(presets.config_of(settings, "run"), batch_size=8).cooldown == 150
 
 
 def test_excerpts_become_fewer():
