@@ -8,12 +8,12 @@ from hwdiff.ink.ink import Ink
 from hwdiff.utils.errors import HwdiffError
 
 LATE = 0.5  # fraction of the steps, the last ones, whose attention is taken: the first see only noise
-SEEN = 0.25  # fraction of a cell's attention that makes it part of a character
+SEEN = 0.25  # fraction of a cell's attention to the characters that makes it part of a character
 # What columns of `Alignment.table` are called for a person, where that is not their key.
 TITLES = {
     "first_point": "first point",
     "last_point": "last point",
-    "fraction": "largest fraction of a cell's attention",
+    "fraction": "largest fraction of a cell's attention to the characters",
 }
 
 
@@ -23,7 +23,7 @@ class Alignment:
 
     text: what the ink is meant to say, L characters.
     points: how many points of the ink a cell has; the last may have fewer.
-    weights: (M, L) fraction of each cell's attention that goes to each character. A row adds up to 1.
+    weights: (M, L) fractions of each cell's attention to the characters. A row adds up to 1.
     """
 
     text: str
@@ -81,8 +81,8 @@ class Alignment:
         """The character that each of the first `count` points belongs to, (count,): the largest fraction."""
         return np.repeat(self.weights.argmax(axis=1), self.points)[:count]
 
-    def table(self) -> list[dict]:
-        """A row for each character.
+    def table(self, count: int) -> list[dict]:
+        """A row for each character of an ink of `count` points.
 
         number, character.
         first_point, last_point: of the ink that belongs to it, None if it was skipped.
@@ -98,7 +98,7 @@ class Alignment:
                     "number": number,
                     "character": character,
                     "first_point": int(cells[0]) * self.points if len(cells) else None,
-                    "last_point": (int(cells[-1]) + 1) * self.points - 1 if len(cells) else None,
+                    "last_point": min((int(cells[-1]) + 1) * self.points, count) - 1 if len(cells) else None,
                     "fraction": float(self.weights[:, number].max(initial=0)),
                     "skipped": bool(runs == 0 and letters[number]),
                     "repeated": runs > 1,

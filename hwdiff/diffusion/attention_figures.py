@@ -164,7 +164,7 @@ def plot_by_step(lines: Sequence[Sequence[dict[str, float]]]) -> Figure:
     figure = Figure(figsize=(10, 2.8), layout="constrained")
     titles = {
         "monotonicity": "monotonicity:\nfraction of the way that goes forward",
-        "sharpness": "sharpness:\nlargest fraction of a cell's attention",
+        "sharpness": "sharpness:\nlargest fraction of a cell's attention to the characters",
         "agreement": "agreement:\ncells with the last step's character",
     }
     for axes, (name, title) in zip(figure.subplots(1, len(titles)), titles.items(), strict=True):

@@ -101,11 +101,16 @@ def write_pages(
     [features] = style_features(network, style, 1, **how)
     points = writing_settings(network)["points_per_character"]
 
-    # Write all pieces, and again those that needed all the points that they were given.
-    inks = []
+    # Write all pieces, those of like length together, and again those that needed all the points that they
+    # were given.
+    inks = [None] * len(pieces)
+    by_length = sorted(range(len(pieces)), key=lambda number: len(spell(pieces[number]).text))
     for start in range(0, len(pieces), AT_ONCE):
-        some = pieces[start : start + AT_ONCE]
-        inks += _sample(network, some, features, seed=seed + start, **options)
+        some = by_length[start : start + AT_ONCE]
+        seeds = [seed + number for number in some]
+        written = _sample(network, [pieces[number] for number in some], features, seed=seeds, **options)
+        for number, ink in zip(some, written, strict=True):
+            inks[number] = ink
         if progress:
             progress(len(some))
     for number, piece in enumerate(pieces):

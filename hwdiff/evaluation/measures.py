@@ -246,8 +246,8 @@ class Measures:
         """Geometry Scores of two sets of real lines, the second as it is and corrupted: {row: score}.
 
         It costs no writing, and so shows on many lines what the score tells. In small sets the score is
-        noise: gamma, as its authors choose it, shrinks with the number of lines, and few lines are near
-        enough to one another.
+        noise: gamma, as its authors choose it, is in proportion to the number of lines, and few lines are
+        near enough to one another.
         corrupted: {row: function}, by default with jitter and repeated.
         """
         corrupted = corrupted or {

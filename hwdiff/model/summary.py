@@ -36,7 +36,8 @@ def layers(network: UNet, points: int = MAX_POINTS, tokens: int = 32) -> list[La
     """The parts of the network in the order in which a line goes through them.
 
     points: of the line, divisible by 8.   tokens: of its text.
-    What a part takes is told from the graph of the gradients. Each part has the noise level besides.
+    What a part takes is told from the graph of the gradients. The encoder, the convolution
+    blocks and the attention blocks have the noise level besides.
     """
     found, nodes = [], {}
     names = {module: name for name, module in parts(network)}

@@ -23,13 +23,13 @@ def test_ink_in_order_is_monotonic_and_covers_the_text():
 def test_what_goes_wrong_is_told():
     skipped = alignment([0, 0, 1, 3, 3])
     assert skipped.coverage == 3 / 4
-    assert [row["character"] for row in skipped.table() if row["skipped"]] == ["c"]
+    assert [row["character"] for row in skipped.table(40) if row["skipped"]] == ["c"]
     assert skipped.scores["skips"] == 1 / 4
     assert alignment([0, 3]).scores["skips"] == 2 / 4
     assert alignment([3, 0]).scores["skips"] == 0
-    assert skipped.table()[2]["first_point"] is None
+    assert skipped.table(40)[2]["first_point"] is None
     repeated = alignment([0, 1, 2, 1, 2, 3])
-    assert [row["character"] for row in repeated.table() if row["repeated"]] == ["b", "c"]
+    assert [row["character"] for row in repeated.table(48) if row["repeated"]] == ["b", "c"]
     assert repeated.monotonicity == pytest.approx(4 / 5)
     assert alignment([3, 2, 1, 0]).monotonicity == 0
     assert alignment([0, 1, 2, 3], blur=1.0).sharpness == pytest.approx(1 / 4)
@@ -38,15 +38,15 @@ def test_what_goes_wrong_is_told():
 
 
 def test_the_table_tells_which_points_belong_to_a_character():
-    rows = alignment([0, 0, 1, 2, 2, 3]).table()
+    rows = alignment([0, 0, 1, 2, 2, 3]).table(45)
     assert [(row["first_point"], row["last_point"]) for row in rows] == [
         (0, 15),
         (16, 23),
         (24, 39),
-        (40, 47),
+        (40, 44),  # the ink has 45 points
     ]
     shared = Alignment("ab", 4, np.array([[0.7, 0.3], [0.1, 0.9]]))
-    assert [(row["first_point"], row["last_point"], row["fraction"]) for row in shared.table()] == [
+    assert [(row["first_point"], row["last_point"], row["fraction"]) for row in shared.table(8)] == [
         (0, 3, 0.7),
         (0, 7, 0.9),
     ]
@@ -55,7 +55,7 @@ def test_the_table_tells_which_points_belong_to_a_character():
 def test_a_space_is_no_letter():
     assert alignment([0, 2], text="a b").coverage == 1
     assert alignment([0, 2], text="a b").scores["skips"] == 0
-    assert [row["skipped"] for row in alignment([0, 0], text="a b").table()] == [False, False, True]
+    assert [row["skipped"] for row in alignment([0, 0], text="a b").table(16)] == [False, False, True]
 
 
 def test_only_what_was_written_counts():
