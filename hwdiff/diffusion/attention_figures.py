@@ -38,10 +38,10 @@ def _heat_map(axes, weights, text, points, labels=True):
     return shown
 
 
-def _colour_bar(figure, shown, axes):
+def _colour_bar(figure, shown, axes, of=""):
     bar = figure.colorbar(shown, ax=axes, pad=0.01, aspect=30)
     bar.ax.tick_params(labelsize=6, length=2)
-    bar.set_label("fraction of a cell's attention", fontsize=7)
+    bar.set_label(f"fraction of a cell's attention{of}", fontsize=7)
 
 
 def block_title(written: Trace, block: int = -1) -> str:
@@ -130,7 +130,7 @@ def plot_against_truth(aligned: dict[int, Alignment], true: np.ndarray) -> Figur
         one.set_title(f"t = {t}", fontsize=8)
         one.set_xlabel("point of the line", fontsize=7)
     axes[0].set_ylabel("character", fontsize=7)
-    _colour_bar(figure, image, list(axes))
+    _colour_bar(figure, image, list(axes), " to the characters")
     return figure
 
 
