@@ -116,7 +116,7 @@ def plot_every_head(written: Trace, t: int) -> Figure:
 
 
 def plot_against_truth(aligned: dict[int, Alignment], true: np.ndarray) -> Figure:
-    """Attention to a line whose letters are known, with the true letter of each point.
+    """Attention to the text of a line whose letters are known, with the true letter of each point.
 
     aligned: {t: the alignment of the line, noised to t}.
     true: (N,) the character that each point was written for.

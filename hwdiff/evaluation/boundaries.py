@@ -36,7 +36,7 @@ def alignment_to_real(
     block: int = -1,
     seed: int = 0,
 ) -> Alignment:
-    """The attention to a real line: the network sees it noised to step t. Nothing is generated.
+    """The attention of a real line to its text: the network sees it noised to step t. Nothing is generated.
 
     features: of the dataset.
     index: of the line.
