@@ -367,8 +367,8 @@ def diversity(
     """Measure how much lines of one text in one style differ, by Eq. 12 and by Eq. 9.
 
     Without guidance, as in the paper, and with the model's own. Distances are means over pairs of lines: of
-    the ink (dynamic time warping), of hand-made features and of style features, where 1 is that of unrelated
-    real lines. Intervals are of a bootstrap over texts.
+    the ink (dynamic time warping), of hand-made features and of style features, where 1 is that
+    between real lines that are held out. Intervals are of a bootstrap over texts.
     """
     from hwdiff.evaluation.bench import Bench
     from hwdiff.evaluation.generation import subsample_lines

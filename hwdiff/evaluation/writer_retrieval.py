@@ -148,8 +148,7 @@ class WriterStyles:
         """How far apart each two lines are, in deviations of each feature.
 
         features: (n, d).
-        Returns (n (n - 1) / 2,), of which the root mean square is 1 for unrelated lines such as those learnt
-        from.
+        Returns (n (n - 1) / 2,), of which the root mean square is 1 between the lines learnt from.
         """
         deviations = np.clip((features - self.centre) / self.spread, -MAX_DEVIATION, MAX_DEVIATION)
         return pdist(deviations) / np.sqrt(2 * features.shape[1])
