@@ -460,7 +460,7 @@ def attention(
     for text, forward in record["monotonicity_at"].items():
         said = ", ".join(f"{100 * value:.0f} % at t = {t}" for t, value in forward.items())
         covered = 100 * record["scores"][text]["coverage"]
-        print(f"{text}: forward on {said} of its way; {covered:.0f} % of the letters have ink")
+        print(f"{text}: forward on {said} of its way; {covered:.0f} % of the letters are attended to")
 
 
 @command

@@ -65,8 +65,8 @@ def verdicts(measurements: str | Path = MEASUREMENTS) -> list[dict]:
     with _measured(folder / "evaluate-test" / "table1.json", _table) as table:
         if table:
             found += [_distances(table), _eq12_or_eq9(table), _legible(table), _style(table)]
-    # One folder for each run, and one file for each step looked at: the furthest counts.
-    looked_at = folder.glob("training/*/alignment-*.json")
+    # Of the weights in the package, so that anyone can measure it again. Of several the furthest step counts.
+    looked_at = folder.glob("attention/alignment-*.json")
     if path := max(looked_at, key=lambda path: (path.name, path), default=None):
         with _measured(path, dict) as of:
             found.append(_attention(of))
@@ -216,8 +216,7 @@ def _attention(of):
         f"{of['guidance']:g}",
         f"{PAPERS if _is_papers(of) else 'small'}, {of['step']:,} of {of['planned']:,} steps",
         verdict if _is_trained(of) else OPEN,
-        "hwdiff train --data iam.npz --preset paper-cpu --precision bf16 --batch-size 32 "
-        "--out RUN; hwdiff attention --model RUN/model.safetensors",
+        "hwdiff attention --model paper",
     )
 
 

@@ -70,11 +70,11 @@ def test_the_interval_decides(measurements):
 def test_attention_must_go_forward_in_every_line_once_training_has_ended(
     tmp_path, lowest, least, step, parameters, helped, verdict
 ):
-    for run, step_then, forward, covered in (
-        ("first", step, (lowest, 1.0), (1.0, least)),
-        ("second", 5_000, (0.1, 0.2), (1.0, 1.0)),  # trained for less
+    (tmp_path / "attention").mkdir()
+    for step_then, forward, covered in (
+        (step, (lowest, 1.0), (1.0, least)),
+        (5_000, (0.1, 0.2), (1.0, 1.0)),  # trained for less
     ):
-        (tmp_path / "training" / run).mkdir(parents=True)
         content = {
             "step": step_then,
             "planned": 60_000,
@@ -86,7 +86,7 @@ def test_attention_must_go_forward_in_every_line_once_training_has_ended(
             "scores": {text: {"coverage": one} for text, one in zip("ab", covered, strict=True)},
             "monotonicity_at": {text: {"55": one, "5": 1.0} for text, one in zip("ab", forward, strict=True)},
         }
-        (tmp_path / "training" / run / f"alignment-{step_then:06}.json").write_text(json.dumps(content))
+        (tmp_path / "attention" / f"alignment-{step_then:06}.json").write_text(json.dumps(content))
     [row] = verdicts(tmp_path)
     assert row["verdict"] == verdict
     assert f"{step:,} of {helped.get('planned', 60_000):,}" in row["network"]
@@ -111,7 +111,7 @@ def test_a_measurement_is_read_by_its_name(tmp_path):
 @pytest.mark.parametrize(
     "content", ["", "[]", "3", "[" * 100_000, "{}", '{"distance": "a", "settings": {}}', "\ud800"]
 )
-@pytest.mark.parametrize("name", ["evaluate-test/table1.json", "training/first/alignment-000100.json"])
+@pytest.mark.parametrize("name", ["evaluate-test/table1.json", "attention/alignment-000100.json"])
 def test_a_damaged_measurement_is_named(tmp_path, name, content):
     (tmp_path / name).parent.mkdir(parents=True)
     (tmp_path / name).write_text(content, errors="surrogatepass")

@@ -403,8 +403,7 @@ def make_measurements(folder):
     for name in ("evaluate-test", "samplers-fewer"):
         (folder / name).mkdir()
         shutil.copy(MEASUREMENTS / name / "table1.json", folder / name)
-    (folder / "training" / "first").mkdir(parents=True)
-    shutil.copy(MEASUREMENTS / "training" / "third" / "alignment-003500.json", folder / "training" / "first")
+    shutil.copytree(MEASUREMENTS / "attention", folder / "attention")
 
 
 def read_measurements(folder, file, out):
