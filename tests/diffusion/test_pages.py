@@ -60,6 +60,26 @@ def test_each_piece_is_written_as_sample_writes_it(network):
     np.testing.assert_array_equal(again.pages[0].lines[0][0], page.lines[0][0])
 
 
+def test_pieces_keep_their_seeds_and_those_of_like_length_go_together(network, monkeypatch):
+    text = "a piece of some thirty letters, then\nshort\na piece of some thirty letters, now\ntiny"
+    pieces = [piece for line in wrap(text, Layout()) for piece in line]
+    calls = []
+
+    def spied(network, texts, style, **options):
+        if "length" not in options:  # not again
+            calls.append(list(zip(texts, options["seed"], strict=True)))
+        return sample(network, texts, style, **options)
+
+    monkeypatch.setattr(pages, "sample", spied)
+    monkeypatch.setattr(pages, "AT_ONCE", 2)
+    write_pages(network, text, seed=3, steps=2)
+    written = [one for call in calls for one in call]
+    assert sorted(seed for _, seed in written) == [3 + number for number in range(len(pieces))]
+    assert all(text == pieces[seed - 3] for text, seed in written)
+    lengths = [len(text) for text, _ in written]
+    assert lengths == sorted(lengths) != [len(piece) for piece in pieces]
+
+
 def test_a_piece_that_needs_more_points_gets_them(network, monkeypatch):
     lengths = []
 
