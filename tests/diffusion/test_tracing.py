@@ -72,6 +72,7 @@ def test_known_letters_are_drawn_over_the_map():
     assert axes.get_title() == "t = 30"
     np.testing.assert_array_equal(axes.images[0].get_array(), aligned.weights.T)
     assert axes.lines[0].get_ydata().tolist() == [0, 0, 0, 1, 1]
+    assert axes.figure.axes[-1].get_ylabel() == "fraction of a cell's attention to the characters"
 
 
 def test_attention_is_kept_as_a_table(written, tmp_path):
