@@ -431,7 +431,7 @@ def test_names_that_a_terminal_cannot_show_are_told_in_another_way(tmp_path):
 
 
 def test_attention_is_saved_as_verdicts_read_it(tmp_path):
-    out = tmp_path / "training" / "first"
+    out = tmp_path / "attention"
     result = hwdiff("attention", "--out", out)
     assert result.exit_code == 0, result.output
     assert result.output.startswith("the quick brown fox jumps: forward on 100 % at t = 55,")
