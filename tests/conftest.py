@@ -297,15 +297,16 @@ SLOW = (
     "suite/test_notebooks.py",
     "suite/test_same_seed.py",
     "training/test_distributed.py",
-    "cli/test_evaluation.py",
-    "suite/test_browser.py",
     "suite/test_runner.py",
+    "cli/test_evaluation.py",
     "cli/test_cli.py",
+    "evaluation/test_table1.py",
+    "torture/test_kills.py",
+    "suite/test_browser.py",
     "training/test_distillation.py",
     "training/test_pipeline.py",
-    "evaluation/test_table1.py",
-    "evaluation/test_speed.py",
     "data/test_iam.py",
+    "evaluation/test_speed.py",
 )
 
 
