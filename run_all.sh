@@ -24,8 +24,8 @@ find_python() {
   fail "Python 3.11 or later is needed; install one, or name it with PYTHON=..."
 }
 
-# An environment will do if this clone is installed in it, with all that the notebooks need.
-is_this_clone='import os, sys, hwdiff, jupyterlab, papermill, ipywidgets; sys.exit(not os.path.samefile(os.path.dirname(hwdiff.__file__), sys.argv[1] + "/hwdiff"))'
+# An environment will do if this clone is installed in it, with all that the notebooks need, or else the tests.
+is_this_clone='import os, sys, hwdiff, jupyterlab, papermill, ipywidgets; sys.argv[2] == "test" and (__import__("pytest"), __import__("xdist")); sys.exit(not os.path.samefile(os.path.dirname(hwdiff.__file__), sys.argv[1] + "/hwdiff"))'
 
 set_up() {
   if [ -n "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ] && (cd / && python -c "$is_this_clone" "$OLDPWD") 2>/dev/null; then

@@ -20,6 +20,7 @@ from hwdiff.cli.options import (
     Steps,
     StyleEncoder,
     command,
+    require_writable,
 )
 from hwdiff.utils.errors import HwdiffError
 
@@ -113,6 +114,7 @@ def legibility(
     from hwdiff.evaluation.recognizer import BUNDLED, load_recognizer
     from hwdiff.utils.files import atomic_write
 
+    require_writable(out, ".json")
     dataset, judge = Dataset(data), load_recognizer(recognizer or BUNDLED, device)
     indices = subsample_lines(dataset, split.value, lines)
     real, forms = [dataset.ink(index).trimmed() for index in indices], dataset.forms[indices]
@@ -375,6 +377,7 @@ def diversity(
     from hwdiff.evaluation.notes import ON_RATES
     from hwdiff.utils.progress import Progress
 
+    require_writable(out, ".json")
     bench = Bench(
         data,
         model,
@@ -416,6 +419,7 @@ def geometry_floor(
     from hwdiff.utils.files import atomic_write
     from hwdiff.utils.progress import Progress
 
+    require_writable(out, ".json")
     dataset = Dataset(data)
     with Progress("holes", 4 * seeds, unit="sets") as progress:
         rows = floor(
@@ -434,7 +438,10 @@ def geometry_floor(
 @command
 def attention(
     model: Model = "pretrained",
-    style: Annotated[str, typer.Option(help="The name of one of hwdiff styles.")] = "ada",
+    style: Annotated[
+        str, typer.Option(help="The name of one of hwdiff styles, or a picture of a line of handwriting.")
+    ] = "ada",
+    style_encoder: StyleEncoder = "bundled",
     out: Annotated[Path, typer.Option("--out", "-o", help="The folder for the maps and the scores.")] = Path(
         "."
     ),
@@ -451,7 +458,7 @@ def attention(
     from hwdiff.model.checkpoint import load_model
     from hwdiff.utils.files import atomic_write
 
-    maps, record = watch_attention(load_model(model, device), style)
+    maps, record = watch_attention(load_model(model, device), style, style_encoder)
     name = f"{record['step'] or 0:06}"
     with atomic_write(out / f"attention-{name}.npz") as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, **maps)
@@ -502,6 +509,7 @@ def alignment(
     from hwdiff.utils.files import atomic_write
     from hwdiff.utils.progress import Progress
 
+    require_writable(out, ".csv")
     dataset, network = Dataset(data), load_model(model, device)
     judge = load_recognizer(recognizer or BUNDLED, device)
     features = StyleFeatures(dataset, load_style_extractor(style_encoder, next(network.parameters()).device))

@@ -1,6 +1,7 @@
 """What the commands share: options, errors and exit codes."""
 
 import inspect
+import os
 import sys
 import warnings
 from collections.abc import Callable
@@ -90,6 +91,20 @@ RecognizerFile = Annotated[
     ),
 ]
 Lines = Annotated[int | None, typer.Option(min=1, help="At most this many lines, evenly spread.")]
+
+
+def require_writable(path: Path | None, suffix: str) -> None:
+    """Raises HwdiffError when a result cannot be written to `path`: before it is computed, not after.
+
+    suffix: which the file must have.
+    """
+    if path is None:
+        return
+    if path.suffix != suffix:
+        raise HwdiffError(f"--out {path}: must be a *{suffix} file")
+    folder = next(folder for folder in path.absolute().parents if folder.exists())
+    if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise HwdiffError(f"--out {path}: cannot be written; choose another path")
 
 
 def command(function: Callable) -> Callable:

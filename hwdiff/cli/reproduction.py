@@ -2,6 +2,7 @@
 
 import os
 import signal
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -50,16 +51,16 @@ def reproduce(
         # The same bits with any number of cores, and hardly slower beside other programs. PyTorch reads this
         # when it is loaded, here and in the kernels.
         os.environ.setdefault("OMP_NUM_THREADS", "1")
-    from hwdiff.suite.runner import Reproduction, chosen_parameters, find_notebooks, newest_run, selected
     from hwdiff.utils.files import lock_directory
+
+    with _notebook_packages():
+        from hwdiff.suite.runner import Reproduction, chosen_parameters, find_notebooks, newest_run, selected
 
     if only and start:
         raise HwdiffError("--only and --from: give only one of them")
     notebooks = find_notebooks()
     parameters = chosen_parameters(notebooks, profile, dict(map(_parameter, param or [])))
     wanted = selected(notebooks, only, start)
-    if profile != "smoke":
-        _require_iam(profile, parameters)
     out = out or newest_run(profile)
     run = Reproduction(out, profile, notebooks, parameters, minutes)
     if dry_run:
@@ -68,6 +69,8 @@ def reproduce(
             took = f", took {one['took']}" if one["took"] else ""
             print(f"  {one['name']}: {'runs: ' + one['why'] if one['why'] else 'up to date'}{took}")
         return
+    if profile != "smoke":
+        _require_iam(profile, parameters)
     if profile == "paper-on-cpu":
         _tell_hours(run, wanted)
     # SIGTERM cleans up as Ctrl-C does.
@@ -77,6 +80,16 @@ def reproduce(
     print(f"results: {out / 'index.html'}")
     if bad:
         raise HwdiffError(f"{', '.join(bad)}: failed or skipped; run the same command to resume")
+
+
+@contextmanager
+def _notebook_packages():
+    """Say how the packages of the notebooks are installed, where they are missing."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        advice = "install those of the notebooks: pip install -e '.[notebooks]'"
+        raise HwdiffError(f"the package {error.name} is not installed; {advice}") from error
 
 
 def _parameter(text):
@@ -154,7 +167,8 @@ def publish(
 
     Figures, tables and notebooks that show people's ink or texts are left out.
     """
-    from hwdiff.suite.page import publish as copy
+    with _notebook_packages():
+        from hwdiff.suite.page import publish as copy
 
     left_out = copy(run, out)
     named = ", ".join(left_out) or "nothing"

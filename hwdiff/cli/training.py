@@ -17,6 +17,7 @@ from hwdiff.cli.options import (
     Split,
     StyleEncoder,
     command,
+    require_writable,
     setting_options,
 )
 from hwdiff.model.config import ModelConfig
@@ -74,7 +75,8 @@ def train(
     """
     from hwdiff.data.dataset import Dataset
     from hwdiff.model.checkpoint import find_device
-    from hwdiff.training import run_dir
+    from hwdiff.model.style_encoder import load_style_extractor
+    from hwdiff.training import loop, run_dir
     from hwdiff.training.distributed import check_count, default_count, launch
 
     copies = branch and not (out / "config.json").exists()
@@ -94,8 +96,10 @@ def train(
     _warn_of_precision(config, device)
     count = default_count(config.batch_size, device) if processes is None else processes
     check_count(count, config.batch_size, device)
-    Dataset(data)  # an error in it shows before anything is copied or launched
+    dataset = Dataset(data)  # an error in it shows before anything is copied or launched
     if copies:
+        identity = load_style_extractor(style_encoder, device).identity
+        loop.run_directory(branch, config, dataset, identity, device).find_step(resume=True)
         run_dir.branch(branch, out)
         resume = True
     # Several processes each choose their own GPU; a single one uses the device that was asked for.
@@ -433,6 +437,7 @@ def benchmark(
     from hwdiff.model.checkpoint import find_device
     from hwdiff.utils.environment import environment
 
+    require_writable(out, ".md")
     timings = []
     for timing in measure(Dataset(data), find_device(device), source):
         timings.append(timing)

@@ -268,14 +268,13 @@ def styles(
     """Draw a page that shows a text in each named style."""
     import torch
 
-    from hwdiff.diffusion.generate import require_style_weights, sample
-    from hwdiff.diffusion.style_gallery import load_styles
+    from hwdiff.diffusion.generate import named_styles, sample
     from hwdiff.ink.plot import plot_inks, require_figure_name, save_figure
     from hwdiff.model.checkpoint import load_model
 
     require_figure_name(out)
-    network, named = load_model(model, device), load_styles()
-    require_style_weights(network, named.metadata["style_weights"])
+    network = load_model(model, device)
+    named = named_styles(network)
     features = torch.stack(list(named.values()))
     options = {"sampler": sampler.value, "steps": steps, "seed": seed, "guidance": guidance}
     inks = sample(network, [text] * len(named), features, **options)

@@ -22,7 +22,7 @@ from hwdiff.ink import images, strokes
 from hwdiff.ink.formats import parse_points
 from hwdiff.utils.arrays import most_bytes
 from hwdiff.utils.errors import HwdiffError
-from hwdiff.utils.files import sha256_of
+from hwdiff.utils.files import files_below, sha256_of
 from hwdiff.utils.parallel import in_parallel
 
 LINE_NAME = re.compile(r"(?P<form>[a-z]\d\d-\d+[a-z]?)-(?P<number>\d+)")
@@ -143,7 +143,7 @@ def read_files(path: Path, suffix: str, report: Report) -> Iterator[tuple[str, b
     Raises HwdiffError when an archive is truncated or damaged, or unpacks to far more than its size promises.
     """
     if path.is_dir():
-        for file in _files_below(path):
+        for file in files_below(path):
             if not file.name.endswith(suffix):
                 continue
             name = str(file.relative_to(path))
@@ -180,13 +180,9 @@ def read_files(path: Path, suffix: str, report: Report) -> Iterator[tuple[str, b
         raise HwdiffError(f"{path}: {found}; download it again") from error
 
 
-def _files_below(folder):
-    return sorted(path for path in folder.rglob("*") if path.is_file())
-
-
 def _hash_files(folder):
     digest = hashlib.sha256()
-    for file in _files_below(folder):
+    for file in files_below(folder):
         digest.update(os.fsencode(f"{file.relative_to(folder)}\0{sha256_of(file)}\n"))
     return digest.hexdigest()
 

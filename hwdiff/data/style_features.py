@@ -17,6 +17,8 @@ from hwdiff.utils.errors import HwdiffError
 from hwdiff.utils.files import atomic_write
 from hwdiff.utils.interrupt import Stop
 
+_MOVE = "copy the dataset to a folder that can be written"
+
 
 class Extractor(Protocol):
     """What gives style features; see `model.style_encoder.StyleExtractor`."""
@@ -55,6 +57,8 @@ class StyleFeatures:
         record = np.dtype([("computed", "?"), ("features", "f2", (14, 1280))])
         try:
             if not path.exists():
+                if path.parent.is_dir() and not os.access(path.parent, os.W_OK):
+                    raise HwdiffError(f"{path}: cannot be written, and keeps the style features; {_MOVE}")
                 with atomic_write(path, replace=False) as temporary:  # processes that train together share it
                     shape = (len(dataset),)
                     np.lib.format.open_memmap(temporary, mode="w+", dtype=record, shape=shape).flush()
@@ -62,7 +66,8 @@ class StyleFeatures:
                     if hasattr(os, "posix_fallocate"):  # macOS lacks it
                         with open(temporary, "r+b") as file:
                             os.posix_fallocate(file.fileno(), 0, os.path.getsize(temporary))
-            self._cache = np.lib.format.open_memmap(path, mode="r+")
+            self._writable = os.access(path, os.W_OK)
+            self._cache = np.lib.format.open_memmap(path, mode="r+" if self._writable else "r")
         except UNREADABLE as error:
             found = f"cannot be used as the cache of style features ({error})"
             raise HwdiffError(f"{path}: {found}; delete it or free some space") from error
@@ -84,8 +89,13 @@ class StyleFeatures:
 
         progress(n): called with the number of lines done since the last call.
         stop: ends the computation early; what is done by then is kept.
+        Raises HwdiffError when something is missing and the file cannot be written.
         """
         missing, batch_size = self.missing(indices), self.extractor.batch_size
+        if not len(missing):
+            return
+        if not self._writable:
+            raise HwdiffError(f"{self.path}: lacks {len(missing)} lines, and cannot be written; {_MOVE}")
         for start in range(0, len(missing), batch_size):
             if stop and stop.reason:
                 break
@@ -101,8 +111,7 @@ class StyleFeatures:
 
     def half(self, indices: np.ndarray) -> Tensor:
         """Features of the lines `indices` (n,): (n, 14, 1280) float16, computed if they are missing."""
-        if len(self.missing(indices)):
-            self.compute(indices)
+        self.compute(indices)
         return torch.from_numpy(self._cache["features"][indices])
 
     def __getitem__(self, indices: np.ndarray) -> Tensor:

@@ -26,7 +26,7 @@ from hwdiff.diffusion.samplers import (
     guided,
     published_levels,
 )
-from hwdiff.diffusion.style_gallery import load_styles, mixed
+from hwdiff.diffusion.style_gallery import Styles, load_styles, mixed
 from hwdiff.ink.images import ImageSource
 from hwdiff.ink.ink import Ink
 from hwdiff.model.config import DISTILLED, RIGHT_BOTTOM, STYLE_FEATURES
@@ -286,9 +286,7 @@ def style_features(
     elif isinstance(style, Tensor) or is_array:
         features = torch.as_tensor(style)
     elif isinstance(style, str) and not Path(style).suffix and not os.path.isfile(style):
-        styles = load_styles()
-        require_style_weights(network, styles.metadata["style_weights"])
-        features = styles[style]
+        features = named_styles(network)[style]
     else:
         # torchvision takes seconds to load, and only images need it.
         from hwdiff.model.style_encoder import load_style_extractor
@@ -308,10 +306,24 @@ def style_features(
     return features
 
 
-def require_style_weights(network: UNet, given: dict[str, str]) -> None:
+def named_styles(network: UNet) -> Styles:
+    """The styles of `load_styles`, for `network`.
+
+    Raises HwdiffError when it was trained with other style weights than theirs.
+    """
+    styles = load_styles()
+    advice = "the named styles do not fit it; give a picture of handwriting and those weights"
+    require_style_weights(network, styles.metadata["style_weights"], advice)
+    return styles
+
+
+def require_style_weights(
+    network: UNet, given: dict[str, str], advice: str = "give those with --style-encoder"
+) -> None:
     """Raises HwdiffError when style features come from other weights than `network` was trained with.
 
     given: the `StyleExtractor.identity` of the weights that they come from.
+    advice: what the error says to do.
     """
     trained = network.metadata.get("style_weights")
     if not network.metadata and given["name"] == DISTILLED:
@@ -328,6 +340,4 @@ def require_style_weights(network: UNet, given: dict[str, str]) -> None:
         )
     if trained and trained["fingerprint"] != given["fingerprint"]:
         ours, theirs = (f"{some['name']} ({some['fingerprint'][:8]})" for some in (given, trained))
-        raise HwdiffError(
-            f"style weights: {ours}, but the model was trained with {theirs}; give those with --style-encoder"
-        )
+        raise HwdiffError(f"style weights: {ours}, but the model was trained with {theirs}; {advice}")

@@ -23,18 +23,21 @@ WATCHED = ("the quick brown fox jumps", "Samples from a diffusion model", "here 
 FIG_4 = (55, 30, 5)  # the steps that the paper shows
 
 
-def watch_attention(network: UNet, style: str | Tensor = "ada") -> tuple[dict[str, np.ndarray], dict]:
+def watch_attention(
+    network: UNet, style: str | Tensor = "ada", style_extractor: str = "bundled"
+) -> tuple[dict[str, np.ndarray], dict]:
     """How the attention of three fixed lines stands, by which a training is watched (Fig. 4).
 
     The lines are `WATCHED`, in one style, with seeds 0, 1 and 2 and the paper's guidance of 1.
 
-    style: as of `sample`.
+    style, style_extractor: as of `sample`.
     Returns {"LINE.tT": (M, L) float16, the mean over the last block's heads at step T}, and what is measured
     of them, in JSON types: `suite.verdicts` reads it. Raises HwdiffError when the network writes nothing.
     """
     maps, scores, forward = {}, {}, {}
     for seed, text in enumerate(WATCHED):
-        written = trace(network, text, style=style, seed=seed, guidance=1, steps=STEPS)
+        options = {"style": style, "style_extractor": style_extractor, "guidance": 1, "steps": STEPS}
+        written = trace(network, text, seed=seed, **options)
         aligned = alignment_of_trace(written)
         if aligned is None:
             raise HwdiffError(f"attention: the network writes nothing for {text!r}; train it for longer")

@@ -39,12 +39,13 @@ def name_of(source: ImageSource) -> str:
     return os.fspath(source) if isinstance(source, str | os.PathLike) else "style image"
 
 
-def open_image(source: ImageSource, name: str) -> Image.Image:
+def open_image(source: ImageSource, name: str, *, colours: bool = False) -> Image.Image:
     """A picture in grey, upright as its EXIF data say, on white where it is transparent.
 
     source: see `ImageSource`.
     name: what errors call it.
-    Returns a PIL image of mode L, or of a deep grey.
+    colours: keep them.
+    Returns a PIL image of mode L (RGB with colours), or of a deep grey.
     Raises HwdiffError when it is not an image.
     """
     try:
@@ -58,8 +59,8 @@ def open_image(source: ImageSource, name: str) -> Image.Image:
                 image = files.enter_context(Image.open(content))
                 if image.width * image.height > MAX_PIXELS and image.format == "JPEG":
                     half = (image.width // 2, image.height // 2)
-                    image.draft("L", half)  # a large photo is unpacked at half its size
-            return _grey(image, name)
+                    image.draft("RGB" if colours else "L", half)  # a large photo is unpacked at half its size
+            return _flat(image, name, "RGB" if colours else "L")
     except HwdiffError:
         raise
     except FileNotFoundError as error:
@@ -69,7 +70,7 @@ def open_image(source: ImageSource, name: str) -> Image.Image:
         raise HwdiffError(f"{name}: not an image that can be read ({error}); {advice}") from error
 
 
-def _grey(image, name):
+def _flat(image, name, mode):
     if not image.width * image.height:
         raise HwdiffError(f"{name}: no ink found in {image.width} x {image.height} pixels; {_ADVICE}")
     if image.width * image.height > MAX_PIXELS:  # before any of it is unpacked
@@ -83,7 +84,7 @@ def _grey(image, name):
         paper = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(paper, image.convert("RGBA"))
     if not image.mode.startswith(("I", "F")):  # PIL would clip deep greys at 255 instead of scaling them
-        image = image.convert("L")
+        image = image.convert(mode)
     image.load()
     return image
 

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
-from PIL import Image, ImageOps
 from scipy import ndimage
 from scipy.signal import find_peaks
 from skimage.filters import threshold_otsu
@@ -216,8 +215,7 @@ def plot_lines(path: str | Path) -> Figure:
     figure = Figure(figsize=(10, 0.8 + max(2.4, 0.7 * len(lines))), layout="constrained")
     left, right = figure.subfigures(1, 2)
     axes = left.subplots()
-    with Image.open(path) as image:
-        axes.imshow(ImageOps.exif_transpose(image).convert("RGB"))
+    axes.imshow(np.asarray(open_image(path, name_of(path), colours=True)), cmap="gray")
     axes.set_title("the picture", fontsize=8, loc="left")
     axes.set_axis_off()
     for number, (axes, line) in enumerate(zip(np.atleast_1d(right.subplots(len(lines))), lines, strict=True)):

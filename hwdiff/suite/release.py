@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from hwdiff.diffusion.generate import require_style_weights, sample
-from hwdiff.diffusion.style_gallery import load_styles, save_styles
+from hwdiff.diffusion.generate import named_styles, require_style_weights, sample
+from hwdiff.diffusion.style_gallery import save_styles
 from hwdiff.diffusion.texts import PAGE_TEXTS, PAPER_TEXTS, STYLE_TEXT, TRIAL_TEXTS
 from hwdiff.evaluation.error_rates import edits_of, legibility, recognize
 from hwdiff.evaluation.recognizer import Recognizer
@@ -144,8 +144,7 @@ def release(
     kept = ("step", "training", "teacher", "dataset", "style_weights", "writing")
     metadata = {key: value for key, value in network.metadata.items() if key in kept}
     if features is None:
-        styles = load_styles()
-        require_style_weights(network, styles.metadata["style_weights"])
+        styles = named_styles(network)
         rates = _trial_rates(network, torch.stack(list(styles.values())), recognizer, seed, options)
         default = list(styles)[int(rates.argmin())]
     else:
@@ -178,7 +177,7 @@ def sample_pages(
     options: of `sample`.
     Yields (name, figure).
     """
-    styles = load_styles()
+    styles = named_styles(network)
     names = list(styles)
 
     def page(texts, names, title, columns=2, **more):

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import chain, count
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import papermill
 import torch
@@ -451,12 +451,13 @@ class Reproduction:
         before: its last record.
         state: its `state_key` now. Folders made under another one do not fit, nor do damaged ones.
         """
-        known = before.get("state")
-        damaged = before.get("status") == DONE and known == state and changed_files(self.out, before)
+        known, keeps = before.get("state"), self.notebooks[name].keeps
+        changed = changed_files(self.out, before) if before.get("status") == DONE and known == state else ()
+        damaged = any(PurePath(file).parts[0] in keeps for file in changed)
         if known == state and not damaged:
             return
         why = "damaged" if damaged else "of other parameters, data or code"
-        for folder in self.notebooks[name].keeps:
+        for folder in keeps:
             here, back = self.out / folder, self.out / f"{folder}.{state[:8]}"
             if here.exists():
                 aside = _free(self.out / f"{folder}.{'damaged' if damaged else (known or 'unknown')[:8]}")

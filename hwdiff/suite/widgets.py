@@ -6,7 +6,8 @@ In headless runs, where nobody can move a slider, each shows the same figure wit
 import io
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from html import escape
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from matplotlib.figure import Figure
 
 from hwdiff.diffusion.alignment import Alignment
 from hwdiff.diffusion.attention_figures import plot_attention, plot_characters
-from hwdiff.diffusion.generate import sample, writing_settings
+from hwdiff.diffusion.generate import named_styles, sample, writing_settings
 from hwdiff.diffusion.samplers import SAMPLERS, SPACINGS, schedule
 from hwdiff.diffusion.style_gallery import load_styles, mixed
 from hwdiff.diffusion.tracing import alignment_of_trace, trace
@@ -168,7 +169,7 @@ def interpolate(
     first, second: their names. At λ = 1 the style is the first alone.
     seed, sampler: as in `sample`.
     """
-    styles = load_styles()
+    styles = named_styles(network)
 
     def render(text, first, second, fraction, seed, guidance):
         features = mixed([styles[first], styles[second]], [fraction, 1 - fraction])
@@ -215,8 +216,11 @@ def desk(
 
     def render(text, style, seed, guidance, sampler, steps, spacing):
         options = {"seed": seed, "guidance": guidance, "sampler": sampler}
-        [written["ink"]] = sample(network, [text], style=style, alpha_bar=schedule(steps, spacing), **options)
-        return plot_inks([written["ink"]], titles=[f"{sampler}, {steps} steps, guidance {guidance:g}"])
+        [ink] = sample(network, [text], style=style, alpha_bar=schedule(steps, spacing), **options)
+        with_what = (text, style, seed, guidance, sampler, steps, spacing)
+        name = re.sub(r"[^\w.-]+", "-", "-".join(map(str, with_what)))
+        written["now"] = ink, Path(folder) / f"{name}.svg"
+        return plot_inks([ink], titles=[f"{sampler}, {steps} steps, guidance {guidance:g}"])
 
     style, guidance = style or next(iter(styles)), writing_settings(network)["guidance"]
     named = SAMPLERS[sampler]
@@ -235,16 +239,20 @@ def desk(
 
     def take_its_levels(change):
         chosen = SAMPLERS[change["new"]]
-        controls["steps"].value, controls["spacing"].value = chosen.steps, chosen.spacing
+        with picture.drawn_once():
+            controls["steps"].value, controls["spacing"].value = chosen.steps, chosen.spacing
 
+    controls["sampler"].unobserve(picture.draw, "value")
     controls["sampler"].observe(take_its_levels, "value")
     save, said = ipywidgets.Button(description="save as SVG"), ipywidgets.HTML()
 
     def store(_):
-        written_with = "-".join(str(control.value) for control in controls.values())
-        path = Path(folder) / (re.sub(r"[^\w.-]+", "-", written_with) + ".svg")
+        if "now" not in written:
+            said.value = "nothing is written yet"
+            return
+        ink, path = written["now"]
         try:
-            written["ink"].save(path)
+            ink.save(path)
             said.value = f"wrote {escape(str(path))}"
         except HwdiffError as error:
             said.value = escape(str(error))
@@ -293,12 +301,25 @@ class _Picture(ipywidgets.VBox):
         self.image, self.said = ipywidgets.Image(format="png", layout=layout), ipywidgets.HTML()
         super().__init__([self.image, self.said])
         self._render, self._controls = render, controls
+        self._waits = False
         for control in controls.values():
             control.observe(self.draw, "value")
         self.draw()
 
+    @contextmanager
+    def drawn_once(self) -> Iterator[None]:
+        """Draw the figure at the end of the block, however many controls are changed in it."""
+        self._waits = True
+        try:
+            yield
+        finally:
+            self._waits = False
+        self.draw()
+
     def draw(self, _=None):
         """Draw the figure for the present values of the controls."""
+        if self._waits:
+            return
         try:
             figure = self._render(**{name: control.value for name, control in self._controls.items()})
             self.image.value, self.said.value = _png(figure), ""

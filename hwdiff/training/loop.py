@@ -83,6 +83,21 @@ def _guided_attention(network, config=None, changes=()):
     return max(weights)
 
 
+def run_directory(
+    path: str | Path,
+    config: TrainingConfig,
+    dataset: Dataset,
+    style_weights: dict[str, str],
+    device: torch.device,
+) -> RunDirectory:
+    """The directory of a run with these settings, at `path`.
+
+    style_weights: the `StyleExtractor.identity` of its style features.
+    """
+    about = {"dataset": dataset.fingerprint, "style_weights": style_weights, "device": device.type}
+    return RunDirectory(path, {"kind": "network", **asdict(config), **about}, changeable=CHANGEABLE)
+
+
 def train(
     config: TrainingConfig,
     dataset: Dataset,
@@ -111,8 +126,7 @@ def train(
     device, processes = torch.device(device), Processes(torch.device(device))
     style_weights = style_features.extractor.identity
     about = {"dataset": dataset.fingerprint, "style_weights": style_weights}
-    settings = {"kind": "network", **asdict(config), **about, "device": device.type}
-    directory = RunDirectory(out, settings, changeable=CHANGEABLE)
+    directory = run_directory(out, config, dataset, style_weights, device)
 
     # Find where the run stands. An error in settings or data shows before anything is written.
     done = directory.find_step(resume)

@@ -30,6 +30,10 @@ def atomic_write(path: str | Path, *, replace: bool = True) -> Iterator[Path]:
     Raises HwdiffError when the folder cannot be made or written, or when the disk is full.
     """
     path = Path(path)
+    if path.is_symlink():
+        path = path.resolve()  # the link stays, and its target is replaced
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise HwdiffError(f"{path}: is no regular file and cannot be replaced by one; choose another path")
     handle = temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -171,9 +175,18 @@ def json_fingerprint(content: object) -> str:
 
 
 def tree_fingerprint(path: str | Path) -> str:
-    """SHA-256 of a file, or of the names and contents of all files in a folder, without __pycache__."""
+    """SHA-256 of a file, or of the names and contents of the `files_below` a folder."""
     path = Path(path)
     if path.is_file():
         return sha256_of(path)
-    files = sorted(file for file in path.rglob("*") if file.is_file() and "__pycache__" not in file.parts)
+    files = [file for file in files_below(path) if "__pycache__" not in file.parts]
     return json_fingerprint([[file.relative_to(path).as_posix(), sha256_of(file)] for file in files])
+
+
+def files_below(folder: Path) -> list[Path]:
+    """The files in a folder and in those in it, sorted, without hidden ones and copies that editors leave."""
+
+    def is_hidden(file):
+        return file.name.endswith("~") or any(part.startswith(".") for part in file.relative_to(folder).parts)
+
+    return sorted(file for file in folder.rglob("*") if file.is_file() and not is_hidden(file))

@@ -523,3 +523,62 @@ def test_a_dry_run_of_a_branch_tells_its_configuration_and_makes_nothing(trained
     options = ("--out", tmp_path / "branch", "--data", tmp_path / "none.npz")
     assert "none.npz: no such file" in hwdiff("train", "--branch", trained / "run", *options).output
     assert not (tmp_path / "branch").exists()
+
+
+def test_a_branch_that_cannot_be_resumed_is_not_made(trained, style_weights, tmp_path):
+    given = ("--data", trained / "data" / "lines.npz", "--branch", trained / "run", "--processes", 1)
+    out = tmp_path / "branch"
+    result = hwdiff("train", *given, "--out", out, "--style-encoder", style_weights, "--batch-size", 4)
+    assert result.exit_code == 1
+    assert "cannot be resumed with other settings: it has batch_size = 3, not 4" in result.output
+    assert not out.exists()
+
+
+def test_a_model_of_another_style_encoder_is_watched_with_a_picture(trained, style_weights, tmp_path):
+    model, out = trained / "run" / "model.safetensors", tmp_path / "attention"
+    refused = hwdiff("attention", "--model", model, "--out", out)
+    assert refused.exit_code == 1
+    assert "the named styles do not fit it; give a picture of handwriting and those weights" in refused.output
+    picture = Image.new("L", (300, 60), 255)
+    picture.paste(0, (20, 20, 280, 40))
+    picture.save(tmp_path / "style.png")
+    options = ("--style", tmp_path / "style.png", "--style-encoder", style_weights)
+    result = hwdiff("attention", "--model", model, "--out", out, *options)
+    assert result.exit_code == 0, result.output
+    assert sorted(path.name for path in out.iterdir()) == ["alignment-000002.json", "attention-000002.npz"]
+
+
+@pytest.mark.parametrize("command", ["legibility", "diversity", "geometry-floor"])
+def test_results_that_could_not_be_written_are_not_computed(trained, tmp_path, command):
+    data = trained / "data" / "lines.npz"
+    result = hwdiff(command, "--data", data, "--out", tmp_path / "result.txt")
+    assert (result.exit_code, result.output) == (
+        1,
+        f"error: --out {tmp_path / 'result.txt'}: must be a *.json file\n",
+    )
+    (tmp_path / "taken.json").mkdir()
+    result = hwdiff(command, "--data", data, "--out", tmp_path / "taken.json")
+    assert (result.exit_code, result.output) == (
+        1,
+        f"error: --out {tmp_path / 'taken.json'}: cannot be written; choose another path\n",
+    )
+
+
+@pytest.mark.parametrize(("command", "package"), [("reproduce", "papermill"), ("publish", "nbformat")])
+def test_missing_packages_of_the_notebooks_are_told(command, package, monkeypatch, tmp_path):
+    for name in [name for name in sys.modules if name.startswith("hwdiff.suite.")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, package, None)
+    result = hwdiff(command, *([tmp_path] if command == "publish" else []), "--out", tmp_path / "out")
+    assert result.exit_code == 1
+    assert (
+        f"error: the package {package} is not installed; install those of the notebooks: pip" in result.output
+    )
+
+
+def test_a_plan_of_the_paper_needs_neither_its_data_nor_a_gpu(tmp_path):
+    result = hwdiff("reproduce", "--profile", "paper", "--dry-run", "--out", tmp_path)
+    assert result.exit_code == 0, result.output
+    assert "02_training: runs: never run" in result.output
+    refused = hwdiff("reproduce", "--profile", "paper", "--out", tmp_path)
+    assert "profile paper: requires the IAM archives" in refused.output

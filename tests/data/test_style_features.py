@@ -25,6 +25,18 @@ def test_a_damaged_cache_is_refused(dataset, tmp_path, header):
         StyleFeatures(dataset, Extractor(), tmp_path)
 
 
+def test_a_cache_that_cannot_be_written_is_read(dataset, tmp_path, monkeypatch):
+    StyleFeatures(dataset, Extractor(), tmp_path).compute(np.array([3]))
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    features = StyleFeatures(dataset, Extractor(), tmp_path)
+    assert features[np.array([3])].mean() == 1
+    with pytest.raises(HwdiffError, match="lacks 1 lines, and cannot be written; copy the dataset"):
+        features[np.array([3, 4])]
+    (tmp_path / "new").mkdir()
+    with pytest.raises(HwdiffError, match="keeps the style features; copy the dataset"):
+        StyleFeatures(dataset, Extractor(), tmp_path / "new")
+
+
 def test_caches_opened_at_once_are_one(dataset, tmp_path, monkeypatch):
     """The second is made when the first has found no file and not yet written its own."""
     seconds = []

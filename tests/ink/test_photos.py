@@ -133,6 +133,23 @@ def test_what_is_seen_is_drawn(inks, tmp_path):
     assert sum(len(axes.images) for axes in figure.axes) == 1 + len(inks)
 
 
+def test_pictures_are_shown_as_they_are_looked_at(inks, tmp_path):
+    """Transparent paper is white, and deep grey is not clipped."""
+    plain = page_of(inks).convert("L")
+    clear = Image.new("RGBA", plain.size)
+    clear.putalpha(plain.point(lambda value: 255 - value))
+    clear.save(tmp_path / "clear.png")
+    Image.fromarray(np.asarray(plain).astype(np.uint16) * 200).save(tmp_path / "deep.png")
+    for name in ("clear.png", "deep.png"):
+        shown = plot_lines(tmp_path / name).axes[0].images[0]
+        level = np.asarray(shown.get_array(), dtype=float)
+        assert level.max() > 0.9 * shown.get_clim()[1], name
+        assert (
+            np.corrcoef(level.reshape(*plain.size[::-1], -1)[..., 0].flat, np.asarray(plain).flat)[0, 1]
+            > 0.99
+        )
+
+
 def test_what_is_too_much_is_told_and_neither_used_nor_shown(made_up_lines, extractor, tmp_path):
     layout = Layout("A4", margin=15, line_spacing=14, pen_width=0.6)
     long = [[made_up_lines[0], made_up_lines[1]], *([ink] for ink in made_up_lines[2:11])]

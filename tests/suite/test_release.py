@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from hwdiff import HwdiffError, Ink, load_model
-from hwdiff.diffusion import texts
+from hwdiff.diffusion import generate, texts
 from hwdiff.diffusion.generate import sample
 from hwdiff.diffusion.style_gallery import Styles, load_styles
 from hwdiff.evaluation.generation import regenerate_lines, subsample_lines
@@ -130,7 +130,7 @@ def test_a_release_without_styles_of_its_own_takes_the_bundled_ones(opened, give
         release.release(opened, "other", tmp_path, {}, **FEW)
     about = {"style_weights": opened.metadata["style_weights"]}
     styles = Styles({"one": given[0], "two": given[1]}, about)
-    monkeypatch.setattr(release, "load_styles", lambda: styles)
+    monkeypatch.setattr(generate, "load_styles", lambda: styles)
 
     def judge(inks, recognizer=None):
         assert [ink.text for ink in inks] == 2 * list(texts.TRIAL_TEXTS)
@@ -146,7 +146,7 @@ def test_a_release_without_styles_of_its_own_takes_the_bundled_ones(opened, give
 
 def test_a_released_student_writes_as_it_has_learnt(opened, given, tmp_path, monkeypatch):
     about = {"style_weights": opened.metadata["style_weights"]}
-    monkeypatch.setattr(release, "load_styles", lambda: Styles({"one": given[0]}, about))
+    monkeypatch.setattr(generate, "load_styles", lambda: Styles({"one": given[0]}, about))
     learnt = {"guidance": 1.0, "levels": [60, 30, 1]}
     save_model(opened, tmp_path / "student.safetensors", teacher="a hash", writing=learnt, **about)
     student = load_model(tmp_path / "student.safetensors", "cpu")
@@ -178,7 +178,8 @@ def test_lines_are_written_again_in_the_style_of_their_form(opened, dataset, fea
 
 
 def test_pages_of_samples_say_what_was_read(network, monkeypatch):
-    monkeypatch.setattr(release, "load_styles", lambda: {name: torch.rand(14, 1280) for name in "abcdefghij"})
+    styles = Styles({name: torch.rand(14, 1280) for name in "abcdefghij"}, {})
+    monkeypatch.setattr(release, "named_styles", lambda network: styles)
     pages = dict(release.sample_pages(network, steps=1))
     assert list(pages) == ["texts", "seeds", "sampler-eq12", "sampler-eq9"]
     captions = [axes.get_title(loc="left") for axes in pages["texts"].axes]

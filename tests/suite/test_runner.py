@@ -210,15 +210,23 @@ def test_what_was_damaged_is_made_again(suite, tmp_path):
     out = tmp_path / "out"
     write = """file = Path(run, "state", "file")
 file.parent.mkdir(exist_ok=True)
-assert not file.exists()
-file.write_text("whole")"""
-    write_notebook(suite, "03_third", write, 'outputs.file(file, "kept")', keeps=["state"])
+if not file.exists():
+    file.write_text("whole")"""
+    table = 'outputs.table([{"size": size}], "third", "A size")'
+    write_notebook(suite, "03_third", write, 'outputs.file(file, "kept")', table, keeps=["state"])
     third = selected(find_notebooks(suite), only="03")
     assert reproduction(suite, out).run(third) == []
     (out / "state" / "file").write_text("half")
     assert reproduction(suite, out).run(third) == []
     assert (out / "state" / "file").read_text() == "whole"
     assert (out / "state.damaged" / "file").read_text() == "half"
+    # A table that is lost says nothing against the state.
+    (out / "tables" / "third.csv").unlink()
+    made = (out / "state" / "file").stat().st_ino
+    assert reproduction(suite, out).run(third) == []
+    assert (out / "tables" / "third.csv").exists()
+    assert (out / "state" / "file").stat().st_ino == made
+    assert [path.name for path in out.glob("state.*")] == ["state.damaged"]
     (out / "state" / "file").write_text("other half")
     assert reproduction(suite, out).run(third) == []
     assert (out / "state.damaged" / "file").read_text() == "half"

@@ -3,7 +3,9 @@ import re
 import numpy as np
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
+from matplotlib.figure import Figure
 
+from hwdiff import HwdiffError
 from hwdiff.diffusion.tracing import Trace, alignment_of_trace, trace
 from hwdiff.ink.ink import Ink
 from hwdiff.suite import outputs, widgets
@@ -90,7 +92,7 @@ def test_styles_are_mixed_and_a_wrong_choice_is_said(network):
     assert "text" in said(widget)
 
 
-def test_the_desk_writes_and_saves(network, tmp_path):
+def test_the_desk_writes_and_saves(network, tmp_path, monkeypatch):
     widget = widgets.desk(network, "ab", style="clara", sampler="ddim", folder=tmp_path)
     before = pictures(widget)
     controls(widget, "seed").value = 5
@@ -104,8 +106,30 @@ def test_the_desk_writes_and_saves(network, tmp_path):
     before = pictures(widget)
     controls(widget, "spacing").value = "karras"
     assert pictures(widget) != before
+    # What is shown is saved, not what could not be written.
+    controls(widget, "text").value = " "
+    controls(widget, "save as SVG").click()
+    assert Ink.load(tmp_path / "ab-clara-5-1.0-ddim-12-karras.svg").text == "ab"
+    assert len(list(tmp_path.iterdir())) == 2
+    controls(widget, "text").value = "ab"
+    drawn = []
+    monkeypatch.setattr(widgets, "plot_inks", lambda *given, titles: drawn.extend(titles) or Figure())
     controls(widget, "sampler").value = "fast"
     assert (controls(widget, "steps").value, controls(widget, "spacing").value) == (40, "time")
+    assert drawn == ["fast, 40 steps, guidance 1"]
+
+
+def test_a_desk_that_has_written_nothing_saves_nothing(network, tmp_path):
+    widget = widgets.desk(network, " ", sampler="ddim", folder=tmp_path)
+    controls(widget, "save as SVG").click()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_styles_that_do_not_fit_the_network_are_not_mixed(network, monkeypatch):
+    other = {"style_weights": {"name": "other", "padding": "both", "fingerprint": "f" * 64}}
+    monkeypatch.setattr(network, "metadata", other)
+    with pytest.raises(HwdiffError, match="the named styles do not fit it; give a picture of handwriting"):
+        widgets.interpolate(network, "ab", "ada", "boris", sampler="ddim")
 
 
 def test_headless_the_figure_is_shown_without_controls(network, monkeypatch):

@@ -5,7 +5,7 @@ import time
 import pytest
 
 from hwdiff import HwdiffError
-from hwdiff.utils.files import atomic_write, lock_directory, sha256_of
+from hwdiff.utils.files import atomic_write, lock_directory, sha256_of, tree_fingerprint
 
 
 def partial(folder, name, age=10.0):
@@ -32,6 +32,36 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path):
         atomic_write(path / "file.txt"),
     ):
         pass
+
+
+def test_a_link_stays_and_what_is_no_file_is_not_replaced(tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "link.txt").symlink_to(tmp_path / "disk" / "file.txt")
+    for content in ("first", "second"):
+        with atomic_write(tmp_path / "link.txt") as temporary:
+            temporary.write_text(content)
+        assert (tmp_path / "disk" / "file.txt").read_text() == content
+    assert (tmp_path / "link.txt").is_symlink()
+    os.mkfifo(tmp_path / "pipe")
+    with (
+        pytest.raises(HwdiffError, match="pipe: is no regular file"),
+        atomic_write(tmp_path / "pipe"),
+    ):
+        raise AssertionError("it was not refused at once")
+    assert (tmp_path / "pipe").is_fifo()
+
+
+def test_hidden_files_and_copies_of_editors_are_no_part_of_a_folder(tmp_path):
+    (tmp_path / "part").mkdir()
+    (tmp_path / "part" / "code.py").write_text("1")
+    before = tree_fingerprint(tmp_path)
+    (tmp_path / "part" / ".code.py.swp").write_text("2")
+    (tmp_path / "part" / "code.py~").write_text("0")
+    (tmp_path / ".hidden").mkdir()
+    (tmp_path / ".hidden" / "code.py").write_text("3")
+    assert tree_fingerprint(tmp_path) == before
+    (tmp_path / "part" / "more.py").write_text("4")
+    assert tree_fingerprint(tmp_path) != before
 
 
 def test_what_a_killed_process_left_is_deleted_and_nothing_else(tmp_path):
