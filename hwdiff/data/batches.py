@@ -177,7 +177,7 @@ def training_order(
 
     lines: (n,) indices of the lines.
     bucketed: see `batch_order`.
-    fraction(step): of the lines of which only an excerpt is used. An epoch keeps that of its first step.
+    fraction(step): of the lines of which only an excerpt is used. An epoch keeps that of the step before it.
     Yields (lines (B,), spans (B, 4)).
     Raises HwdiffError when there are fewer lines than make one batch.
     """

@@ -78,7 +78,8 @@ def sample(
         network's own. A step is one network evaluation, with guidance two.
     alpha_bar: (T + 1,) signal levels, instead of the sampler's for `steps`.
     seed: text i is written with seed + i; or the seeds of all texts. Its ink depends on its seed, the text,
-        the style and its length alone.
+        the style and its length alone; with a callback, or on a processor that rounds otherwise, a letter may
+        differ.
     guidance: how closely to follow the text, see `samplers.guided`. 1 is the paper's method; None is what the
         model's metadata says.
     style_guidance: guidance by the style, in the same way. 1 is the paper's method.
@@ -208,7 +209,8 @@ def default_length(text: str, points_per_character: float) -> int:
 
     Networks are trained on at most 488 points. Only texts that need more get more.
     """
-    points = max(min(points_per_character * len(text), MAX_POINTS), MIN_POINTS * len(text))
+    least = min(points_per_character, MIN_POINTS)
+    points = max(min(points_per_character * len(text), MAX_POINTS), least * len(text))
     return int(-(-points // LENGTH_UNIT) * LENGTH_UNIT)
 
 

@@ -113,11 +113,16 @@ def write_pages(
             inks[number] = ink
         if progress:
             progress(len(some))
-    for number, piece in enumerate(pieces):
-        length = default_length(spell(piece).text, points)
-        if len(inks[number]) >= length:
-            more = int(np.ceil(MORE_ROOM * length / LENGTH_UNIT)) * LENGTH_UNIT
-            [inks[number]] = _sample(network, piece, features, seed=seed + number, length=more, **options)
+
+    def whole(ink, number, own):
+        """The ink of a piece from the seed `own`, or if it took all its points, another that has more."""
+        length = default_length(spell(pieces[number]).text, points)
+        if len(ink) < length:
+            return ink
+        more = int(np.ceil(MORE_ROOM * length / LENGTH_UNIT)) * LENGTH_UNIT
+        return _sample(network, pieces[number], features, seed=own, length=more, **options)[0]
+
+    inks = [whole(ink, number, seed + number) for number, ink in enumerate(inks)]
 
     # Write those again that are read wrong.
     wrong = None
@@ -127,7 +132,8 @@ def write_pages(
             others = list(inks)
             for number in left:
                 own = seed + number + number_of_try * SEED_STRIDE
-                [others[number]] = _sample(network, pieces[number], features, seed=own, **options)
+                [ink] = _sample(network, pieces[number], features, seed=own, **options)
+                others[number] = whole(ink, number, own)
             still = _read_wrong(reader, others, left)
             for number in set(left) - set(still):
                 inks[number] = others[number]

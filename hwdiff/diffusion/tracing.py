@@ -89,17 +89,6 @@ def trace(network: UNet, text: str, **options) -> Trace:
     return kept
 
 
-def align(network: UNet, text: str, block: int = -1, **options) -> tuple[Ink, Alignment | None]:
-    """Write a text and align it.
-
-    block: whose attention is taken, -1 for the last, that of the paper's Fig. 4.
-    options: of `sample`.
-    Returns its ink and alignment, or (ink, None) when nothing was written.
-    """
-    written = trace(network, text, **options)
-    return written.ink, alignment_of_trace(written, block)
-
-
 def alignment_of_trace(written: Trace, block: int = -1) -> Alignment | None:
     """The alignment of a trace by the attention of a block in the later half of the steps.
 

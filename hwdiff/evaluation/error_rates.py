@@ -55,7 +55,7 @@ def recognize(inks: Sequence[Ink], recognizer: Recognizer | None = None) -> list
 
     Decoding is greedy: the most probable character at each place, with no dictionary and no language model,
     which would guess what is not there. Pen-up moves at the end are left out. An ink without extent (none,
-    one point, the pen never down) is read as "". How a line is read does not depend on the others.
+    one point, the pen never down) is read as "". How a line is read depends on the others by rounding only.
     Raises HwdiffError for an ink of more than 2000 points.
     """
     recognizer = recognizer or load_recognizer()

@@ -142,6 +142,10 @@ class Measures:
             return handmade_features(inks)
         return descriptors(line_features(inks, self.features.extractor))
 
+    @property
+    def _repetitions_of_real_lines(self):
+        return min(self.repetitions, MAX_REAL_REPETITIONS)
+
     def settings(self, count: int) -> dict:
         """What the measures of sets of `count` lines depend on besides their arguments, in JSON types."""
         return {
@@ -151,6 +155,7 @@ class Measures:
             "geometry_score": {
                 "landmarks": geometry.LANDMARKS,
                 "repetitions": self.repetitions,
+                "repetitions_of_real_lines": self._repetitions_of_real_lines,
                 "gamma": geometry.default_gamma(count),
                 "i_max": geometry.I_MAX,
                 "points_per_line": MAX_POINTS,
@@ -256,7 +261,7 @@ class Measures:
         }
         first, second = real_inks(self.dataset, sets.first), real_inks(self.dataset, sets.second)
         options = {
-            "n": min(self.repetitions, MAX_REAL_REPETITIONS),
+            "n": self._repetitions_of_real_lines,
             "landmarks": min(geometry.LANDMARKS, len(first) // 2),
         }
         reference = geometry.mrlt(points(first), seed=(sets.seed, 0), **options)

@@ -150,6 +150,8 @@ def write_row(
     settings, folder, workers, progress: of `table1`; with its folder these are the lines that it measured.
     """
     about = [settings.get(key) for key in ("dataset", "model", "style_encoder")]
+    where = settings.get("environment", {})
+    about += [where.get("device"), where.get("packages", {}).get("torch")]
     code = [tree_fingerprint(PACKAGE / package) for package in WRITING_CODE]
     depends_on = json_fingerprint([about, settings.get("rows", {}).get(row), sets.second.tolist(), code])
     return write_lines(
@@ -167,7 +169,9 @@ def _differences(by_line, compared):
     """{row: {other: {measure: (value, low, high)}}} of pairs of rows, over the lines of all seeds.
 
     by_line: of each seed the forms of its lines, and {row: {measure: (n, 2)}}. The bootstrap draws whole
-        forms, with all their lines of all seeds, since lines of one writer are alike.
+        forms, with all their lines of all seeds, since lines of one writer are alike. The kernel distance's
+        lines of the first set are drawn with those of the second, as if they were independent: with few forms
+        its intervals are too narrow.
     """
     differences, forms = {}, np.concatenate([forms for forms, _ in by_line])
     for row, other in compared:

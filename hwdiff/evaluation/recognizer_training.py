@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import chain
-from math import cos, pi
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ from hwdiff.evaluation.recognizer import (
     save_recognizer,
 )
 from hwdiff.ink import strokes
+from hwdiff.training.config import warmup_and_cosine
 from hwdiff.training.distributed import Processes
 from hwdiff.training.optimizers import make_ema
 from hwdiff.training.run_dir import RunDirectory
@@ -63,7 +63,7 @@ class RecognizerTraining:
 
     def learning_rate_at(self, step: int) -> float:
         """The learning rate at step 1, 2, ..., `steps`."""
-        return self.learning_rate * min(step / self.warmup, 0.5 + 0.5 * cos(pi * (step - 1) / self.steps))
+        return self.learning_rate * warmup_and_cosine(step, self.warmup, self.steps)
 
 
 PRESETS = {
@@ -167,7 +167,7 @@ def train_recognizer(
 
     After the last step it is tested on the test split; the error rates go into the metadata of
     recognizer.safetensors. On a CPU a run that was resumed gives the same weights, bit for bit, as one that
-    was never stopped.
+    was never stopped, if it has as many threads.
 
     resume: from the state in `out`, if there is one.
     stop: looked at between steps.

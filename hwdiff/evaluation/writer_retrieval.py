@@ -148,7 +148,8 @@ class WriterStyles:
         """How far apart each two lines are, in deviations of each feature.
 
         features: (n, d).
-        Returns (n (n - 1) / 2,), of which the root mean square is 1 between the lines learnt from.
+        Returns (n (n - 1) / 2,). Between the lines learnt from the root mean square would be 1, if all
+        features varied and none was beyond `MAX_DEVIATION`.
         """
         deviations = np.clip((features - self.centre) / self.spread, -MAX_DEVIATION, MAX_DEVIATION)
         return pdist(deviations) / np.sqrt(2 * features.shape[1])

@@ -21,8 +21,9 @@ def layer_norm(features: int) -> nn.LayerNorm:
 class Linear(nn.Linear):
     """A linear map of the channels of x (B, N, C).
 
-    Where a CPU writes, each line is multiplied by itself: its bits do not depend on the lines beside it. One
-    product of all lines rounds in other ways for other B, and 60 guided steps make a rounding visible.
+    Where a CPU writes, each line is multiplied by itself: on most processors its bits do not depend on the
+    lines beside it. One product of all lines rounds in other ways for other B, and 60 guided steps make a
+    rounding visible.
     """
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """How a network is trained: every setting of a run in one value, and the presets. Needs no torch."""
 
 from dataclasses import dataclass, field, fields, replace
+from math import cos, pi
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,11 @@ LEARNING_RATE_WIDTH = 256
 def learning_rate(step: int) -> float:
     """The published learning rate (section 5.1): 256^-0.5 min(step^-0.5, step 10000^-1.5)."""
     return LEARNING_RATE_WIDTH**-0.5 * min(step**-0.5, step * WARMUP**-1.5)
+
+
+def warmup_and_cosine(step: int, warmup: int, steps: int) -> float:
+    """At step 1, 2, ..., `steps`: a rise to 1 over `warmup` steps, then a fall to 0 along a cosine."""
+    return min(step / warmup, 0.5 + 0.5 * cos(pi * (step - 1) / steps))
 
 
 @dataclass(frozen=True)
@@ -192,7 +198,8 @@ PRESETS = {
 def preset(name: str, **changes: Any) -> TrainingConfig:
     """The configuration of a preset, with some fields changed.
 
-    With fewer steps, warm-up and cooldown are shortened in proportion, unless they are given.
+    With fewer steps, warm-up, cooldown and the steps with excerpts are shortened in proportion, unless they
+    are given.
 
     changes: as for `changed`.
     Raises HwdiffError for an unknown preset or field, and as `changed` does.
@@ -201,9 +208,11 @@ def preset(name: str, **changes: Any) -> TrainingConfig:
         raise HwdiffError(f"preset: no such preset as {name!r}; choose one of {', '.join(PRESETS)}")
     config, steps = PRESETS[name], changes.get("steps")
     if steps is not None and steps < config.steps:
-        for part in ("warmup", "cooldown"):
+        for part in ("warmup", "cooldown", "excerpt_steps"):
             if changes.get(part) is None:
                 changes[part] = getattr(config, part) * steps // config.steps
+                if part == "excerpt_steps" and config.excerpt_steps:
+                    changes[part] = max(1, changes[part])  # 0 would mean that excerpts never become fewer
     return changed(config, **changes)
 
 

@@ -20,6 +20,7 @@ from hwdiff.data.line_images import LineImages
 from hwdiff.ink import images
 from hwdiff.model.config import DISTILLED
 from hwdiff.model.style_encoder import StyleExtractor, fold_batch_norms, grey_input, pool, set_padding
+from hwdiff.training.config import warmup_and_cosine
 from hwdiff.training.distributed import Processes
 from hwdiff.training.run_dir import RunDirectory
 from hwdiff.training.steps import Steps
@@ -67,7 +68,7 @@ class DistillationConfig:
         highest, steps = self.learning_rate, self.steps
         if step > self.steps:
             step, highest, steps = step - self.steps, self.fine_rate, self.fine_steps
-        return highest * min(step / WARMUP, 0.5 + 0.5 * np.cos(np.pi * (step - 1) / steps))
+        return highest * warmup_and_cosine(step, WARMUP, steps)
 
 
 PRESETS = {
@@ -207,7 +208,7 @@ def distil(
 ) -> Path | None:
     """Train the student in the directory `out`, a `RunDirectory` with style.safetensors at the end.
 
-    On a CPU the same arguments give the same bits, resumed or not.
+    On a CPU the same arguments give the same bits with as many threads, resumed or not.
 
     sources: (images of lines, indices of those to train on).
     teacher: its device is used.

@@ -34,7 +34,7 @@ from hwdiff.utils.progress import Progress
 
 # Fraction of a bucket's longest line. The network must learn to end a text in more room than it needs.
 MAX_EXTRA_PADDING = 0.5
-VALIDATION_LINES = 48
+VALIDATION_LINES = 48  # the first of the split, so by few writers: a run's log shows how it goes, no more
 # The settings that may change when a run is resumed.
 CHANGEABLE = (
     "learning_rate",
@@ -112,8 +112,9 @@ def train(
 ) -> tuple[UNet, int]:
     """Train a network in the directory `out`, a `RunDirectory` with model.safetensors and samples/.
 
-    On a CPU a run that was resumed gives the same weights, bit for bit, as one that was never stopped. (A GPU
-    adds in any order.) Several processes (`distributed.launch`) share each batch.
+    On a CPU a run that was resumed gives the same weights, bit for bit, as one that was never stopped, if it
+    has as many processes and threads. (A GPU adds in any order.) Several processes (`distributed.launch`)
+    share each batch.
 
     style_features: of the dataset.
     resume: from the state in `out`, if there is one.
@@ -225,6 +226,7 @@ def train(
                 save_model(sampling_network, path, step=step, **about)
                 directory.save(step, modules, optimizers, generator)
         processes.wait()
+    sampling_network.metadata = {**about, "step": steps.step}
     return sampling_network.eval(), steps.step
 
 

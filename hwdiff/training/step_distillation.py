@@ -93,7 +93,8 @@ def distil_steps(
 ) -> int:
     """Train a student of `teacher` in the directory `out`, a `RunDirectory` with model.safetensors.
 
-    On a CPU a run that was resumed gives the same weights, bit for bit, as one that was never stopped.
+    On a CPU a run that was resumed gives the same weights, bit for bit, as one that was never stopped, if it
+    has as many threads.
 
     dataset, style_features: texts and styles of the training split are used, no ink.
     resume: from the state in `out`, if there is one.

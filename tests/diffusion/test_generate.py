@@ -30,6 +30,10 @@ def test_long_texts_get_no_more_points_than_were_trained_on_unless_they_need_the
     assert default_length("x" * characters, 16.0) == points
 
 
+def test_small_letters_may_have_few_points():
+    assert [default_length("x" * count, 6.0) for count in (10, 80, 100)] == [64, 480, 600]
+
+
 def test_the_same_seed_writes_the_same_bits(tame):
     first, second = (sample(tame, ["abc", "def"], steps=10, seed=3) for _ in range(2))
     assert all(np.array_equal(a.offsets, b.offsets) for a, b in zip(first, second, strict=True))

@@ -91,13 +91,17 @@ def test_a_piece_that_needs_more_points_gets_them(network, monkeypatch):
     monkeypatch.setattr(pages, "default_length", lambda text, points: 1)  # whatever was written filled it
     write_pages(network, "a quick fox", steps=2)
     assert lengths == [None, 8]
+    # A piece that is written again because it is read wrong, too.
+    write_pages(network, "a quick fox", steps=2, tries=1, reader=lambda inks: [False] * len(inks))
+    assert lengths[2:] == [None, 8, None, 8]
 
 
 def test_what_is_read_wrong_is_written_again_and_counted(network, monkeypatch):
     seeds = []
 
     def spied(network, texts, style, **options):
-        seeds.append(options["seed"])
+        if "length" not in options:  # not again for want of room
+            seeds.append(options["seed"])
         return sample(network, texts, style, **options)
 
     monkeypatch.setattr(pages, "sample", spied)

@@ -11,7 +11,7 @@ from hwdiff.diffusion.attention_figures import (
     plot_characters,
     plot_every_head,
 )
-from hwdiff.diffusion.tracing import Trace, align, alignment_by_step, alignment_of_trace, trace
+from hwdiff.diffusion.tracing import Trace, alignment_by_step, alignment_of_trace, trace
 from hwdiff.ink.ink import Ink
 
 
@@ -111,16 +111,16 @@ def test_the_alignment_is_that_of_the_later_half(written):
 
 
 def test_ink_is_the_same_whether_aligned_or_not(network):
-    ink, aligned = align(network, "a text", seed=3, steps=6, sampler="ddim")
+    written = trace(network, "a text", seed=3, steps=6, sampler="ddim")
+    ink, aligned = written.ink, alignment_of_trace(written)
     [plain] = sample(network, ["a text"], seed=3, steps=6, sampler="ddim")
     np.testing.assert_allclose(ink.offsets, plain.offsets, rtol=1e-3, atol=1e-4 * np.abs(plain.offsets).max())
     assert aligned.weights.shape == (-(-len(ink) // 8), len("a text"))
     np.testing.assert_allclose(aligned.weights.sum(axis=1), 1)
-    _, fine = align(network, "a text", block=0, seed=3, steps=6, sampler="ddim")
-    assert fine.points == 2
-    assert align(network, "a text", seed=3, steps=1, sampler="ddim")[1] is not None
+    assert alignment_of_trace(written, block=0).points == 2
+    assert alignment_of_trace(trace(network, "a text", seed=3, steps=1, sampler="ddim")) is not None
     with pytest.raises(HwdiffError, match="block = 9: the network has 3 blocks"):
-        align(network, "a text", block=9, steps=1)
+        alignment_of_trace(written, block=9)
 
 
 def test_alignment_forms_step_by_step():

@@ -6,7 +6,7 @@ import pytest
 from hwdiff import HwdiffError
 from hwdiff.data.dataset import style_lines
 from hwdiff.diffusion.alignment import alignment_of
-from hwdiff.diffusion.tracing import Trace, align, alignment_by_step, alignment_of_trace, trace
+from hwdiff.diffusion.tracing import Trace, alignment_by_step, alignment_of_trace, trace
 from hwdiff.evaluation import attention as module
 from hwdiff.evaluation.attention import AlignedLine, regenerate_aligned, relations, watch_attention
 from hwdiff.evaluation.error_rates import legibility
@@ -19,7 +19,8 @@ def test_lines_are_written_again_in_the_style_of_others_of_their_form(network, d
         network, dataset, features, [2, 5], recognizer, seed=7, progress=told.append, **options
     )
     style = features[style_lines(dataset.forms)[[5]]]
-    ink, aligned = align(network, str(dataset.texts[5]), style=style[0], seed=8, **options)
+    written = trace(network, str(dataset.texts[5]), style=style[0], seed=8, **options)
+    ink, aligned = written.ink, alignment_of_trace(written)
     cer, real_cer = (legibility([one], recognizer, resamples=0).cer.value for one in (ink, dataset.ink(5)))
     steps = alignment_by_step(trace(network, str(dataset.texts[5]), style=style[0], seed=8, **options))
     assert rows[1] == AlignedLine(str(dataset.texts[5]), aligned.scores, steps, cer, real_cer)

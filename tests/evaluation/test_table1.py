@@ -250,6 +250,7 @@ def test_the_files_hold_the_table_and_times_lie_apart(table, tmp_path):
     assert saved["settings"]["geometry_score"] == {
         "landmarks": 64,
         "repetitions": 20,
+        "repetitions_of_real_lines": 20,
         "gamma": 12 / 640_000,
         "i_max": 100,
         "points_per_line": 488,

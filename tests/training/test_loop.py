@@ -101,6 +101,13 @@ def test_training_learns(dataset, features, tmp_path):
     assert losses[-1] < 0.8 * losses[0]
 
 
+def test_the_trained_network_knows_what_its_checkpoint_does(run):
+    out, network, _ = run
+    saved = load_model(out / "model.safetensors").metadata
+    assert network.metadata == {key: saved[key] for key in network.metadata}
+    assert {"step", "training", "style_weights", "dataset"} <= network.metadata.keys()
+
+
 @pytest.mark.parametrize("at", [1, 4, 5])
 def test_a_stopped_run_resumes_bit_for_bit(run, dataset, features, tmp_path, at):
     whole, network, _ = run
@@ -510,6 +517,10 @@ def test_excerpts_become_fewer():
     config = presets.TrainingConfig(excerpts=0.8, excerpt_steps=100)
     assert [config.excerpts_at(step) for step in (0, 50, 100, 200)] == pytest.approx([0.8, 0.4, 0, 0])
     assert presets.TrainingConfig(excerpts=0.8).excerpts_at(10_000) == 0.8
+    # In a shorter run, too.
+    assert presets.preset("paper-cpu", steps=9_600).excerpt_steps == 6_400
+    assert presets.preset("paper-cpu", steps=1).excerpt_steps == 1
+    assert presets.preset("small", steps=10).excerpt_steps == 0
 
 
 @pytest.fixture
