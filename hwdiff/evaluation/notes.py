@@ -18,7 +18,8 @@ ON_RATES = (
 )
 ON_INTERVALS = (
     "an interval is one of 95 %, of a paired bootstrap over forms: what is compared has the same sets, texts "
-    "and, where both were written, noise"
+    "and, where both were written, noise. A difference is of the lines of all seeds together; in the CER it "
+    "may be a little other than that of the rows, which are means over the seeds"
 )
 ON_RETRIEVAL = (
     "forms are looked for, since IAM names no writers. By style features this is circular: the network was "
