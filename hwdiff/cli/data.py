@@ -117,7 +117,10 @@ def _print_dataset(path, manifest):
     splits = ", ".join(
         f"{counts[split]} {split}" for split in ("train", "validation", "test") if split in counts
     )
-    print(f"{path}: {counts['lines']} lines of {counts['forms']} forms ({splits}), split scheme {scheme}")
+    print(
+        f"{path}: {counts['lines']} lines of {counts['forms']} forms ({splits}), split scheme {scheme}, "
+        f"fingerprint {manifest['fingerprint'][:8]}"
+    )
     if missing := [split for split in ("validation", "test") if not counts.get(split)]:
         found = (
             f"no lines in the split {' and '.join(missing)}, so that nothing can be measured on unseen lines"
