@@ -249,22 +249,23 @@ def compute_most(features):
 
 
 @pytest.fixture(scope="session")
-def written(once):
-    """A dataset of built-in writers, one form each: enough for ten forms that are not of the training."""
-    return Dataset(once("writers.npz", lambda path: write_dataset(path, 64)))
+def suite_data(once):
+    """The folder of a run of the suite's first notebook, with most style features of its lines."""
+    from tests.suite.conftest import prepare_lines
+
+    return once("suite-data", prepare_lines)
 
 
 @pytest.fixture(scope="session")
-def written_features(written, once):
+def written(suite_data):
+    """The suite's lines, by built-in writers: enough for ten forms that are not of the training."""
+    return Dataset(suite_data / "data" / "lines.npz")
+
+
+@pytest.fixture(scope="session")
+def written_features(written):
     """Style features of the lines of `written`, beside the data, where the commands look for them too."""
-    features = StyleFeatures(written, load_style_extractor("bundled", "cpu"))
-
-    def compute(done):
-        compute_most(features)
-        done.touch()
-
-    once("writers.features", compute)
-    return features
+    return StyleFeatures(written, load_style_extractor("bundled", "cpu"))
 
 
 @pytest.fixture(scope="session")
@@ -308,6 +309,15 @@ SLOW = (
     "data/test_iam.py",
     "evaluation/test_speed.py",
 )
+# Of the others, those that take longest.
+LONG = (
+    "training/test_loop.py",
+    "training/test_step_distillation.py",
+    "ink/test_photos.py",
+    "torture/test_fuzz.py",
+    "evaluation/test_corruption.py",
+    "torture/test_published.py",
+)
 
 
 def pytest_collection_modifyitems(items):
@@ -318,7 +328,8 @@ def pytest_collection_modifyitems(items):
 
     def place(item):
         name = Path(item.fspath).relative_to(Path(__file__).parent).as_posix()
-        return SLOW.index(name) if name in SLOW else len(SLOW)
+        order = SLOW + LONG
+        return order.index(name) if name in order else len(order)
 
     items.sort(key=place)
     for item in items:

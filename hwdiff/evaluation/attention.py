@@ -151,22 +151,26 @@ def relations(lines: Sequence[AlignedLine], *, resamples: int = 1000, seed: int 
     real = np.array([line.real_cer for line in lines])
     bootstrap = Bootstrap([line.text for line in lines], resamples, seed)
     drawn = [np.repeat(np.arange(len(lines)), count) for count in bootstrap.counts]
+    with_real = [_correlation(rates[some], real[some]) for some in drawn]
     result = {}
     for name in lines[0].scores:
         scores = np.array([line.scores[name] for line in lines])
-        resampled = [_correlations(scores[some], rates[some], real[some]) for some in drawn]
+        resampled = [
+            _correlations(scores[some], rates[some], real[some], known)
+            for some, known in zip(drawn, with_real, strict=True)
+        ]
         low, high = bootstrap.interval(np.nan_to_num(np.array(resampled).reshape(-1, 2)))
-        plain, given = _correlations(scores, rates, real)
+        plain, given = _correlations(scores, rates, real, _correlation(rates, real))
         low, high = (np.where(np.isnan((plain, given)), np.nan, ends) for ends in (low, high))
         differing = len(scores) - int(np.unique(scores, return_counts=True)[1].max())
         result[name] = Relation(plain, low[0], high[0], given, low[1], high[1], differing)
     return result
 
 
-def _correlations(scores, rates, real):
+def _correlations(scores, rates, real, rates_with_real):
     """Spearman's correlation of scores and rates, and that with `real` held fixed."""
     plain = _correlation(scores, rates)
-    with_scores, with_rates = np.nan_to_num((_correlation(scores, real), _correlation(rates, real)))
+    with_scores, with_rates = np.nan_to_num((_correlation(scores, real), rates_with_real))
     left = np.sqrt((1 - with_scores**2) * (1 - with_rates**2))
     # Where the real lines tell all of the score or of the rate, nothing is left to go with the other.
     return plain, (plain - with_scores * with_rates) / left if left > 1e-9 else np.nan

@@ -441,8 +441,7 @@ def test_attention_is_saved_as_verdicts_read_it(tmp_path):
     assert row["verdict"] == OPEN  # it was taught
 
 
-@pytest.mark.parametrize("given", [{}, {"OMP_NUM_THREADS": "2", "GOMP_SPINCOUNT": "5"}])
-def test_the_suite_in_small_computes_with_one_thread_unless_told_otherwise(given, tmp_path):
+def test_the_suite_in_small_computes_with_one_thread_unless_told_otherwise(monkeypatch, tmp_path):
     code = (
         "import os; from hwdiff.cli import app; app(['reproduce', '--dry-run', '--out', os.environ['OUT']], "
         "standalone_mode=False); import torch; print(torch.get_num_threads(), os.environ['GOMP_SPINCOUNT'])"
@@ -451,10 +450,15 @@ def test_the_suite_in_small_computes_with_one_thread_unless_told_otherwise(given
         name: value for name, value in os.environ.items() if name not in ("OMP_NUM_THREADS", "GOMP_SPINCOUNT")
     }
     options = {"capture_output": True, "text": True, "check": True}
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=others | given | {"OUT": str(tmp_path)}, **options
-    )
-    assert done.stdout.splitlines()[-1] == " ".join(given.values() or ("1", "3000"))
+    done = subprocess.run([sys.executable, "-c", code], env=others | {"OUT": str(tmp_path)}, **options)
+    assert done.stdout.splitlines()[-1] == "1 3000"
+    # Told otherwise.
+    code = "import os, hwdiff.cli; print(os.environ['GOMP_SPINCOUNT'])"
+    told = subprocess.run([sys.executable, "-c", code], env=others | {"GOMP_SPINCOUNT": "5"}, **options)
+    assert told.stdout == "5\n"
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    assert hwdiff("reproduce", "--dry-run", "--out", tmp_path).exit_code == 0
+    assert os.environ["OMP_NUM_THREADS"] == "2"
 
 
 def test_benchmark_reports_fractions(trained, source, monkeypatch, tmp_path):
@@ -480,6 +484,8 @@ def test_benchmark_reports_fractions(trained, source, monkeypatch, tmp_path):
         speed, "shared_training_rate", lambda dataset, config, device, count: (1.0, count * 500.0)
     )
     monkeypatch.setattr(benchmark.geometry, "REPETITIONS", 8)
+    commands = []
+    monkeypatch.setattr(benchmark, "_run", lambda command: commands.append(" ".join(command[1:])))
     data = trained / "data" / "lines.npz"
     result = hwdiff("benchmark", "--data", data, "--source", source, "-o", tmp_path / "table.md")
     assert result.exit_code == 0, result.output
@@ -493,6 +499,8 @@ def test_benchmark_reports_fractions(trained, source, monkeypatch, tmp_path):
     assert {"hwdiff --help", "import torch", "hwdiff prepare, all of it"} <= named.keys()
     assert any(what.startswith("most memory of this process, ") for what in named)
     assert all(what in result.output for what in named)
+    assert commands[:2] == ["-m hwdiff --help", "-c import torch"]
+    assert commands[2].startswith("-m hwdiff write hello world ")
 
 
 def test_a_dataset_too_small_to_be_measured_is_told_at_once(trained):

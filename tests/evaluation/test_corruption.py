@@ -15,13 +15,13 @@ def recognitions(lines, recognizer):
 
 
 @pytest.fixture(scope="module")
-def error_of(lines, recognizer):
+def error_of(lines, recognitions, recognizer):
     """corrupt(ink, recognition, number) -> the error rate of the lines so corrupted."""
 
     def measure(corrupt):
         corrupted = [
             corrupt(ink, recognition, number)
-            for number, (ink, recognition) in enumerate(zip(lines, recognize(lines, recognizer), strict=True))
+            for number, (ink, recognition) in enumerate(zip(lines, recognitions, strict=True))
         ]
         return legibility(corrupted, recognizer, resamples=10).cer.value
 

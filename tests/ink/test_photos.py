@@ -75,16 +75,18 @@ def extractor():
     return load_style_extractor("bundled", "cpu")
 
 
+@pytest.fixture(scope="module")
+def mean_styles(inks, others, extractor):
+    """The mean style columns of `inks`, and of `others`."""
+    columns = ([extractor.of_image(ink.line_image()) for ink in lines] for lines in (inks, others))
+    return [torch.stack(one).mean(dim=(0, 1)) for one in columns]
+
+
 @pytest.mark.parametrize("case", CASES)
-def test_the_style_of_a_photo_is_near_that_of_its_lines(case, inks, others, extractor):
+def test_the_style_of_a_photo_is_near_that_of_its_lines(case, inks, mean_styles, extractor):
     photo = CASES[case](inks)
     assert len(handwriting_lines(photo)) == len(inks)
-
-    def mean(lines):
-        return torch.stack([extractor.of_image(line) for line in lines]).mean(dim=(0, 1))
-
-    seen = extractor.of_image(photo).mean(dim=0)
-    own, other = mean(ink.line_image() for ink in inks), mean(ink.line_image() for ink in others)
+    seen, (own, other) = extractor.of_image(photo).mean(dim=0), mean_styles
     near, far = (torch.cosine_similarity(seen, one, dim=0) for one in (own, other))
     assert near > 0.92
     assert far < near - 0.1

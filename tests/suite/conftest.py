@@ -72,6 +72,14 @@ def reproduce(out, parameters, *options):
     return CliRunner().invoke(app, ["reproduce", "--out", str(out), *given, *options])
 
 
+def prepare_lines(out):
+    """Run 01, which no other parameter is for, and compute most style features of its lines."""
+    result = reproduce(out, SMALL, "--only", "01")
+    assert result.exit_code == 0, result.output
+    lines = Dataset(out / "data" / "lines.npz")
+    compute_most(StyleFeatures(lines, load_style_extractor("bundled", "cpu")))
+
+
 def save_untrained(path):
     """Write a checkpoint of a small untrained network that passes for the bundled one."""
     bundled = load_model("pretrained")
@@ -92,20 +100,14 @@ def small(once):
 
 
 @pytest.fixture(scope="session")
-def run_suite(once, small):
+def run_suite(suite_data, small):
     """run_suite(out): runs all notebooks in small.
 
     What 01 writes is shared, and most style features: they are the same in any case.
     """
 
-    def prepared(out):
-        result = reproduce(out, small, "--only", "01")
-        assert result.exit_code == 0, result.output
-        lines = Dataset(out / "data" / "lines.npz")
-        compute_most(StyleFeatures(lines, load_style_extractor("bundled", "cpu")))
-
     def run_all(out):
-        shutil.copytree(once("suite-data", prepared), out)
+        shutil.copytree(suite_data, out)
         result = reproduce(out, small)
         assert result.exit_code == 0, result.output
         assert "01_preprocessing: up to date" in result.output

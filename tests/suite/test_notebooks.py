@@ -124,8 +124,7 @@ def test_what_is_published_shows_no_peoples_ink(run, tmp_path):
         "06_sampling",
         lambda record: [one.update({"of_people": "quiz." in one["file"]}) for one in record["listed"]],
     )
-    out = tmp_path / "results"
-    publish(run, out)
+    out = tmp_path / "all"
     (out / "fox.gif").write_bytes(b"not of a run")
     (out / "figures" / "old.png").write_bytes(b"of an earlier run")
     left_out = publish(marked, out)

@@ -23,10 +23,8 @@ ADD_ONE = """rows = [{"number": int(Path(run, "first.txt").read_text()) + 1}]
 outputs.table(rows, "second", "One more")"""
 
 
-@pytest.fixture
-def suite(tmp_path):
+def write_suite(folder):
     """Three notebooks: the second reads what the first writes, the third needs neither."""
-    folder = tmp_path / "notebooks"
     write_notebook(folder, "01_first", WRITE_NUMBER)
     write_notebook(folder, "02_second", ADD_ONE, needs=["01_first"], parameters="")
     write_notebook(
@@ -36,6 +34,25 @@ def suite(tmp_path):
         parameters="size = 1\nword = 'a'",
     )
     return folder
+
+
+@pytest.fixture
+def suite(tmp_path):
+    return write_suite(tmp_path / "notebooks")
+
+
+@pytest.fixture(scope="module")
+def first_run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("first")
+    bad, run = run_all(write_suite(folder / "notebooks"), folder / "out")
+    assert bad == [], run.said
+    return folder / "out"
+
+
+@pytest.fixture
+def finished(first_run, tmp_path):
+    """The folder of a finished run of `suite`, a copy of one that is made once."""
+    return Path(shutil.copytree(first_run, tmp_path / "out"))
 
 
 def reproduction(suite, out, minutes=5, **given):
@@ -105,7 +122,7 @@ def test_notebooks_run_in_order_and_only_what_has_changed_again(suite, tmp_path)
     assert "01_first: up to date" in run.said[0]
 
 
-def test_a_plan_says_what_would_run_and_why(suite, tmp_path):
+def test_a_plan_says_what_would_run_and_why(suite, tmp_path, first_run):
     out = tmp_path / "out"
 
     def plan(**given):
@@ -114,7 +131,7 @@ def test_a_plan_says_what_would_run_and_why(suite, tmp_path):
 
     assert {one["why"] for one in plan().values()} == {"never run"}
     assert not out.exists()
-    run_all(suite, out)
+    shutil.copytree(first_run, out)
     done = plan()
     assert {one["why"] for one in done.values()} == {""}
     assert all(one["took"] for one in done.values())
@@ -233,9 +250,8 @@ if not file.exists():
     assert (out / "state.damaged-2" / "file").read_text() == "other half"
 
 
-def test_what_is_run_again_with_the_same_files_makes_nothing_else_stale(suite, tmp_path):
-    out = tmp_path / "out"
-    run_all(suite, out)
+def test_what_is_run_again_with_the_same_files_makes_nothing_else_stale(suite, finished):
+    out = finished
     (out / "notebooks" / "01_first.ipynb").unlink()
     _, run = run_all(suite, out)
     assert [line for line in run.said if line.startswith("[")] == [
@@ -260,12 +276,10 @@ def test_a_run_of_an_older_version_runs_again(suite, tmp_path):
     assert {record["status"] for record in read(out / "manifest.json")["notebooks"].values()} == {"done"}
 
 
-def test_one_notebook_sees_that_what_it_needs_has_changed(suite, tmp_path):
-    out = tmp_path / "out"
-    run_all(suite, out)
-    run = reproduction(suite, out, size=7)
+def test_one_notebook_sees_that_what_it_needs_has_changed(suite, finished):
+    run = reproduction(suite, finished, size=7)
     run.run(selected(find_notebooks(suite), only="02"))
-    assert read(out / "tables" / "second.json")["rows"] == [{"number": 8}]
+    assert read(finished / "tables" / "second.json")["rows"] == [{"number": 8}]
 
 
 def test_a_run_that_is_interrupted_leaves_no_half_notebook_and_is_resumed(suite, tmp_path):

@@ -30,7 +30,7 @@ def test_the_chain_resumes_from_every_step(dataset, style_weights, tmp_path):
         if step is None:
             break
         steps.append(step)
-        asked = min(asked + 2, 4)
+        asked = min(asked + 2, 8)
         assert len(steps) < 20
     assert list(dict.fromkeys(steps)) == ["line images", "encoder", "style features", "training"]
     network = load_model(tmp_path / "training" / "model.safetensors", "cpu")
