@@ -12,9 +12,11 @@ from hwdiff import HwdiffError, Ink
 from hwdiff.cli import app
 from hwdiff.cli.writing import mixture
 from hwdiff.data.dataset import Dataset
+from hwdiff.diffusion.pages import Written
 from hwdiff.diffusion.samplers import schedule
-from hwdiff.evaluation.error_rates import recognize
-from hwdiff.model.checkpoint import BUNDLED
+from hwdiff.evaluation.error_rates import reads_right, recognize
+from hwdiff.ink.page import Layout, place_lines
+from hwdiff.model.checkpoint import BUNDLED, load_model
 from hwdiff.model.unet import UNet
 from hwdiff.suite.verdicts import OPEN, verdicts
 from tests.conftest import TINY
@@ -540,6 +542,10 @@ def test_a_branch_that_cannot_be_resumed_is_not_made(trained, style_weights, tmp
     assert result.exit_code == 1
     assert "cannot be resumed with other settings: it has batch_size = 3, not 4" in result.output
     assert not out.exists()
+    made = hwdiff("train", *given, "--out", out, "--style-encoder", style_weights, "--steps", 3)
+    assert made.exit_code == 0, made.output
+    steps = [load_model(run / "model.safetensors").metadata["step"] for run in (out, trained / "run")]
+    assert steps == [3, 2]
 
 
 def test_a_model_of_another_style_encoder_is_watched_with_a_picture(trained, style_weights, tmp_path):
@@ -590,3 +596,88 @@ def test_a_plan_of_the_paper_needs_neither_its_data_nor_a_gpu(tmp_path):
     assert "02_training: runs: never run" in result.output
     refused = hwdiff("reproduce", "--profile", "paper", "--out", tmp_path)
     assert "profile paper: requires the IAM archives" in refused.output
+
+
+@pytest.mark.parametrize("command", ["distil", "distil-steps"])
+def test_a_distillation_is_stopped_and_resumed(trained, style_weights, tmp_path, command):
+    small = {
+        "distil": ("--teacher", style_weights, "--preset", "smoke", "--steps", 2),
+        "distil-steps": (
+            *("--model", trained / "run" / "model.safetensors", "--style-encoder", style_weights),
+            *("--evaluations", 2, "--batches", 2, "--batch-size", 2),
+        ),
+    }
+    given = (command, "--data", trained / "data" / "lines.npz", "--out", tmp_path, *small[command])
+    assert hwdiff(*given, "--minutes", 0).exit_code == 3
+    assert "--resume" in hwdiff(*given).output
+    done = hwdiff(*given, "--resume")
+    assert done.exit_code == 0, done.output
+    assert f"wrote {tmp_path}" in done.output
+    if command == "distil-steps":
+        about = hwdiff("info", tmp_path / "model.safetensors").output
+        assert json.loads(about.split("\n", 1)[1])["writing"]["levels"] == [60, 1]
+
+
+def test_a_page_of_a_dataset_is_drawn(trained, tmp_path):
+    given = ("show", "--data", trained / "data" / "lines.npz", "--rows", 2)
+    assert hwdiff(*given, "-o", tmp_path / "page.png").exit_code == 0
+    assert Image.open(tmp_path / "page.png").width > 500
+
+
+def test_options_of_writing_reach_the_sampler(trained, monkeypatch, tmp_path):
+    seen, ink = {}, Ink([(0, 0), (1, 1)], [True, False])
+
+    def spied(network, texts, style, **options):
+        seen.update(options, texts=texts, style=style)
+        return [ink]
+
+    monkeypatch.setattr("hwdiff.diffusion.generate.sample", spied)
+    model = ("--model", trained / "run" / "model.safetensors")
+    options = {
+        "--style": "ada",
+        "--sampler": "dpm",
+        "--steps": 4,
+        "--seed": 5,
+        "--guidance": 2,
+        "--style-guidance": 3,
+        "--end-tokens": 2,
+        "--style-encoder": "x",
+    }
+    given = [part for option in options.items() for part in option]
+    result = hwdiff("write", "hi", *model, *given, "--no-padded-style", "-o", tmp_path / "hi.svg")
+    assert result.exit_code == 0, result.output
+    of_a_line = {
+        "style": "ada",
+        "sampler": "dpm",
+        "steps": 4,
+        "seed": 5,
+        "guidance": 2,
+        "style_guidance": 3,
+        "end_tokens": 2,
+        "padded_style": False,
+        "style_extractor": "x",
+    }
+    assert seen == {"texts": ["hi"], **of_a_line}
+
+    def paged(network, text, style, *, progress, **options):
+        seen.clear()
+        seen.update(options, text=text, style=style)
+        return Written(place_lines([[ink]], options["layout"]), 1, None)
+
+    monkeypatch.setattr("hwdiff.diffusion.pages.write_pages", paged)
+    (tmp_path / "letter.txt").write_text("Dear you")
+    paper = {
+        "--paper": "A5",
+        "--margin": 11,
+        "--line-spacing": 13,
+        "--pen-width": 0.4,
+        "--color": "navy",
+        "--check": 2,
+    }
+    given += [part for option in paper.items() for part in option]
+    letter = ("--file", tmp_path / "letter.txt", "--smooth", "--no-padded-style")
+    result = hwdiff("write", *letter, *model, *given, "-o", tmp_path / "letter.svg")
+    assert result.exit_code == 0, result.output
+    assert seen.pop("layout") == Layout("A5", 11, 13, 0.4, color="navy", smooth=True)
+    assert seen.pop("reader") is reads_right
+    assert seen == {"text": "Dear you", "tries": 2, **of_a_line}

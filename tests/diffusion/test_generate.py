@@ -64,10 +64,17 @@ def test_each_text_may_have_a_seed_of_its_own(tame):
     assert same == [True, False, True]
 
 
-def test_the_released_switches_change_the_ink(tame):
+def test_switches_and_the_guidance_of_style_change_the_ink(tame, extractor):
     [paper] = sample(tame, ["abc"], steps=8)
     [two_ends] = sample(tame, ["abc"], steps=8, end_tokens=2)
     assert not np.allclose(paper.offsets, two_ends.offsets)
+    [styled] = sample(tame, ["abc"], steps=8, style_guidance=3)
+    assert not np.allclose(paper.offsets, styled.offsets)
+    picture = np.full((60, 300), 255, dtype=np.uint8)
+    picture[20:40, 20:280:10] = 0
+    options = {"steps": 2, "style_extractor": extractor}
+    padded, narrow = (sample(tame, "abc", picture, padded_style=one, **options)[0] for one in (True, False))
+    assert not np.allclose(padded.offsets, narrow.offsets)
 
 
 def test_guidance_changes_the_ink_and_1_does_not(tame):

@@ -93,3 +93,10 @@ def test_names_without_styles_are_refused(tmp_path, metadata, message):
     save_file(tensors, tmp_path / "a.safetensors", metadata={"hwdiff": json.dumps(about)})
     with pytest.raises(HwdiffError, match=rf"a\.safetensors: {message}"):
         style_gallery.load_styles(tmp_path / "a.safetensors")
+
+
+def test_the_most_alike_comes_first():
+    found = style_gallery.by_likeness(FOUND["ben"], FOUND)
+    assert next(iter(found)) == "ben"
+    assert found["ben"] == pytest.approx(1)
+    assert list(found.values()) == sorted(found.values(), reverse=True)

@@ -38,6 +38,7 @@ def lab(tmp_path_factory):
         "--no-browser",
         "--allow-root",
         f"--port={port}",
+        "--ServerApp.port_retries=0",
         "--IdentityProvider.token=",
         f"--ServerApp.root_dir={folder}",
     ]

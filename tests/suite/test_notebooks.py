@@ -1,6 +1,8 @@
 """Every notebook of the suite by papermill, in order, with smaller parameters; and what comes of it."""
 
+import ast
 import json
+import re
 import shutil
 
 import nbformat
@@ -32,6 +34,21 @@ EXPECTED = {
         06-samplers 06-wrong-level 06-quiz-answers 07-parameters 07-receptive-field 08-nearest 08-pieces
         """,
     "timings": "02-training 05-table1 06-samplers",
+}
+
+
+SHOW_LINES = {
+    "01-lines",
+    "01-merging",
+    "01-one-round",
+    "01-style-image",
+    "02-forward",
+    "04-several-images",
+    "05-row-pictures",
+    "05-diversity-lines",
+    "06-writers",
+    "06-quiz",
+    "08-photo",
 }
 
 
@@ -111,6 +128,19 @@ def test_sources_have_no_outputs():
         assert "Luhman" in content.cells[0].source
         [parameters] = [cell for cell in content.cells if "parameters" in cell.metadata.get("tags", [])]
         assert "import" not in parameters.source
+
+
+def test_all_that_shows_lines_of_a_dataset_says_so():
+    """Such outputs are not published where the lines are by people."""
+    marked = set()
+    for notebook in find_notebooks():
+        cells = nbformat.read(notebook.path, as_version=4).cells
+        for cell in (cell for cell in cells if cell.cell_type == "code"):
+            for node in ast.walk(ast.parse(cell.source)):
+                if isinstance(node, ast.Call) and any(one.arg == "ink_of" for one in node.keywords):
+                    names = [one.value for one in node.args if isinstance(one, ast.Constant)]
+                    marked |= {name for name in names if re.fullmatch(r"0\d-[a-z-]+", name)}
+    assert marked == SHOW_LINES
 
 
 def test_what_is_published_shows_no_peoples_ink(run, tmp_path):

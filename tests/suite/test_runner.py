@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from hwdiff import HwdiffError
 from hwdiff.cli import app
 from hwdiff.suite import runner
+from hwdiff.suite.page import publish
 from hwdiff.suite.runner import Reproduction, chosen_parameters, find_notebooks, selected
 from tests.suite.conftest import write_notebook
 
@@ -453,3 +454,12 @@ def test_a_record_without_files_is_no_record_of_files(suite, tmp_path):
     record = {"status": "done", "key": run.key("01_first")}
     (tmp_path / "out" / "records" / "01_first.json").write_text(json.dumps(record))
     assert run.plan(selected(list(run.notebooks.values()), only="01"))[0]["name"] == "01_first"
+
+
+def test_what_names_a_folder_of_this_machine_is_not_published(tmp_path):
+    write_notebook(tmp_path / "notebooks", "01_place", 'outputs.table([{"place": str(Path.home())}], "place", "Where")')
+    bad, run = run_all(tmp_path / "notebooks", tmp_path / "out")
+    assert bad == [], run.said
+    with pytest.raises(HwdiffError, match="a folder of this machine; it must not be published"):
+        publish(tmp_path / "out", tmp_path / "published")
+    assert not (tmp_path / "published").exists()

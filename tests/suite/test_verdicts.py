@@ -50,6 +50,7 @@ def test_the_interval_decides(measurements):
     rows = measurements()
     assert rows["Table 1, Eq. 12"]["verdict"] == OPEN  # no FID
     assert rows["the text can be read"]["verdict"] == REPRODUCED
+    assert rows["the style of an image is followed"]["verdict"] == REPRODUCED
     assert rows["the text can be read"]["here"] == "CER 9.8 ± 0.4 %, of real lines 8.0 ± 0.0 %"
 
 
@@ -117,3 +118,22 @@ def test_a_damaged_measurement_is_named(tmp_path, name, content):
     (tmp_path / name).write_text(content, errors="surrogatepass")
     with pytest.raises(HwdiffError, match=rf"{name}: not a file of measurements .*; restore it"):
         verdicts(tmp_path)
+
+
+@pytest.mark.parametrize(("more", "verdict"), [(0.001, REPRODUCED), (0.2, DIFFERS)])
+def test_fewer_steps_must_spell_about_as_well(tmp_path, more, verdict):
+    settings = {
+        "writing": {"guidance": 1.0},
+        "model": {"step": 60_000, "parameters": PAPER_PARAMETERS, "guided_attention": 0},
+        "split": "validation",
+        "lines": 60,
+        "seeds": [0, 1, 2],
+    }
+    cer = {"eq12_60": 0.0, "eq12_40_time": 0.0, "eq12_30_time": more, "eq12_20_time": 2 * more}
+    values = {row: {"cer": [0.08 + rise, 0.09 + rise, 0.1 + rise]} for row, rise in cer.items()}
+    table = {"distance": "Fréchet distance (MobileNetV2)", "settings": settings, "values": values}
+    (tmp_path / "samplers-fewer").mkdir()
+    (tmp_path / "samplers-fewer" / "table1.json").write_text(json.dumps(table))
+    [row] = verdicts(tmp_path)
+    assert row["claim"] == "other numbers of steps need no training"
+    assert row["verdict"] == verdict

@@ -231,6 +231,7 @@ def read_style_encoder(folder, file, out):
 
 
 def make_recognizer(folder):
+    torch.manual_seed(0)  # so that a case can be made again
     size = RecognizerConfig(c1=8, c2=8, c3=8, convolutions=1, hidden=8, layers=1)
     save_recognizer(Recognizer(size), folder / "recognizer.safetensors", step=3)
 
@@ -240,6 +241,7 @@ def read_recognizer(folder, file, out):
 
 
 def make_styles(folder):
+    torch.manual_seed(0)
     styles = {name: torch.rand(14, 1280) for name in ("ann", "bob")}
     save_styles(folder / "styles.safetensors", styles)
 

@@ -212,3 +212,9 @@ def test_the_variables_of_another_launcher_are_left_alone(monkeypatch):
         monkeypatch.setenv(name, "2")
     assert distributed.first_process()
     assert distributed.Processes(torch.device("cpu")).count == 1
+
+
+def test_as_many_processes_as_divide_the_batch(monkeypatch):
+    monkeypatch.setattr(distributed, "room", lambda device: 4)
+    counts = [distributed.default_count(size, torch.device("cpu")) for size in (32, 9, 7)]
+    assert counts == [4, 3, 1]

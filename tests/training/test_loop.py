@@ -317,9 +317,14 @@ def test_the_validation_loss_is_the_loss_at_fixed_noise(dataset, features, monke
         expected = np.average([one["stroke"][t] for one in alone], weights=points)
         assert first["stroke"][t] == pytest.approx(expected, rel=0.05)
     with torch.no_grad():
-        for weight in (network.eps_out.weight, network.eps_out.bias):
-            weight.zero_()
+        for out in (network.eps_out, network.pen_out):
+            out.weight.zero_()
+            out.bias.zero_()
     silent = validation.validation_loss(network, lines, indices)
+    assert list(silent["pen"].values()) == pytest.approx([np.log(2)] * len(validation.NOISE_STEPS))
+    alpha_bar = process.alpha_bars()
+    by_level = [silent["stroke"][t] + alpha_bar[t].item() * np.log(2) for t in validation.NOISE_STEPS]
+    assert silent["loss"] == pytest.approx(np.mean(by_level))
     # The squared length of a standard normal pair.
     assert silent["stroke"][60] == pytest.approx(2, rel=0.1)
 
@@ -493,10 +498,13 @@ def test_the_padded_loss_counts_padding(dataset, features):
     assert first == validation.padded_loss(network, lines, indices)
     assert first != validation.padded_loss(network, lines, indices, seed=1)
     with torch.no_grad():
-        for weight in (network.eps_out.weight, network.eps_out.bias):
-            weight.zero_()
-    # Of noise alone, padding included.
-    assert validation.padded_loss(network, lines, indices)[0] == pytest.approx(2, rel=0.1)
+        for out in (network.eps_out, network.pen_out):
+            out.weight.zero_()
+            out.bias.zero_()
+    # Of noise alone, padding included; the pen's is weighted.
+    stroke, pen = validation.padded_loss(network, lines, indices)
+    assert stroke == pytest.approx(2, rel=0.1)
+    assert 0.05 < pen < 0.9 * np.log(2)
 
 
 def test_the_schedule_of_a_short_run_is_shorter():
@@ -630,3 +638,29 @@ def test_a_pause_is_no_training(monkeypatch):
         clock.tick()
         seen.append(clock.seconds)
     assert seen == [11.0, 71.0, 72.5]
+
+
+def test_the_released_noise_levels_and_weights_of_the_pen_are_drawn():
+    size = ((4000, 8, 2), (4000, 1, 1))
+    drawn = {
+        variant: objective.draw(
+            *size,
+            replace(CONFIG, noise_levels=variant, pen_weight=variant),
+            process.alpha_bars(),
+            torch.Generator().manual_seed(0),
+        )
+        for variant in ("paper", "released")
+    }
+    # The released program never draws from the interval up to 1, and weighs all pens alike.
+    first = process.alpha_bars()[1]
+    assert drawn["released"].noise_level.max() ** 2 <= first + 1e-6 < drawn["paper"].noise_level.max() ** 2
+    assert drawn["released"].pen_weight.unique().numel() == 1 < drawn["paper"].pen_weight.unique().numel()
+
+
+def test_clipping_and_the_own_style_are_as_set(dataset, features, tmp_path, monkeypatch):
+    seen, clip, styles = [], loop.clip_gradients, loop.style_lines
+    monkeypatch.setattr(loop, "clip_gradients", lambda network, how: seen.append(how) or clip(network, how))
+    monkeypatch.setattr(loop, "style_lines", lambda forms, own: seen.append(own) or styles(forms, own))
+    config = replace(CONFIG, steps=1, clipping="each", own_style=True)
+    loop.train(config, dataset, features, tmp_path / "run", "cpu")
+    assert seen == [True, "each"]

@@ -58,3 +58,15 @@ def test_every_weight_is_trained_once():
     for_adam = {names[id(weight)] for weight in rest}
     assert {"input.weight", "eps_out.weight", "encoder.embedding.weight"} <= for_adam
     assert "down1.affine1.scale_shift.weight" in for_adam
+
+
+def test_momentum_is_nesterovs():
+    weight = torch.nn.Parameter(torch.zeros(8, 8))
+    optimizer, momentum, expected = muon.Muon([weight], lr=1.0), 0, 0
+    for seed in range(3):
+        gradient = torch.randn(8, 8, generator=torch.Generator().manual_seed(seed))
+        weight.grad = gradient.clone()
+        optimizer.step()
+        momentum = 0.95 * momentum + 0.05 * gradient
+        expected = expected - 0.2 * 8**0.5 * muon.orthogonalize((0.05 * gradient + 0.95 * momentum)[None])[0]
+    torch.testing.assert_close(weight.detach(), expected, atol=1e-4, rtol=1e-3)

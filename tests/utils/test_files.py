@@ -67,7 +67,7 @@ def test_hidden_files_and_copies_of_editors_are_no_part_of_a_folder(tmp_path):
 def test_what_a_killed_process_left_is_deleted_and_nothing_else(tmp_path):
     old = partial(tmp_path, ".partial-table-abc123.csv")
     of_another_file = partial(tmp_path, ".partial-figure-abc123.png")
-    new = partial(tmp_path, ".partial-table-def456.csv", age=0)
+    new = partial(tmp_path, ".partial-table-def456.csv", age=-60)
     held = partial(tmp_path, ".partial-table-ghi789.csv")
     with open(held) as file:
         fcntl.flock(file, fcntl.LOCK_EX)
