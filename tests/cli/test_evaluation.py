@@ -1,3 +1,4 @@
+import csv
 import json
 
 import pytest
@@ -5,8 +6,10 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from hwdiff.cli import app
+from hwdiff.data.dataset import Dataset
 from hwdiff.diffusion.samplers import schedule
 from hwdiff.evaluation.bench import Bench
+from hwdiff.evaluation.error_rates import legibility
 
 
 def hwdiff(*arguments):
@@ -91,9 +94,15 @@ def test_diversity_compares_the_samplers(data, tmp_path):
     assert saved["settings"]["rows"]["eq9"]["guidance"] == 1
 
 
-def test_alignment_prints_correlations_and_keeps_the_lines(data, tmp_path):
+def test_alignment_prints_correlations_and_keeps_the_lines(data, recognizer, tmp_path):
     options = ("--lines", 4, "--sampler", "dpm", "--steps", 6, "--guidance", 1)
     result = hwdiff("alignment", "--data", data, *options, "-o", tmp_path / "lines.csv")
     assert result.exit_code == 0, result.output
     assert "monotonicity" in result.output
-    assert len((tmp_path / "lines.csv").read_text().splitlines()) == 5
+    rows = list(csv.DictReader((tmp_path / "lines.csv").open(newline="")))
+    assert len(rows) == 4
+    dataset = Dataset(data)
+    for row in rows:
+        real = legibility([dataset.ink(dataset.index_of(row["line"]))], recognizer, resamples=0).cer.value
+        assert float(row["real_cer"]) == pytest.approx(real, abs=1e-6)
+    assert any(row["cer"] != row["real_cer"] for row in rows)

@@ -457,7 +457,8 @@ def test_a_record_without_files_is_no_record_of_files(suite, tmp_path):
 
 
 def test_what_names_a_folder_of_this_machine_is_not_published(tmp_path):
-    write_notebook(tmp_path / "notebooks", "01_place", 'outputs.table([{"place": str(Path.home())}], "place", "Where")')
+    table = 'outputs.table([{"place": str(Path.home())}], "place", "Where")'
+    write_notebook(tmp_path / "notebooks", "01_place", table)
     bad, run = run_all(tmp_path / "notebooks", tmp_path / "out")
     assert bad == [], run.said
     with pytest.raises(HwdiffError, match="a folder of this machine; it must not be published"):

@@ -2,13 +2,17 @@ import re
 
 import numpy as np
 import pytest
+import torch
 from IPython.core.interactiveshell import InteractiveShell
 from matplotlib.figure import Figure
 
 from hwdiff import HwdiffError
+from hwdiff.diffusion.style_gallery import load_styles
 from hwdiff.diffusion.tracing import Trace, alignment_of_trace, trace
 from hwdiff.ink.ink import Ink
 from hwdiff.suite import outputs, widgets
+
+INK = Ink([(0, 0), (1, 1)], [True, False])
 
 
 @pytest.fixture(autouse=True)
@@ -90,6 +94,19 @@ def test_styles_are_mixed_and_a_wrong_choice_is_said(network):
     controls(widget, "text").value = "   "
     assert pictures(widget) == before
     assert "text" in said(widget)
+
+
+def test_at_1_the_style_is_the_first(network, monkeypatch):
+    seen, styles = [], load_styles()
+    monkeypatch.setattr(widgets, "sample", lambda *given, style, **options: seen.append(style[0]) or [INK])
+    widget = widgets.interpolate(network, "ab", "ada", "boris", sampler="ddim")
+    for fraction, name in ((1, "ada"), (0, "boris")):
+        controls(widget, "λ").value = fraction
+        torch.testing.assert_close(seen[-1], styles[name])
+    monkeypatch.setattr(widgets, "sample", lambda *given, style, **options: seen.append(style) or [INK])
+    widget = widgets.desk(network, "ab", style="clara", sampler="ddim")
+    controls(widget, "style").value = "emil"
+    assert seen[-2:] == ["clara", "emil"]
 
 
 def test_the_desk_writes_and_saves(network, tmp_path, monkeypatch):
