@@ -112,8 +112,8 @@ def test_the_model_of_the_same_run_can_be_taken(run, tmp_path):
     result = reproduce(tmp_path / "run", TRAINED, "--only", "07")
     assert result.exit_code == 0, result.output
     assert "02_training" not in result.output.replace("02_training: up to date", "")
-    changed = (tmp_path / "run" / "figures" / "07-network.png").read_bytes()
-    assert changed != (run / "figures" / "07-network.png").read_bytes()
+    changed = (tmp_path / "run" / "figures" / "07-style-attention.png").read_bytes()
+    assert changed != (run / "figures" / "07-style-attention.png").read_bytes()
 
 
 def test_sources_have_no_outputs():
