@@ -24,11 +24,11 @@ find_python() {
   fail "Python 3.11 or later is needed; install one, or name it with PYTHON=..."
 }
 
-# An environment will do if this clone is installed in it, with all that the notebooks need, or else the tests.
-is_this_clone='import os, sys, hwdiff, jupyterlab, papermill, ipywidgets; sys.argv[2] == "test" and (__import__("pytest"), __import__("xdist")); sys.exit(not os.path.samefile(os.path.dirname(hwdiff.__file__), sys.argv[1] + "/hwdiff"))'
+# An environment will do if this clone is installed in it, with all that the notebooks need, and for `test` the tests.
+is_this_clone='import os, sys, hwdiff, jupyterlab, papermill, ipywidgets; sys.argv[2:] == ["test"] and (__import__("pytest"), __import__("xdist")); sys.exit(not os.path.samefile(os.path.dirname(hwdiff.__file__), sys.argv[1] + "/hwdiff"))'
 
 set_up() {
-  if [ -n "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ] && (cd / && python -c "$is_this_clone" "$OLDPWD") 2>/dev/null; then
+  if [ -n "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ] && (cd / && python -c "$is_this_clone" "$OLDPWD" "$@") 2>/dev/null; then
     say "using the active environment ${VIRTUAL_ENV:-$CONDA_PREFIX}"
     return
   fi
@@ -53,7 +53,7 @@ case "${1:-}" in
   # Kernels load torch before hwdiff can say that threads shall sleep soon when they wait, see hwdiff/cli.
   lab) set_up; export GOMP_SPINCOUNT=${GOMP_SPINCOUNT:-3000}; exec jupyter lab notebooks "${@:2}" ;;
   test)
-    set_up
+    set_up test
     say "running the tests"
     options=()
     if [ "${2:-}" = --fast ]; then options=(-m "not slow"); set -- test "${@:3}"; fi

@@ -1,5 +1,7 @@
+import os
 import re
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -64,3 +66,17 @@ def test_scripts_run_and_say_what_they_do():
     assert wrong.returncode == 1
     assert "no such command as 'dance'" in wrong.stderr
     assert "./run_all.sh test" in (ROOT / "README.md").read_text()
+
+
+@pytest.mark.parametrize("arguments", [["test", "--version"], ["--dry-run"]])
+def test_an_active_environment_with_this_clone_is_used(arguments, tmp_path):
+    path = f"{Path(sys.prefix) / 'bin'}:{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", ROOT / "run_all.sh", *arguments, *(["--out", tmp_path] if "test" not in arguments else [])],
+        env={**os.environ, "VIRTUAL_ENV": sys.prefix, "PATH": path},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert f"== using the active environment {sys.prefix}" in done.stdout
+    assert done.returncode == 0, done.stderr

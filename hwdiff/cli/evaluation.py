@@ -20,7 +20,7 @@ from hwdiff.cli.options import (
     Steps,
     StyleEncoder,
     command,
-    require_writable,
+    require_output,
 )
 from hwdiff.utils.errors import HwdiffError
 
@@ -114,7 +114,7 @@ def legibility(
     from hwdiff.evaluation.recognizer import BUNDLED, load_recognizer
     from hwdiff.utils.files import atomic_write
 
-    require_writable(out, ".json")
+    require_output(out, ".json")
     dataset, judge = Dataset(data), load_recognizer(recognizer or BUNDLED, device)
     indices = subsample_lines(dataset, split.value, lines)
     real, forms = [dataset.ink(index).trimmed() for index in indices], dataset.forms[indices]
@@ -381,7 +381,7 @@ def diversity(
     from hwdiff.evaluation.notes import ON_RATES
     from hwdiff.utils.progress import Progress
 
-    require_writable(out, ".json")
+    require_output(out, ".json")
     bench = Bench(
         data,
         model,
@@ -423,7 +423,7 @@ def geometry_floor(
     from hwdiff.utils.files import atomic_write
     from hwdiff.utils.progress import Progress
 
-    require_writable(out, ".json")
+    require_output(out, ".json")
     dataset = Dataset(data)
     with Progress("holes", 4 * seeds, unit="sets") as progress:
         rows = floor(
@@ -513,7 +513,7 @@ def alignment(
     from hwdiff.utils.files import atomic_write
     from hwdiff.utils.progress import Progress
 
-    require_writable(out, ".csv")
+    require_output(out, ".csv")
     dataset, network = Dataset(data), load_model(model, device)
     judge = load_recognizer(recognizer or BUNDLED, device)
     features = StyleFeatures(dataset, load_style_extractor(style_encoder, next(network.parameters()).device))

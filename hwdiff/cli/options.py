@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from hwdiff.utils.errors import HwdiffError
+from hwdiff.utils.files import is_special
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None
@@ -93,17 +94,19 @@ RecognizerFile = Annotated[
 Lines = Annotated[int | None, typer.Option(min=1, help="At most this many lines, evenly spread.")]
 
 
-def require_writable(path: Path | None, suffix: str) -> None:
+def require_output(path: Path | None, suffix: str) -> None:
     """Raises HwdiffError when a result cannot be written to `path`: before it is computed, not after.
 
     suffix: which the file must have.
     """
     if path is None:
         return
-    if path.suffix != suffix:
+    if path.suffix.lower() != suffix:
         raise HwdiffError(f"--out {path}: must be a *{suffix} file")
-    folder = next(folder for folder in path.absolute().parents if folder.exists())
-    if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
+    target = Path(os.path.realpath(path))
+    folder = next(folder for folder in target.parents if os.path.exists(folder))
+    taken = os.path.isdir(target) or is_special(target)
+    if taken or not os.path.isdir(folder) or not os.access(folder, os.W_OK):
         raise HwdiffError(f"--out {path}: cannot be written; choose another path")
 
 

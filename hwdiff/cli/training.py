@@ -17,7 +17,7 @@ from hwdiff.cli.options import (
     Split,
     StyleEncoder,
     command,
-    require_writable,
+    require_output,
     setting_options,
 )
 from hwdiff.model.config import ModelConfig
@@ -437,7 +437,7 @@ def benchmark(
     from hwdiff.model.checkpoint import find_device
     from hwdiff.utils.environment import environment
 
-    require_writable(out, ".md")
+    require_output(out, ".md")
     timings = []
     for timing in measure(Dataset(data), find_device(device), source):
         timings.append(timing)

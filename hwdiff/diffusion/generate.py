@@ -36,7 +36,8 @@ from hwdiff.utils.errors import HwdiffError
 # How a model writes by default, unless its metadata has other values under "writing". 16 points a character
 # are enough for nearly all: of IAM's lines the median is 10.8, and 2.6 % have more than 16.
 WRITING = {"guidance": 1.0, "points_per_character": 16.0}
-MIN_POINTS = 10  # per character, once a text needs more points than any line of the training has
+# Per character, once a text needs more points than any line of the training has, or the model's own if fewer.
+MIN_POINTS = 10
 BATCH_SIZE = 64
 MAX_NAMED = 10  # characters that cannot be written
 
@@ -288,7 +289,7 @@ def style_features(
     elif isinstance(style, Tensor) or is_array:
         features = torch.as_tensor(style)
     elif isinstance(style, str) and not Path(style).suffix and not os.path.isfile(style):
-        features = named_styles(network)[style]
+        features = named_styles(network, "give a picture of handwriting and those weights")[style]
     else:
         # torchvision takes seconds to load, and only images need it.
         from hwdiff.model.style_encoder import load_style_extractor
@@ -308,13 +309,14 @@ def style_features(
     return features
 
 
-def named_styles(network: UNet) -> Styles:
+def named_styles(network: UNet, advice: str = "") -> Styles:
     """The styles of `load_styles`, for `network`.
 
+    advice: what to do without them.
     Raises HwdiffError when it was trained with other style weights than theirs.
     """
     styles = load_styles()
-    advice = "the named styles do not fit it; give a picture of handwriting and those weights"
+    advice = f"the named styles do not fit it{'; ' if advice else ''}{advice}"
     require_style_weights(network, styles.metadata["style_weights"], advice)
     return styles
 

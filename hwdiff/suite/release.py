@@ -144,7 +144,7 @@ def release(
     kept = ("step", "training", "teacher", "dataset", "style_weights", "writing")
     metadata = {key: value for key, value in network.metadata.items() if key in kept}
     if features is None:
-        styles = named_styles(network)
+        styles = named_styles(network, "give --data FILE and those weights with --style-encoder")
         rates = _trial_rates(network, torch.stack(list(styles.values())), recognizer, seed, options)
         default = list(styles)[int(rates.argmin())]
     else:

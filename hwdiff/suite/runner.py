@@ -37,7 +37,7 @@ from hwdiff.suite.page import changed_files, read_json, read_record, write_manif
 from hwdiff.suite.verdicts import MEASUREMENTS
 from hwdiff.utils.environment import environment
 from hwdiff.utils.errors import HwdiffError
-from hwdiff.utils.files import atomic_write, json_fingerprint, sha256_of, tree_fingerprint
+from hwdiff.utils.files import atomic_write, files_below, json_fingerprint, sha256_of, tree_fingerprint
 from hwdiff.utils.json_values import misfit, parse_json
 from hwdiff.utils.progress import Progress
 
@@ -375,7 +375,7 @@ class Reproduction:
 
     def _files_of(self, top):
         if top not in self._fingerprints:
-            files = [top] if top.is_file() else sorted(path for path in top.rglob("*") if path.is_file())
+            files = [top] if top.is_file() else files_below(top)
             if len(files) <= MAX_FILES:  # archives rather than what was unpacked from them
                 self._fingerprints[top] = {str(path): sha256_of(path) for path in files}
             else:

@@ -30,9 +30,9 @@ def atomic_write(path: str | Path, *, replace: bool = True) -> Iterator[Path]:
     Raises HwdiffError when the folder cannot be made or written, or when the disk is full.
     """
     path = Path(path)
-    if path.is_symlink():
-        path = path.resolve()  # the link stays, and its target is replaced
-    if path.exists() and not path.is_file() and not path.is_dir():
+    if os.path.islink(path):
+        path = Path(os.path.realpath(path))  # the link stays, and its target is replaced
+    if is_special(path):
         raise HwdiffError(f"{path}: is no regular file and cannot be replaced by one; choose another path")
     handle = temporary = None
     try:
@@ -61,6 +61,11 @@ def atomic_write(path: str | Path, *, replace: bool = True) -> Iterator[Path]:
             Path(temporary).unlink(missing_ok=True)
         if handle is not None:
             os.close(handle)
+
+
+def is_special(path: str | Path) -> bool:
+    """Whether something is at `path` that is neither a file nor a folder, such as a device or a pipe."""
+    return os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path)
 
 
 def _linked(temporary, path):

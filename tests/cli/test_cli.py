@@ -571,11 +571,13 @@ def test_results_that_could_not_be_written_are_not_computed(trained, tmp_path, c
         f"error: --out {tmp_path / 'result.txt'}: must be a *.json file\n",
     )
     (tmp_path / "taken.json").mkdir()
-    result = hwdiff(command, "--data", data, "--out", tmp_path / "taken.json")
-    assert (result.exit_code, result.output) == (
-        1,
-        f"error: --out {tmp_path / 'taken.json'}: cannot be written; choose another path\n",
-    )
+    os.mkfifo(tmp_path / "pipe.json")
+    for name in ("taken.json", "pipe.json", "pipe.json/result.json"):
+        result = hwdiff(command, "--data", data, "--out", tmp_path / name)
+        assert (result.exit_code, result.output) == (
+            1,
+            f"error: --out {tmp_path / name}: cannot be written; choose another path\n",
+        )
 
 
 @pytest.mark.parametrize(("command", "package"), [("reproduce", "papermill"), ("publish", "nbformat")])

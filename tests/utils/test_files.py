@@ -49,6 +49,13 @@ def test_a_link_stays_and_what_is_no_file_is_not_replaced(tmp_path):
     ):
         raise AssertionError("it was not refused at once")
     assert (tmp_path / "pipe").is_fifo()
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    for name in ("x" * 300, "loop/file"):
+        with (
+            pytest.raises(HwdiffError, match="cannot be written"),
+            atomic_write(tmp_path / name) as temporary,
+        ):
+            temporary.write_text("")
 
 
 def test_hidden_files_and_copies_of_editors_are_no_part_of_a_folder(tmp_path):
