@@ -112,7 +112,7 @@ def legibility(
     from hwdiff.evaluation.generation import subsample_lines
     from hwdiff.evaluation.notes import ON_RATES
     from hwdiff.evaluation.recognizer import BUNDLED, load_recognizer
-    from hwdiff.utils.files import atomic_write
+    from hwdiff.utils.files import write_text
 
     require_output(out, ".json")
     dataset, judge = Dataset(data), load_recognizer(recognizer or BUNDLED, device)
@@ -150,8 +150,7 @@ def legibility(
             print(f"corrupted: {CORRUPTIONS[key].title:40}  {rate}")
             everything["corrupted"][key] = asdict(rate)
     if out:
-        with atomic_write(out) as temporary:
-            temporary.write_text(json.dumps(everything, indent=1))
+        write_text(out, json.dumps(everything, indent=1))
         print(f"wrote {out}")
 
 
@@ -420,7 +419,7 @@ def geometry_floor(
     from hwdiff.evaluation.geometry_floor import floor_text
     from hwdiff.evaluation.geometry_floor import geometry_floor as floor
     from hwdiff.utils.environment import environment
-    from hwdiff.utils.files import atomic_write
+    from hwdiff.utils.files import write_text
     from hwdiff.utils.progress import Progress
 
     require_output(out, ".json")
@@ -434,8 +433,7 @@ def geometry_floor(
     if out:
         settings = {"dataset": dataset.fingerprint, "split": split.value, "lines": lines}
         content = {"settings": {**settings, "environment": environment("cpu")}, "rows": rows}
-        with atomic_write(out) as temporary:
-            temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
+        write_text(out, json.dumps(content, indent=1))
         print(f"wrote {out}")
 
 
@@ -460,14 +458,13 @@ def attention(
 
     from hwdiff.evaluation.attention import watch_attention
     from hwdiff.model.checkpoint import load_model
-    from hwdiff.utils.files import atomic_write
+    from hwdiff.utils.files import atomic_write, write_text
 
     maps, record = watch_attention(load_model(model, device), style, style_encoder)
     name = f"{record['step'] or 0:06}"
     with atomic_write(out / f"attention-{name}.npz") as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, **maps)
-    with atomic_write(out / f"alignment-{name}.json") as temporary:
-        temporary.write_text(json.dumps(record | {"style": style}, indent=1) + "\n")
+    write_text(out / f"alignment-{name}.json", json.dumps(record | {"style": style}, indent=1) + "\n")
     for text, forward in record["monotonicity_at"].items():
         said = ", ".join(f"{100 * value:.0f} % at t = {t}" for t, value in forward.items())
         covered = 100 * record["scores"][text]["coverage"]

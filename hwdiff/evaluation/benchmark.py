@@ -34,7 +34,7 @@ from hwdiff.model.unet import UNet
 from hwdiff.training import config as presets
 from hwdiff.training.distributed import default_count
 from hwdiff.utils.errors import HwdiffError
-from hwdiff.utils.files import atomic_write
+from hwdiff.utils.files import write_text
 from hwdiff.utils.machine import matrix_product_rate, rate_of
 
 LENGTHS = (160, 320, MAX_POINTS)  # points of a line
@@ -228,5 +228,4 @@ def _cells(timing):
 
 def save(timings: Sequence[Timing], about: dict, path: Path) -> None:
     """Write `as_markdown` into a file."""
-    with atomic_write(path) as temporary:
-        temporary.write_text(as_markdown(timings, about), encoding="utf-8")
+    write_text(path, as_markdown(timings, about))

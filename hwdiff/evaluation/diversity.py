@@ -19,7 +19,7 @@ from hwdiff.evaluation.tables import Column, row_title
 from hwdiff.evaluation.written import Generator
 from hwdiff.ink.ink import Ink
 from hwdiff.utils.errors import HwdiffError
-from hwdiff.utils.files import atomic_write
+from hwdiff.utils.files import write_text
 
 DIVERSITY = (
     Column("dtw", "DTW distance of the ink", "DTW distance of the ink"),
@@ -78,8 +78,7 @@ class Diversity:
     def save(self, path: str | Path) -> None:
         """Write everything but the inks into a JSON file."""
         content = {key: value for key, value in vars(self).items() if key != "inks"}
-        with atomic_write(Path(path)) as temporary:
-            temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
+        write_text(path, json.dumps(content, indent=1, ensure_ascii=False))
 
 
 def measure_diversity(

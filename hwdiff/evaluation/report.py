@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from hwdiff.evaluation.tables import GEOMETRY_SCORE, KERNEL_DISTANCE, SECONDS, Table, mean_sd
-from hwdiff.utils.files import atomic_write
+from hwdiff.utils.files import atomic_write, write_text
 
 NFE = "NFE"  # network evaluations a line, a guided step being two
 MEAN, SD = ", mean", ", sd"  # what ends the names of two cells that belong together
@@ -153,5 +153,4 @@ def save_table(table: Table, folder: Path) -> None:
     everything = asdict(table)
     times = {SECONDS.key: everything.pop("seconds")}
     for name, content in (("table1.json", everything), ("timings.json", times)):
-        with atomic_write(folder / name) as temporary:
-            temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
+        write_text(folder / name, json.dumps(content, indent=1, ensure_ascii=False))

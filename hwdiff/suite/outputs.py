@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from hwdiff.data.dataset import Dataset
 from hwdiff.ink.plot import save_figure
 from hwdiff.utils.errors import HwdiffError
-from hwdiff.utils.files import atomic_write
+from hwdiff.utils.files import atomic_write, write_text
 
 SHOWN_WIDTH = 900  # of figures in a notebook, in pixels
 RUNS = Path(__file__).parents[2] / "results" / "runs"
@@ -80,8 +80,7 @@ class Outputs:
         takeaway: as of `figure`.
         Returns what a notebook shows.
         """
-        with atomic_write(self._add("interactive", f"figures/{name}.html", title, None, takeaway)) as path:
-            path.write_text(fragment, encoding="utf-8")
+        write_text(self._add("interactive", f"figures/{name}.html", title, None, takeaway), fragment)
         self._list()
         return HTML(fragment)
 
@@ -134,9 +133,9 @@ class Outputs:
             table = csv.writer(file)
             table.writerow(rows[0])
             table.writerows(row.values() for row in rows)
-        with atomic_write(self._add(kind, f"{folder}/{name}.json", title, ink_of)) as path:
-            content = {"title": title, "rows": rows, "paper": paper or {}, "notes": list(notes)}
-            path.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
+        content = {"title": title, "rows": rows, "paper": paper or {}, "notes": list(notes)}
+        path = self._add(kind, f"{folder}/{name}.json", title, ink_of)
+        write_text(path, json.dumps(content, indent=1, ensure_ascii=False))
         self._list()
         return Shown(rows)
 
@@ -149,8 +148,8 @@ class Outputs:
         return self.run / file
 
     def _list(self):
-        with atomic_write(self.run / "records" / f"{self.name}.outputs.json") as path:
-            path.write_text(json.dumps(self.entries, indent=1, ensure_ascii=False), encoding="utf-8")
+        path = self.run / "records" / f"{self.name}.outputs.json"
+        write_text(path, json.dumps(self.entries, indent=1, ensure_ascii=False))
 
 
 def _tell(shell, kind, error, traceback, tb_offset=None):

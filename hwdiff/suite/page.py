@@ -6,7 +6,6 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterable
-from contextlib import contextmanager
 from pathlib import Path
 
 import nbformat
@@ -19,7 +18,7 @@ from hwdiff.suite.notebook_html import notebook_html
 from hwdiff.suite.outputs import shown
 from hwdiff.suite.verdicts import PAPER_PARAMETERS, RULE, verdicts
 from hwdiff.utils.errors import HwdiffError
-from hwdiff.utils.files import atomic_write, sha256_of
+from hwdiff.utils.files import sha256_of, write_text
 from hwdiff.utils.json_values import is_file_name, misfit, parse_json
 
 PAGE, MANIFEST = "index.html", "manifest.json"
@@ -55,7 +54,7 @@ def write_manifest(run: Path, profile: str, names: Iterable[str]) -> None:
     It holds the record of each notebook in `names`: parameters, inputs, outputs, environment and times.
     """
     manifest = {"profile": profile, "notebooks": _records(run, names)}
-    _write(run / MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False))
+    write_text(run / MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False))
 
 
 def write_page(run: Path) -> None:
@@ -82,7 +81,7 @@ def write_page(run: Path) -> None:
         exists=lambda file: (run / file).is_file(),
         content=lambda file: (run / file).read_text(encoding="utf-8", errors="replace"),
     )
-    _write(run / PAGE, text)
+    write_text(run / PAGE, text)
 
 
 def _records(run, names):
@@ -217,14 +216,20 @@ def publish(run: str | Path, out: str | Path) -> list[str]:
         raise HwdiffError(
             f"{out}: holds other things than what was published before; choose a folder of its own"
         )
-    with (
-        _told_if_it_fails(out),
-        tempfile.TemporaryDirectory(prefix=".publishing-", dir=_existing(out.parent)) as temporary,
-    ):
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        return _publish(run, records, out)
+    except OSError as error:
+        advice = "free some space or choose another folder"
+        raise HwdiffError(f"{out}: cannot be written ({error.strerror}); {advice}") from error
+
+
+def _publish(run, records, out):
+    with tempfile.TemporaryDirectory(prefix=".publishing-", dir=out.parent) as temporary:
         fresh = Path(temporary)
         left_out = _copy(run, records, fresh)
         manifest = _published_manifest(run, records, fresh, left_out)
-        _write(fresh / MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False))
+        write_text(fresh / MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False))
         write_page(fresh)
         _check_places(fresh, run)
         out.mkdir(exist_ok=True)
@@ -233,20 +238,6 @@ def publish(run: str | Path, out: str | Path) -> list[str]:
         for path in fresh.iterdir():
             os.replace(path, out / path.name)
     return left_out
-
-
-@contextmanager
-def _told_if_it_fails(out):
-    try:
-        yield
-    except OSError as error:
-        advice = "free some space or choose another folder"
-        raise HwdiffError(f"{out}: cannot be written ({error.strerror}); {advice}") from error
-
-
-def _existing(folder):
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 def _copy(run, records, out):
@@ -258,13 +249,13 @@ def _copy(run, records, out):
         left_out += [*closed, notebook, as_html] if closed else []
         copied = [output["file"] for output in record["listed"] if output["kind"] != "file"]
         for file in dict.fromkeys(file for file in copied if file not in closed):
-            _existing((out / file).parent)
+            (out / file).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(run / file, out / file)
         if not closed:
             try:
                 content = _without_places(nbformat.read(run / notebook, as_version=4), run)
-                _write(out / notebook, nbformat.writes(content) + "\n")
-                _write(out / as_html, notebook_html(out / notebook))
+                write_text(out / notebook, nbformat.writes(content) + "\n")
+                write_text(out / as_html, notebook_html(out / notebook))
             except Exception as error:  # nbformat and nbconvert raise many kinds
                 found = f"not a notebook that can be read ({error})"
                 raise HwdiffError(f"{run / notebook}: {found}; run the suite again") from error
@@ -328,8 +319,3 @@ def read_json(path: str | Path, default: object) -> object:
         return parse_json(Path(path).read_bytes())
     except (OSError, ValueError):
         return default
-
-
-def _write(path, text):
-    with atomic_write(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")

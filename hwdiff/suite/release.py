@@ -16,7 +16,6 @@ from hwdiff.diffusion.generate import named_styles, require_style_weights, sampl
 from hwdiff.diffusion.style_gallery import save_styles
 from hwdiff.diffusion.texts import PAGE_TEXTS, PAPER_TEXTS, STYLE_TEXT, TRIAL_TEXTS
 from hwdiff.evaluation.error_rates import edits_of, legibility, recognize
-from hwdiff.evaluation.recognizer import Recognizer
 from hwdiff.ink import images
 from hwdiff.ink.ink import Ink
 from hwdiff.ink.plot import plot_inks
@@ -64,7 +63,6 @@ def choose_styles(
     candidates: Tensor,
     names: Sequence[str],
     *,
-    recognizer: Recognizer | None = None,
     seed: int = 0,
     **options,
 ) -> dict[str, Tensor]:
@@ -77,14 +75,13 @@ def choose_styles(
 
     candidates: (n, 14, 1280).
     names: of the styles to choose.
-    recognizer: by default the bundled one.
     options: of `sample`.
     Returns {name: (14, 1280)}.
     Raises HwdiffError when there are too few candidates.
     """
     if len(candidates) * LEGIBLE_FRACTION < len(names):
         raise HwdiffError(f"styles: {len(candidates)} candidates are too few for {len(names)} names")
-    rates = _trial_rates(network, candidates, recognizer, seed, options)
+    rates = _trial_rates(network, candidates, seed, options)
     left = np.argsort(rates, kind="stable")[: int(len(candidates) * LEGIBLE_FRACTION)].tolist()
 
     means = candidates.float().mean(dim=1)
@@ -95,18 +92,18 @@ def choose_styles(
         chosen.append(left.pop(int(likeness.argmin())))
 
     shown = [sample(network, STYLE_TEXT, style=candidates[number], **options)[0] for number in chosen]
-    edits, characters = edits_of(shown, recognizer).T
+    edits, characters = edits_of(shown).T
     first = int(np.argmin(edits / characters))
     chosen.insert(0, chosen.pop(first))
     return {name: candidates[number] for name, number in zip(names, chosen, strict=True)}
 
 
-def _trial_rates(network, styles, recognizer, seed, options):
+def _trial_rates(network, styles, seed, options):
     """The character error rates (n,) of `TRIAL_TEXTS` in styles (n, 14, 1280)."""
     texts = [text for _ in styles for text in TRIAL_TEXTS]
     repeated = styles.repeat_interleave(len(TRIAL_TEXTS), dim=0)
     inks = sample(network, texts, style=repeated, seed=seed, **options)
-    edits, characters = edits_of(inks, recognizer).reshape(len(styles), -1, 2).sum(axis=1).T
+    edits, characters = edits_of(inks).reshape(len(styles), -1, 2).sum(axis=1).T
     return edits / characters
 
 
@@ -118,7 +115,6 @@ def release(
     *,
     features: Tensor | None = None,
     extractor: StyleExtractor | None = None,
-    recognizer: Recognizer | None = None,
     seed: int = 0,
     **options,
 ) -> str:
@@ -132,7 +128,6 @@ def release(
         of people's is kept. Without, it takes those of `load_styles`, and as its default the one in which it
         writes `TRIAL_TEXTS` most legibly.
     extractor: the one that the network was trained with, for styles of its own.
-    recognizer: by default the bundled one.
     options: of `sample`, for the styles.
     Returns the name of its default style.
     Raises HwdiffError when it was trained with other style weights.
@@ -145,12 +140,12 @@ def release(
     metadata = {key: value for key, value in network.metadata.items() if key in kept}
     if features is None:
         styles = named_styles(network, "give --data FILE and those weights with --style-encoder")
-        rates = _trial_rates(network, torch.stack(list(styles.values())), recognizer, seed, options)
+        rates = _trial_rates(network, torch.stack(list(styles.values())), seed, options)
         default = list(styles)[int(rates.argmin())]
     else:
         require_style_weights(network, extractor.identity)
         _, candidates = drawn_styles(network, features, extractor, seed=seed, **options)
-        styles = choose_styles(network, candidates, NAMES, recognizer=recognizer, seed=seed, **options)
+        styles = choose_styles(network, candidates, NAMES, seed=seed, **options)
         default = next(iter(styles))
         about = {"text": STYLE_TEXT, "seed": seed, "step": metadata["step"], "dataset": metadata["dataset"]}
         path = Path(out) / f"{name}-styles.safetensors"
@@ -163,8 +158,6 @@ def release(
 def sample_pages(
     network: UNet,
     seed: int = 0,
-    *,
-    recognizer: Recognizer | None = None,
     **options,
 ) -> Iterator[tuple[str, Figure]]:
     """Draw pages of samples, each line under its text, its style and what the recognizer reads in it.
@@ -185,9 +178,9 @@ def sample_pages(
         inks = sample(network, texts, style=stacked, seed=seed, **options, **more)
         captions = [
             f"{text}   [{name}; read: {recognition.text}]"
-            for text, name, recognition in zip(texts, names, recognize(inks, recognizer), strict=True)
+            for text, name, recognition in zip(texts, names, recognize(inks), strict=True)
         ]
-        rate = legibility(inks, recognizer)
+        rate = legibility(inks)
         return plot_inks(
             inks, columns, f"{title}; character error rate of the recognizer {rate.cer}", captions
         )

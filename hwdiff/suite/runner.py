@@ -37,7 +37,7 @@ from hwdiff.suite.page import changed_files, read_json, read_record, write_manif
 from hwdiff.suite.verdicts import MEASUREMENTS
 from hwdiff.utils.environment import environment
 from hwdiff.utils.errors import HwdiffError
-from hwdiff.utils.files import atomic_write, files_below, json_fingerprint, sha256_of, tree_fingerprint
+from hwdiff.utils.files import files_below, json_fingerprint, sha256_of, tree_fingerprint, write_text
 from hwdiff.utils.json_values import misfit, parse_json
 from hwdiff.utils.progress import Progress
 
@@ -406,8 +406,7 @@ class Reproduction:
         return self.out / "records" / f"{name}.json"
 
     def _record(self, name, record):
-        with atomic_write(self._record_path(name)) as path:
-            path.write_text(json.dumps(record, indent=1), encoding="utf-8")
+        write_text(self._record_path(name), json.dumps(record, indent=1))
         return record
 
     def _execute(self, name):
@@ -422,8 +421,7 @@ class Reproduction:
         }
         self._record(name, record)
         listing = self.out / "records" / f"{name}.outputs.json"
-        with atomic_write(listing) as path:
-            path.write_text("[]")
+        write_text(listing, "[]")
         self._show()
 
         record["started"], start = f"{datetime.now().astimezone():%Y-%m-%d %H:%M:%S %z}", time.perf_counter()
@@ -510,8 +508,7 @@ class Reproduction:
             executed = self.out / "notebooks" / f"{name}.ipynb"
             os.replace(partial, executed)
             try:
-                with atomic_write(executed.with_suffix(".html")) as path:
-                    path.write_text(notebook_html(executed), encoding="utf-8")
+                write_text(executed.with_suffix(".html"), notebook_html(executed))
             except (HwdiffError, ValueError) as failure:
                 # Such as a notebook that was cut short by a full disk.
                 error = error or f"{executed.name}: {_first_line(str(failure))}"

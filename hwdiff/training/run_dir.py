@@ -14,7 +14,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from hwdiff.utils.errors import HwdiffError
-from hwdiff.utils.files import atomic_write, truncate_jsonl
+from hwdiff.utils.files import atomic_write, truncate_jsonl, write_text
 from hwdiff.utils.json_values import parse_json, require
 from hwdiff.utils.tensors import load_metadata, load_tensors, save_tensors
 
@@ -109,8 +109,7 @@ class RunDirectory:
         """
         if not self.done and self.state.exists():
             self._refuse_other("a state")
-        with atomic_write(self.path / "config.json") as path:
-            path.write_text(json.dumps(self.settings, indent=1))
+        write_text(self.path / "config.json", json.dumps(self.settings, indent=1))
         truncate_jsonl(self.path / "validation.jsonl", self.done)
         last = truncate_jsonl(self.path / "metrics.jsonl", self.done) or {}
         about = {"what": "the log of a run", "advice": "delete it, to do without it"}

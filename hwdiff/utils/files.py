@@ -63,6 +63,12 @@ def atomic_write(path: str | Path, *, replace: bool = True) -> Iterator[Path]:
             os.close(handle)
 
 
+def write_text(path: str | Path, text: str) -> None:
+    """Write a text file in UTF-8, whole or not at all. Raises HwdiffError as `atomic_write` does."""
+    with atomic_write(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
 def is_special(path: str | Path) -> bool:
     """Whether something is at `path` that is neither a file nor a folder, such as a device or a pipe."""
     return os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path)
@@ -142,8 +148,7 @@ def truncate_jsonl(path: Path, step: int) -> dict | None:
     Raises HwdiffError when the log is damaged.
     """
     rows = [row for row in read_jsonl(path) if row["step"] <= step] if path.exists() else []
-    with atomic_write(path) as temporary:
-        temporary.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
     return rows[-1] if rows else None
 
 
