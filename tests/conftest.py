@@ -257,6 +257,14 @@ def suite_data(once):
 
 
 @pytest.fixture(scope="session")
+def untrained(once):
+    """The checkpoint of a small untrained network that passes for the bundled one."""
+    from tests.suite.conftest import save_untrained
+
+    return once("untrained.safetensors", save_untrained)
+
+
+@pytest.fixture(scope="session")
 def written(suite_data):
     """The suite's lines, by built-in writers: enough for ten forms that are not of the training."""
     return Dataset(suite_data / "data" / "lines.npz")

@@ -10,7 +10,6 @@ from hwdiff.data.dataset import Dataset
 from hwdiff.diffusion.samplers import schedule
 from hwdiff.evaluation.bench import Bench
 from hwdiff.evaluation.error_rates import legibility
-from tests.suite.conftest import save_untrained
 
 
 def hwdiff(*arguments):
@@ -22,15 +21,9 @@ def data(written, written_features):
     return written.path
 
 
-@pytest.fixture
-def model(once):
-    """A small untrained network that passes for the bundled one."""
-    return once("untrained.safetensors", save_untrained)
-
-
-def test_evaluate_makes_the_table(data, model, tmp_path):
+def test_evaluate_makes_the_table(data, untrained, tmp_path):
     options = ("--split", "train", "--lines", 2, "--seeds", 2, "--repetitions", 3, "--guidance", 1)
-    bench = Bench(data, model, split="train", lines=2)
+    bench = Bench(data, untrained, split="train", lines=2)
     assert {row: written.guidance for row, written in bench.table1_rows.items()} == {
         "eq12": 1,  # the paper's method, whatever the model's own guidance is
         "eq9": 1,
@@ -38,7 +31,7 @@ def test_evaluate_makes_the_table(data, model, tmp_path):
         "eq9_guided": None,
         "fast": None,
     }
-    result = hwdiff("evaluate", "--data", data, "--model", model, *options, "-o", tmp_path / "out")
+    result = hwdiff("evaluate", "--data", data, "--model", untrained, *options, "-o", tmp_path / "out")
     assert result.exit_code == 0, result.output
     assert "are not FID: for FID give --inception-weights download" in result.output
     assert "note: no Fréchet distance: it needs 50 lines a set" in result.output
@@ -66,10 +59,10 @@ def test_evaluate_makes_the_table(data, model, tmp_path):
     assert "two sets of 5000 lines of the split train" in result.output
 
 
-def test_compare_samplers_tells_which_are_as_good(data, model, tmp_path):
+def test_compare_samplers_tells_which_are_as_good(data, untrained, tmp_path):
     options = ("--split", "train", "--sampler", "dpm", "--steps", "2,1", "--spacing", "time")
     options += ("--lines", 3, "--seeds", 2, "--repetitions", 3)
-    result = hwdiff("compare-samplers", "--data", data, "--model", model, *options, "-o", tmp_path)
+    result = hwdiff("compare-samplers", "--data", data, "--model", untrained, *options, "-o", tmp_path)
     assert result.exit_code == 0, result.output
     lines = result.output.splitlines()
     [difference] = [line for line in lines if line.startswith("  dpm, 1 steps, time, guidance 2.5 less eq12")]
@@ -89,9 +82,9 @@ def test_compare_samplers_tells_which_are_as_good(data, model, tmp_path):
     assert "no such sampler as 'eq13'" in result.output
 
 
-def test_diversity_compares_the_samplers(data, model, tmp_path):
+def test_diversity_compares_the_samplers(data, untrained, tmp_path):
     options = ("--split", "train", "--texts", 2, "--repeats", 2, "--guidance", 1, "-o", tmp_path / "d.json")
-    result = hwdiff("diversity", "--data", data, "--model", model, *options)
+    result = hwdiff("diversity", "--data", data, "--model", untrained, *options)
     assert result.exit_code == 0, result.output
     assert "2 texts, each written 2 times in one style" in result.output
     assert "ablation (Eq. 9), guidance 1 less model (Eq. 12), guidance 1: DTW distance" in result.output

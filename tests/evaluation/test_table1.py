@@ -1,4 +1,5 @@
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -7,7 +8,7 @@ import torch
 from hwdiff import HwdiffError
 from hwdiff.data.dataset import style_lines
 from hwdiff.evaluation import bench as bench_module
-from hwdiff.evaluation import protocol
+from hwdiff.evaluation import geometry, protocol
 from hwdiff.evaluation.corruption import jittered
 from hwdiff.evaluation.measures import Measures, points
 from hwdiff.evaluation.notes import notes_on_sets, notes_on_values
@@ -317,6 +318,38 @@ def test_lines_of_other_sets_are_not_taken_for_these(written, tmp_path):
     for sets in (train, test, train):
         inks, _ = protocol.write_row("row", sets, written, generate, {}, folder=tmp_path)
         assert [ink.text for ink in inks] == written.texts[sets.second].tolist()
+
+
+def test_lines_written_elsewhere_are_not_taken_over(written, tmp_path):
+    """Another device or version of torch writes other bits, and takes another time."""
+    sets, calls = Sets.draw(written, "train", count=4, seed=0), []
+
+    def generate(indices, seeds):
+        calls.append(len(indices))
+        return [written.ink(index) for index in indices]
+
+    for device, torch_version in (("cpu", "2.11"), ("cpu", "2.11"), ("cuda", "2.11"), ("cpu", "2.12")):
+        about = {"environment": {"device": device, "packages": {"torch": torch_version}}}
+        protocol.write_row("row", sets, written, generate, about, folder=tmp_path)
+    assert calls == [4, 4, 4]
+
+
+def test_a_score_of_real_lines_has_the_repetitions_that_its_record_says(measures, written, monkeypatch):
+    seen = []
+
+    def spied(X, n, **options):
+        seen.append(n)
+        return geometry.mrlt(X, 2, workers=1, **options)
+
+    fake = SimpleNamespace(**{**vars(geometry), "mrlt": spied})
+    monkeypatch.setattr("hwdiff.evaluation.measures.geometry", fake)
+    for asked in (1000, 7):
+        monkeypatch.setattr(measures, "repetitions", asked)
+        seen.clear()
+        measures.geometry_of_real(Sets.draw(written, "train", count=20, seed=0))
+        recorded = measures.settings(12)["geometry_score"]
+        assert set(seen) == {recorded["repetitions_of_real_lines"]} == {min(asked, 100)}
+        assert recorded["repetitions"] == asked
 
 
 def test_the_text_has_means_spreads_and_the_papers_numbers():

@@ -93,10 +93,9 @@ def save_untrained(path):
 
 
 @pytest.fixture(scope="session")
-def small(once):
+def small(untrained):
     """Parameters of the suite in small, with an untrained network that passes for the bundled one."""
-
-    return [f"checkpoint={once('untrained.safetensors', save_untrained)}", *SMALL]
+    return [f"checkpoint={untrained}", *SMALL]
 
 
 @pytest.fixture(scope="session")

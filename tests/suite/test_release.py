@@ -188,6 +188,13 @@ def test_pages_of_samples_say_what_was_read(network, monkeypatch):
     assert "character error rate of the recognizer" in pages["texts"].get_suptitle()
 
 
+def test_pages_of_samples_are_not_written_in_foreign_styles(opened):
+    with pytest.raises(HwdiffError, match=r"was trained with .*; the named styles do not fit it$"):
+        next(release.sample_pages(opened, steps=1))
+    with pytest.raises(HwdiffError, match="give --data FILE and those weights with --style-encoder"):
+        release.release(opened, "other", "nowhere", {})
+
+
 def test_styles_by_another_style_encoder_are_refused(opened, extractor, given, tmp_path):
     other = SimpleNamespace(identity={**extractor.identity, "fingerprint": "f" * 64})
     with pytest.raises(HwdiffError, match="but the model was trained with"):

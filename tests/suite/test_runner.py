@@ -331,6 +331,24 @@ def test_parameters_are_checked_before_anything_runs(suite):
         find_notebooks(suite / "none")
 
 
+def test_hidden_files_beside_the_archives_make_nothing_stale(suite, tmp_path):
+    archives = tmp_path / "iam"
+    archives.mkdir()
+    (archives / "lines.tar.gz").write_bytes(b"1")
+    write_notebook(suite, "01_first", "pass", parameters=f"source = {str(archives)!r}")
+    [first] = selected(find_notebooks(suite), only="01")
+
+    def inputs():
+        return reproduction(suite, tmp_path / "out").inputs(first.name)
+
+    before = inputs()
+    assert list(before) == [str(archives / "lines.tar.gz")]
+    (archives / ".DS_Store").write_bytes(b"2")
+    assert inputs() == before
+    (archives / "lines.tar.gz").write_bytes(b"3")
+    assert inputs() != before
+
+
 def test_the_newest_run_of_a_profile_is_resumed(tmp_path):
     new = runner.newest_run("smoke", tmp_path)
     assert new.name.endswith("-smoke")
