@@ -136,7 +136,10 @@ def test_what_is_seen_is_drawn(inks, tmp_path):
 
 
 def test_pictures_are_shown_as_they_are_looked_at(inks, tmp_path):
-    """Transparent paper is white, and deep grey is not clipped."""
+    """Colours stay, transparent paper is white, and deep grey is not clipped."""
+    page_of(inks, "#2233ee").convert("RGB").save(tmp_path / "blue.png")
+    shown = np.asarray(plot_lines(tmp_path / "blue.png").axes[0].images[0].get_array(), dtype=int)
+    assert (shown[..., 2] - shown[..., 0]).max() > 100
     plain = page_of(inks).convert("L")
     clear = Image.new("RGBA", plain.size)
     clear.putalpha(plain.point(lambda value: 255 - value))

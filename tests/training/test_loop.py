@@ -657,6 +657,14 @@ def test_the_released_noise_levels_and_weights_of_the_pen_are_drawn():
     assert drawn["released"].pen_weight.unique().numel() == 1 < drawn["paper"].pen_weight.unique().numel()
 
 
+def test_a_run_is_not_resumed_on_another_kind_of_device(run, dataset, features):
+    out, _, _ = run
+    given = (out, CONFIG, dataset, features.extractor.identity)
+    assert loop.run_directory(*given, torch.device("cpu")).find_step(resume=True) == CONFIG.steps
+    with pytest.raises(HwdiffError, match="it has device = 'cpu', not 'cuda'"):
+        loop.run_directory(*given, torch.device("cuda")).find_step(resume=True)
+
+
 def test_clipping_and_the_own_style_are_as_set(dataset, features, tmp_path, monkeypatch):
     seen, clip, styles = [], loop.clip_gradients, loop.style_lines
     monkeypatch.setattr(loop, "clip_gradients", lambda network, how: seen.append(how) or clip(network, how))
