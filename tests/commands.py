@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from hwdiff.training import distributed
+
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["torch._dynamo", "hwdiff.model.style_encoder", "hwdiff.training.loop"])
 
@@ -21,12 +23,13 @@ class Command:
     """`hwdiff` with `arguments`, in a process and a session of its own, of one thread.
 
     file_size: no file may become larger, in bytes.
+    forked: fork the processes that train together too, instead of starting them anew.
     output, errors: what it printed, once it has ended.
     """
 
-    def __init__(self, *arguments, file_size: int | None = None):
+    def __init__(self, *arguments, file_size: int | None = None, forked: bool = False):
         self.folder = tempfile.TemporaryDirectory(prefix="hwdiff-test-")
-        arguments = ([str(argument) for argument in arguments], self.folder.name, file_size)
+        arguments = ([str(argument) for argument in arguments], self.folder.name, file_size, forked)
         self.process = CONTEXT.Process(target=_run, args=arguments)
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("OMP_NUM_THREADS", "1")
@@ -58,8 +61,10 @@ class Command:
         return self.process.exitcode
 
 
-def _run(arguments, folder, file_size):
+def _run(arguments, folder, file_size, forked):
     os.setsid()
+    if forked:
+        distributed.START_METHOD = "fork"
     for number, name in ((1, "output"), (2, "errors")):
         os.dup2(os.open(Path(folder) / name, os.O_WRONLY | os.O_CREAT), number)
     if file_size is not None:

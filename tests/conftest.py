@@ -242,10 +242,15 @@ def write_dataset(path, writers, forms=1):
 
 
 def compute_most(features):
-    """Compute most of what sets of training lines need: four lines of each form, and all of other splits."""
+    """Compute most of what tests and notebooks need: four lines of each form, all of other splits, and more.
+
+    The rest are the training lines whose style features make the scale of likeness in the notebook on styles.
+    """
     lines = features.dataset
     known = [np.flatnonzero(lines.forms == form)[:4] for form in np.unique(lines.forms)]
-    features.compute(np.concatenate((*known, np.flatnonzero(lines.splits != "train"))))
+    train = lines.split("train")
+    scale = train[:: max(1, len(train) // 100)]
+    features.compute(np.concatenate((*known, scale, np.flatnonzero(lines.splits != "train"))))
 
 
 @pytest.fixture(scope="session")

@@ -18,6 +18,7 @@ from hwdiff.utils.interrupt import Stop
 
 PAUSE = timedelta(days=1)  # after which the others give up on a stalled process
 GRACE_SECONDS = 120  # in which the others must notice that a process has died
+START_METHOD = "spawn"  # of the processes: CUDA and threads do not bear a fork
 
 
 def first_process() -> bool:
@@ -66,7 +67,7 @@ def launch(function: Callable[..., int], arguments: tuple, count: int, device: t
     with tempfile.TemporaryDirectory(prefix="hwdiff-") as folder, Stop() as stop:
         arguments = (count, device.type, folder, function, arguments)
         workers = multiprocessing.start_processes(
-            _work, arguments, nprocs=count, join=False, start_method="spawn"
+            _work, arguments, nprocs=count, join=False, start_method=START_METHOD
         )
         try:
             passed_on = False

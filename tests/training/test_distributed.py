@@ -23,11 +23,11 @@ STEPS = 24
 def train(dataset, style_weights):
     """train(out, *options): starts a small training run."""
 
-    def begin(out, *options, file_size=None):
+    def begin(out, *options, **how):
         given = ("--data", dataset.path, "--style-encoder", style_weights, "--preset", "smoke")
         size = ("--batch-size", 4, "--steps", STEPS, "--processes", 1)
         every = ("--save-every", 5, "--validate-every", 10)
-        return Command("train", "--out", out, *given, *size, *every, *options, file_size=file_size)
+        return Command("train", "--out", out, *given, *size, *every, *options, **how)
 
     return begin
 
@@ -128,9 +128,7 @@ def test_two_processes_train_as_one(two, train, tmp_path):
 
 
 def children(process):
-    found = subprocess.run(
-        ["pgrep", "-P", str(process.pid), "-f", "spawn_main"], capture_output=True, text=True, check=True
-    )
+    found = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True)
     return [int(pid) for pid in found.stdout.split()]
 
 
@@ -138,7 +136,7 @@ def test_two_processes_save_at_a_signal_and_bear_a_pause(two, train, tmp_path):
     """SIGTERM goes to the first process, as from a service manager; Ctrl-C to all, as from a terminal."""
     out = tmp_path / "run"
     for number, everyone, step in ((signal.SIGTERM, False, 3), (signal.SIGINT, True, 11)):
-        process = train(out, *TWO)
+        process = train(out, *TWO, forked=True)
         wait_for_step(out, step, process)
         process.send(number, everyone)
         assert process.wait(60) == 130, process.errors
@@ -146,7 +144,7 @@ def test_two_processes_save_at_a_signal_and_bear_a_pause(two, train, tmp_path):
         assert step <= reached < STEPS
         assert f"saved at step {reached} of {STEPS}; " in process.output
         assert "the same command and --resume" in process.output
-    process = train(out, *TWO)
+    process = train(out, *TWO, forked=True)
     wait_for_step(out, reached + 1, process)
     process.send(signal.SIGSTOP, everyone=True)
     time.sleep(3)
@@ -158,7 +156,7 @@ def test_two_processes_save_at_a_signal_and_bear_a_pause(two, train, tmp_path):
 def test_two_processes_end_together_and_resume(two, train, tmp_path):
     """Whether the first process dies or one that it started, before a saved state or after some."""
     out = tmp_path / "run"
-    process = train(out, *TWO)
+    process = train(out, *TWO, forked=True)
     wait_for_step(out, 3, process)
     pids = children(process)
     assert len(pids) == 2
@@ -170,7 +168,7 @@ def test_two_processes_end_together_and_resume(two, train, tmp_path):
     reached = len(losses(out))
     assert reached < STEPS
     for victim, step in ((0, 7), (1, 14)):
-        process = train(out, *TWO)
+        process = train(out, *TWO, forked=True)
         wait_for_step(out, max(step, reached + 1), process)
         os.kill(children(process)[victim], signal.SIGKILL)
         assert process.wait(60) == 1
@@ -179,7 +177,7 @@ def test_two_processes_end_together_and_resume(two, train, tmp_path):
         assert "resume with --resume" in line
         assert "Traceback" not in process.errors
         reached = len(losses(out))
-    assert train(out, *TWO).wait() == 0
+    assert train(out, *TWO, forked=True).wait() == 0
     assert_same(out, two)
 
 
