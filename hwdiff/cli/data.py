@@ -139,7 +139,7 @@ def info(
     path: Annotated[
         Path,
         typer.Argument(
-            help="A dataset file, pretrained, paper, a checkpoint or other .safetensors file, weights of the "
+            help="A dataset file, pretrained, small, a checkpoint or other .safetensors file, weights of the "
             "authors' program, or ink."
         ),
     ],

@@ -83,7 +83,7 @@ def legibility(
     model: Annotated[
         str | None,
         typer.Option(
-            help="Read what this model (pretrained, paper, or a checkpoint) writes for the same texts and "
+            help="Read what this model (pretrained, small, or a checkpoint) writes for the same texts and "
             "styles, and compare it with the real lines."
         ),
     ] = None,

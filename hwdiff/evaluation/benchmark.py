@@ -126,7 +126,7 @@ def _writing(device, limit):
             yield Timing(
                 f"writing {lines} of {length} points, 60 steps, guidance 1", flop / rate, rate, rate / limit
             )
-    for name in ("pretrained", "paper"):
+    for name in ("small", "pretrained"):
         bundled = load_model(name, device)
         pieces = sum(map(len, wrap(PAGE, Layout())))
         what = f"a page of {len(wrap(PAGE, Layout()))} lines in {pieces} pieces, model {name}, sampler fast"

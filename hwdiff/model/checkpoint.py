@@ -15,7 +15,7 @@ from hwdiff.utils.tensors import NoInitialWeights, load_metadata, load_tensors, 
 
 FORMAT = "hwdiff checkpoint 1"
 _WEIGHTS = Path(__file__).parents[1] / "weights"
-BUNDLED = {"pretrained": _WEIGHTS / "small.safetensors", "paper": _WEIGHTS / "paper.safetensors"}
+BUNDLED = {name: _WEIGHTS / f"{name}.safetensors" for name in ("pretrained", "small")}
 """The models that come with the package, by name."""
 _DEFAULT_STYLE = "default_style"
 _HDF5 = b"\x89HDF"
@@ -96,8 +96,8 @@ def path_of_model(name: str | Path) -> Path:
 def load_model(path: str | Path = "pretrained", device: str | torch.device | None = None) -> UNet:
     """Load a model, in eval mode.
 
-    path: "pretrained", the small model, or "paper", the published network, which come with the package
-        (described in `weights/README.md`); a checkpoint of `hwdiff train`; or a weights file (`.h5`) of the
+    path: "pretrained", the published network, or "small", a quarter of its size, which come with the
+        package (described in `weights/README.md`); a checkpoint of `hwdiff train`; or a weights file (`.h5`) of the
         authors' program. Files are told apart by their content.
     device: "cpu", "cuda", ...; by default CUDA if available.
     Returns the network; its `metadata` is the checkpoint's, {} for `.h5`.

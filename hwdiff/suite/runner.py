@@ -76,7 +76,7 @@ PROFILES = {
         **_at_papers_size("trained", seeds=5, inception_weights="download"),
     },
     # Without training: the released network of the published size.
-    "paper-on-cpu": _at_papers_size("paper", seeds=1, unseen_seeds=5),
+    "paper-on-cpu": _at_papers_size("pretrained", seeds=1, unseen_seeds=5),
 }
 LIMIT_MINUTES = {"smoke": 30, "paper": 48 * 60, "paper-on-cpu": 72 * 60}
 # Of a notebook's file, what is used beside what papermill reads.

@@ -131,7 +131,7 @@ def _about(table, command, better=None):
         "guidance": f"{guidance:g}",
         "network": network_title(model),
         "verdict": verdict,
-        "command": command,
+        "command": command if _is_papers(model) else f"{command} --model small",
     }
 
 
@@ -216,7 +216,7 @@ def _attention(of):
         f"{of['guidance']:g}",
         f"{PAPERS if _is_papers(of) else 'small'}, {of['step']:,} of {of['planned']:,} steps",
         verdict if _is_trained(of) else OPEN,
-        "hwdiff attention --model paper",
+        f"hwdiff attention{'' if _is_papers(of) else ' --model small'}",
     )
 
 

@@ -58,9 +58,9 @@ def test_the_bundled_model_writes_in_named_styles(tmp_path):
     result = hwdiff("write", "hello", "--style", "ada", "--steps", 2, "-o", tmp_path / "hello.gif")
     assert result.exit_code == 0, result.output
     assert Image.open(tmp_path / "hello.gif").n_frames > 3
-    other = hwdiff("write", "hello", "--model", "paper", "--steps", 2, "-o", tmp_path / "paper.gif")
+    other = hwdiff("write", "hello", "--model", "small", "--steps", 2, "-o", tmp_path / "small.gif")
     assert other.exit_code == 0, other.output
-    assert (tmp_path / "paper.gif").read_bytes() != (tmp_path / "hello.gif").read_bytes()
+    assert (tmp_path / "small.gif").read_bytes() != (tmp_path / "hello.gif").read_bytes()
     result = hwdiff("write", "hello", "--style", "nobody", "--steps", 2, "-o", tmp_path / "hello.svg")
     assert result.exit_code == 1
     assert "error: style: no such style as 'nobody'; choose one of ada, " in result.output
@@ -68,7 +68,7 @@ def test_the_bundled_model_writes_in_named_styles(tmp_path):
     assert result.exit_code == 0, result.output
     assert "styles.png: ada, boris" in result.output
     assert Image.open(tmp_path / "styles.png").width > 1000
-    result = hwdiff("samples", "--steps", 1, "-o", tmp_path / "samples")
+    result = hwdiff("samples", "--model", "small", "--steps", 1, "-o", tmp_path / "samples")
     assert result.exit_code == 0, result.output
     assert len(list((tmp_path / "samples").glob("*.png"))) == 4
 
@@ -112,7 +112,7 @@ def test_info(trained):
     assert "parameters" in checkpoint.output
     assert json.loads(checkpoint.output.split("\n", 1)[1])["step"] == 2
     assert "24 lines of 6 forms" in hwdiff("info", trained / "data" / "lines.npz").output
-    assert "guided_attention" in hwdiff("info", "pretrained").output
+    assert "guided_attention" in hwdiff("info", "small").output
     weights = BUNDLED["pretrained"].parent
     for name, about in (
         ("recognizer", "hwdiff reader 1"),
@@ -386,7 +386,9 @@ def test_a_file_is_written_on_pages(trained, tmp_path):
 
 
 def test_what_is_seen_of_a_picture_is_shown(tmp_path):
-    assert hwdiff("write", "a fox", "--steps", 5, "-o", tmp_path / "fox.png").exit_code == 0
+    assert (
+        hwdiff("write", "a fox", "--model", "small", "--steps", 5, "-o", tmp_path / "fox.png").exit_code == 0
+    )
     result = hwdiff("style", tmp_path / "fox.png", "-o", tmp_path / "seen.png")
     assert result.exit_code == 0, result.output
     assert "nearest named style: " in result.output
@@ -434,7 +436,7 @@ def test_names_that_a_terminal_cannot_show_are_told_in_another_way(tmp_path):
 
 def test_attention_is_saved_as_verdicts_read_it(tmp_path):
     out = tmp_path / "attention"
-    result = hwdiff("attention", "--out", out)
+    result = hwdiff("attention", "--model", "small", "--out", out)
     assert result.exit_code == 0, result.output
     assert result.output.startswith("the quick brown fox jumps: forward on 100 % at t = 55,")
     assert sorted(path.name for path in out.iterdir()) == ["alignment-033145.json", "attention-033145.npz"]

@@ -60,16 +60,16 @@ def test_a_model_is_loaded_without_pytorchs_compiler():
 
 def test_the_bundled_models_have_names():
     """The published network, trained without guided attention, and the small one."""
-    paper, small = load_model("paper", "cpu"), load_model("pretrained", "cpu")
-    assert paper.config == ModelConfig()
-    assert sum(weight.numel() for weight in paper.parameters()) == 10_028_451
-    assert paper.metadata["training"]["guided_attention"] == 0
+    published, small = load_model("pretrained", "cpu"), load_model("small", "cpu")
+    assert published.config == ModelConfig()
+    assert sum(weight.numel() for weight in published.parameters()) == 10_028_451
+    assert published.metadata["training"]["guided_attention"] == 0
     assert small.metadata["training"]["guided_attention"] > 0
-    for network in (paper, small):
+    for network in (published, small):
         assert network.default_style.shape == STYLE_SHAPE
         assert network.metadata["style_weights"] == small.metadata["style_weights"]
         assert network.metadata["dataset"] == small.metadata["dataset"]
-    assert set(BUNDLED) == {"pretrained", "paper"}
+    assert set(BUNDLED) == {"pretrained", "small"}
 
 
 @pytest.mark.parametrize("keep", [0, 6, 500, 0.5, 0.999])

@@ -82,7 +82,7 @@ def prepare_lines(out):
 
 def save_untrained(path):
     """Write a checkpoint of a small untrained network that passes for the bundled one."""
-    bundled = load_model("pretrained")
+    bundled = load_model("small")
     with torch.random.fork_rng():
         torch.manual_seed(0)
         network = UNet(TINY)

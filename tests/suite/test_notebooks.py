@@ -67,7 +67,7 @@ def test_all_files_come_out(run):
             "style-encoder.safetensors",
             "small-styles.safetensors",
             "small.safetensors",
-            "paper.safetensors",
+            "pretrained.safetensors",
         }
     assert set(manifest["notebooks"]["02_training"]["inputs"]) == {"data/lines.npz"}
     table = json.loads((run / "tables" / "05-table1.json").read_text())

@@ -50,7 +50,7 @@ def run(tmp_path):
     done = {
         "status": "done",
         "seconds": 120.0,
-        "parameters": {"seed": 3, "checkpoint": "pretrained", "source": None},
+        "parameters": {"seed": 3, "checkpoint": "small", "source": None},
         "environment": ENVIRONMENT,
         "listed": listed,
     }
@@ -111,7 +111,7 @@ def test_a_figure_has_its_takeaway_and_its_cell_and_tables_are_folded(run):
 
 def test_a_page_without_its_network_or_files_is_still_made(run):
     record = run / "records" / "01_one.json"
-    record.write_text(record.read_text().replace('"pretrained"', '"/a/place/gone.safetensors"'))
+    record.write_text(record.read_text().replace('"small"', '"/a/place/gone.safetensors"'))
     (run / "figures" / "map.html").unlink()
     write_manifest(run, "smoke", ["01_one"])
     write_page(run)
@@ -123,9 +123,7 @@ def test_a_page_without_its_network_or_files_is_still_made(run):
 def test_the_page_calls_a_network_by_its_files_name(run, tmp_path):
     shutil.copy(Path(hwdiff.__file__).parent / "weights" / "small.safetensors", tmp_path / "mine.safetensors")
     record = run / "records" / "01_one.json"
-    record.write_text(
-        record.read_text().replace('"pretrained"', json.dumps(str(tmp_path / "mine.safetensors")))
-    )
+    record.write_text(record.read_text().replace('"small"', json.dumps(str(tmp_path / "mine.safetensors"))))
     write_manifest(run, "smoke", ["01_one"])
     write_page(run)
     assert "“mine.safetensors”: 2,593,491 parameters" in (run / "index.html").read_text()

@@ -378,7 +378,7 @@ def test_the_profile_paper_says_what_is_missing(iam, tmp_path, monkeypatch):
 
 def test_many_hours_are_told_before_they_begin(source, tmp_path, monkeypatch):
     monkeypatch.setattr(runner.Reproduction, "run", lambda self, wanted: [])
-    given = {"source": source, "checkpoint": "pretrained", "lines": 10, "unseen_lines": 5, "unseen_seeds": 2}
+    given = {"source": source, "checkpoint": "small", "lines": 10, "unseen_lines": 5, "unseen_seeds": 2}
     options = [text for name, value in given.items() for text in ("--param", f"{name}={value}")]
     command = ["reproduce", "--profile", "paper-on-cpu", "--out", str(tmp_path / "run"), *options]
     result = CliRunner().invoke(app, command)
@@ -427,11 +427,11 @@ def test_values_that_no_parameter_can_have_are_refused(suite):
 def test_parameters_that_are_files_are_followed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "notebooks"
-    parameters = 'photo: str = None\nsource: str = None\ncheckpoint = "pretrained"'
+    parameters = 'photo: str = None\nsource: str = None\ncheckpoint = "small"'
     write_notebook(folder, "01_first", "size", parameters=parameters)
     (tmp_path / "hand.png").write_bytes(b"one")
-    (tmp_path / "paper").mkdir()
-    given = {"photo": "hand.png", "source": "paper", "checkpoint": "paper"}
+    (tmp_path / "small").mkdir()
+    given = {"photo": "hand.png", "source": "small", "checkpoint": "small"}
     keys = []
     for content in (b"one", b"two"):
         (tmp_path / "hand.png").write_bytes(content)
@@ -439,8 +439,8 @@ def test_parameters_that_are_files_are_followed(tmp_path, monkeypatch):
         keys.append(run.key("01_first"))
     assert run.parameters["01_first"] == {
         "photo": str(tmp_path / "hand.png"),
-        "source": str(tmp_path / "paper"),
-        "checkpoint": "paper",  # the bundled model, whatever lies in the folder
+        "source": str(tmp_path / "small"),
+        "checkpoint": "small",  # the bundled model, whatever lies in the folder
         "seed": 0,
     }
     assert keys[0] != keys[1]
