@@ -97,8 +97,8 @@ def load_model(path: str | Path = "pretrained", device: str | torch.device | Non
     """Load a model, in eval mode.
 
     path: "pretrained", the published network, or "small", a quarter of its size, which come with the
-        package (described in `weights/README.md`); a checkpoint of `hwdiff train`; or a weights file (`.h5`) of the
-        authors' program. Files are told apart by their content.
+        package (described in `weights/README.md`); a checkpoint of `hwdiff train`; or a weights file (`.h5`)
+        of the authors' program. Files are told apart by their content.
     device: "cpu", "cuda", ...; by default CUDA if available.
     Returns the network; its `metadata` is the checkpoint's, {} for `.h5`.
     Raises HwdiffError when the file is missing, damaged, or something else. A pickle is refused, never run.
