@@ -263,7 +263,7 @@ def suite_data(once):
 
 @pytest.fixture(scope="session")
 def untrained(once):
-    """The checkpoint of a small untrained network that passes for the bundled one."""
+    """The checkpoint of a small untrained network that passes for the small bundled one."""
     from tests.suite.conftest import save_untrained
 
     return once("untrained.safetensors", save_untrained)

@@ -30,7 +30,7 @@ StyleEncoder = Annotated[
 Model = Annotated[
     str,
     typer.Option(
-        help="pretrained (the published network, unfinished), small (a quarter of it), a checkpoint "
+        help="pretrained (the published network, unfinished), small (a quarter of its size), a checkpoint "
         "(.safetensors), or weights of the authors' program (.h5)."
     ),
 ]

@@ -40,7 +40,7 @@ def train(
     preset: Annotated[
         str | None,
         typer.Option(
-            help="smoke (a quick trial, the default), small (a small network, for a CPU), tune (a trained "
+            help="smoke (a quick trial, the default), small (a small network, for a CPU), tune (the small bundled "
             "network, to one's own lines), paper (the published recipe) or paper-cpu (the published network, "
             "for a CPU)."
         ),

@@ -1,6 +1,6 @@
-"""Styles by name, so that the model can write in many styles without images.
+"""Styles by name, so that a model can write in many styles without images.
 
-They are features of lines that it drew itself.
+They are features of lines that the small bundled model drew.
 """
 
 from collections.abc import Sequence

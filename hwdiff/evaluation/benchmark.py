@@ -28,7 +28,7 @@ from hwdiff.evaluation.tables import PAPER_LINES
 from hwdiff.ink import images
 from hwdiff.ink.formats import parse_points
 from hwdiff.ink.page import Layout
-from hwdiff.model.checkpoint import load_model
+from hwdiff.model.checkpoint import BUNDLED, load_model
 from hwdiff.model.style_encoder import load_style_extractor
 from hwdiff.model.unet import UNet
 from hwdiff.training import config as presets
@@ -97,7 +97,10 @@ def _starting():
         for what, arguments in (
             ("hwdiff --help", ("-m", "hwdiff", "--help")),
             ("import torch", ("-c", "import torch")),
-            ('hwdiff write "hello world", all of it', write),
+            *(
+                (f'hwdiff write "hello world" --model {name}, all of it', (*write, "--model", name))
+                for name in BUNDLED
+            ),
         ):
             command = [sys.executable, *arguments]
             yield Timing(what, min(_seconds(_run, command) for _ in range(TRIES)))
@@ -126,7 +129,7 @@ def _writing(device, limit):
             yield Timing(
                 f"writing {lines} of {length} points, 60 steps, guidance 1", flop / rate, rate, rate / limit
             )
-    for name in ("small", "pretrained"):
+    for name in BUNDLED:
         bundled = load_model(name, device)
         pieces = sum(map(len, wrap(PAGE, Layout())))
         what = f"a page of {len(wrap(PAGE, Layout()))} lines in {pieces} pieces, model {name}, sampler fast"

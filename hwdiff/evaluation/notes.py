@@ -13,7 +13,7 @@ from hwdiff.evaluation.tables import GEOMETRY_LINES, GROUND_TRUTH, PAPER_LINES, 
 ON_SPREAD = "a ± in these tables is the standard deviation over the seeds"
 ON_RATES = (
     "the CER is micro-averaged: all edits over all characters. The bundled recognizer did more than measure: "
-    "it chose the bundled model's guidance, styles and default style and the sampler fast, on other lines, "
+    "it chose the bundled models' guidance, styles and default styles and the sampler fast, on other lines, "
     "and was trained on the training forms of IAM, as the bundled models were"
 )
 ON_INTERVALS = (

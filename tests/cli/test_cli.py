@@ -113,6 +113,7 @@ def test_info(trained):
     assert json.loads(checkpoint.output.split("\n", 1)[1])["step"] == 2
     assert "24 lines of 6 forms" in hwdiff("info", trained / "data" / "lines.npz").output
     assert "guided_attention" in hwdiff("info", "small").output
+    assert "10,028,451 parameters" in hwdiff("info", "pretrained").output
     weights = BUNDLED["pretrained"].parent
     for name, about in (
         ("recognizer", "hwdiff reader 1"),
@@ -443,6 +444,7 @@ def test_attention_is_saved_as_verdicts_read_it(tmp_path):
     [row] = verdicts(tmp_path)
     assert row["network"] == "small, 33,145 of 33,145 steps"
     assert row["verdict"] == OPEN  # it was taught
+    assert row["command"] == "hwdiff attention --model small"
 
 
 def test_the_suite_in_small_computes_with_one_thread_unless_told_otherwise(monkeypatch, tmp_path):

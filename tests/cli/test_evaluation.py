@@ -95,7 +95,7 @@ def test_diversity_compares_the_samplers(data, untrained, tmp_path):
 
 
 def test_alignment_prints_correlations_and_keeps_the_lines(data, recognizer, tmp_path):
-    options = ("--lines", 4, "--sampler", "dpm", "--steps", 6, "--guidance", 1)
+    options = ("--model", "small", "--lines", 4, "--sampler", "dpm", "--steps", 6, "--guidance", 1)
     result = hwdiff("alignment", "--data", data, *options, "-o", tmp_path / "lines.csv")
     assert result.exit_code == 0, result.output
     assert "monotonicity" in result.output

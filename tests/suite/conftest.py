@@ -81,7 +81,7 @@ def prepare_lines(out):
 
 
 def save_untrained(path):
-    """Write a checkpoint of a small untrained network that passes for the bundled one."""
+    """Write a checkpoint of a small untrained network that passes for the small bundled one."""
     bundled = load_model("small")
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -94,7 +94,7 @@ def save_untrained(path):
 
 @pytest.fixture(scope="session")
 def small(untrained):
-    """Parameters of the suite in small, with an untrained network that passes for the bundled one."""
+    """Parameters of the suite in small, with an untrained network that passes for the small bundled one."""
     return [f"checkpoint={untrained}", *SMALL]
 
 

@@ -41,6 +41,8 @@ def test_a_claim_is_reproduced_by_the_papers_network_and_method_only(measurement
     assert measurements(step=59_999)[claim]["verdict"] == OPEN
     assert measurements(parameters=2_593_491)[claim]["verdict"] == OPEN
     assert measurements(guided_attention=0.1)[claim]["verdict"] == OPEN
+    assert measurements(parameters=2_593_491)[claim]["command"].endswith(" --model small")
+    assert "--model" not in measurements()[claim]["command"]
 
 
 def test_the_interval_decides(measurements):

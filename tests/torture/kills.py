@@ -66,7 +66,7 @@ class Needs:
 
     @cached_property
     def model(self) -> Path:
-        """A small untrained network that passes for the bundled one."""
+        """A small untrained network that passes for the small bundled one."""
         save_untrained(self.folder / "model.safetensors")
         return self.folder / "model.safetensors"
 
