@@ -40,8 +40,8 @@ def train(
     preset: Annotated[
         str | None,
         typer.Option(
-            help="smoke (a quick trial, the default), small (a small network, for a CPU), tune (the small bundled "
-            "network, to one's own lines), paper (the published recipe) or paper-cpu (the published network, "
+            help="smoke (a quick trial, the default), small (a small network, for a CPU), tune (that network, "
+            "trained, to one's own lines), paper (the published recipe) or paper-cpu (the published network, "
             "for a CPU)."
         ),
     ] = None,

@@ -50,7 +50,7 @@ def test_in_another_batch_the_ink_is_the_same(tame, lines, way, draw):
 
 @pytest.fixture(scope="module")
 def bundled():
-    """The small bundled network, on a machine whose products of batches of matrices don't depend on the batch."""
+    """The small network, on a machine whose products of batches of matrices don't depend on the batch."""
     network, generator = load_model("small", "cpu"), torch.Generator().manual_seed(0)
     for layer in (layer for layer in network.modules() if isinstance(layer, torch.nn.Linear)):
         weight, x = layer.weight.detach().T, torch.randn(36, 24, layer.in_features, generator=generator)
