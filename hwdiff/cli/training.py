@@ -40,9 +40,9 @@ def train(
     preset: Annotated[
         str | None,
         typer.Option(
-            help="smoke (a quick trial, the default), small (a small network, for a CPU), tune (that network, "
-            "trained, to one's own lines), paper (the published recipe) or paper-cpu (the published network, "
-            "for a CPU)."
+            help="smoke (a quick trial, the default), small (a small network, for a CPU), tune (that "
+            "network, trained, to one's own lines), paper (the published recipe) or paper-cpu (the published "
+            "network, for a CPU)."
         ),
     ] = None,
     style_encoder: StyleEncoder = "bundled",
