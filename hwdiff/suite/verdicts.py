@@ -131,13 +131,17 @@ def _about(table, command, better=None):
         "guidance": f"{guidance:g}",
         "network": network_title(model),
         "verdict": verdict,
-        "command": command if _is_papers(model) else f"{command} --model small",
+        "command": _command(command, model),
     }
 
 
 def _is_papers(model):
     helped = model.get("guided_attention") or model.get("distilled")
     return model.get("parameters") == PAPER_PARAMETERS and not helped
+
+
+def _command(command, model):
+    return command if _is_papers(model) else f"{command} --model small"
 
 
 def _is_trained(model):
@@ -216,7 +220,7 @@ def _attention(of):
         f"{of['guidance']:g}",
         f"{PAPERS if _is_papers(of) else 'small'}, {of['step']:,} of {of['planned']:,} steps",
         verdict if _is_trained(of) else OPEN,
-        f"hwdiff attention{'' if _is_papers(of) else ' --model small'}",
+        _command("hwdiff attention", of),
     )
 
 

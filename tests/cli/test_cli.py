@@ -506,7 +506,11 @@ def test_benchmark_reports_fractions(trained, source, monkeypatch, tmp_path):
     assert any(what.startswith("most memory of this process, ") for what in named)
     assert all(what in result.output for what in named)
     assert commands[:2] == ["-m hwdiff --help", "-c import torch"]
-    assert commands[2].startswith("-m hwdiff write hello world ")
+    for command, model in zip(commands[2:4], BUNDLED, strict=True):
+        assert command.startswith("-m hwdiff write hello world ")
+        assert command.endswith(f" --model {model}")
+    for model in ("pretrained, sampler fast, guidance 2", "small, sampler fast, guidance 2.5"):
+        assert f"a page of 1 lines in 1 pieces, model {model}" in named
 
 
 def test_a_dataset_too_small_to_be_measured_is_told_at_once(trained):

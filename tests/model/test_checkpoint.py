@@ -9,6 +9,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from hwdiff import HwdiffError, load_model
+from hwdiff.diffusion.generate import writing_settings
 from hwdiff.evaluation.recognizer import load_recognizer
 from hwdiff.model.checkpoint import BUNDLED, find_device, read_metadata, save_model
 from hwdiff.model.config import STYLE_SHAPE, ModelConfig
@@ -65,6 +66,7 @@ def test_the_bundled_models_have_names():
     assert sum(weight.numel() for weight in published.parameters()) == 10_028_451
     assert published.metadata["training"]["guided_attention"] == 0
     assert small.metadata["training"]["guided_attention"] > 0
+    assert [writing_settings(network)["guidance"] for network in (published, small)] == [2, 2.5]
     for network in (published, small):
         assert network.default_style.shape == STYLE_SHAPE
         assert network.metadata["style_weights"] == small.metadata["style_weights"]
