@@ -44,7 +44,8 @@ class StyleExtractor(nn.Module):
         self.requires_grad_(False)
         self.eval()
         fold_batch_norms(self.features)
-        set_padding(self.features, padding)
+        if padding == RIGHT_BOTTOM:
+            turn_kernels(self.features)
         self.to(memory_format=torch.channels_last)  # a third faster on a CPU
 
     @property
@@ -73,7 +74,11 @@ class StyleExtractor(nn.Module):
         pixels: (B, 96, W) uint8, W = 1400 in training.
         Returns (B, S, 1280) float32, S about W / 96, 14 at a width of 1400.
         """
-        return pool(self.features(grey_input(pixels)))
+        return pool(self.turned(self.features(self.turned(grey_input(pixels)))))
+
+    def turned(self, maps: Tensor) -> Tensor:
+        """`maps` (B, C, H, W), the input of `features` or a layer's output, turned if the kernels are."""
+        return maps.flip(2, 3) if self.padding == RIGHT_BOTTOM else maps
 
     def of_image(self, source: images.ImageSource, padded: bool = True) -> Tensor:
         """Features of a line image, a scan, or a photo of some lines (`photos.handwriting_lines`).
@@ -122,6 +127,18 @@ def set_padding(features: nn.Module, padding: str) -> None:
         if padding == RIGHT_BOTTOM and isinstance(module, nn.Conv2d) and module.stride == (2, 2):
             module.padding = (0, 0)
             module.register_forward_pre_hook(_pad_right_bottom)
+
+
+def turn_kernels(features: nn.Module) -> None:
+    """Turn the kernels of MobileNetV2's `features` by 180 degrees, for images that are turned, too.
+
+    Then padding of both sides is what padding on the right and at the bottom was before: of an even size a
+    convolution of stride 2 does not reach the last row and column. No map need be copied to pad it, which
+    takes nearly half of the time on a CPU.
+    """
+    for module in features.modules():
+        if isinstance(module, nn.Conv2d):
+            module.weight.data = module.weight.data.flip(2, 3)
 
 
 def grey_input(pixels: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import re
+from functools import lru_cache
 from html import escape
 from pathlib import Path
 
@@ -61,9 +62,15 @@ def notebook_html(path: str | Path) -> str:
             cell.source = _with_mathml(cell.source)
         for output in cell.get("outputs", []):
             _link(output.get("data", {}), figures)
-    body, _ = HTMLExporter(template_name="basic").from_notebook_node(notebook)
+    body, _ = _exporter().from_notebook_node(notebook)
     style = HtmlFormatter(style="default").get_style_defs(".highlight")
     return _PAGE.format(title=escape(path.stem), style=style, body=body)
+
+
+@lru_cache(maxsize=1)
+def _exporter():
+    """The exporter of all notebooks: it would compile its templates for each anew."""
+    return HTMLExporter(template_name="basic")
 
 
 def _with_mathml(source):

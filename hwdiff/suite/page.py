@@ -6,6 +6,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path
 
 import nbformat
@@ -68,8 +69,7 @@ def write_page(run: Path) -> None:
         for name, record in manifest["notebooks"].items()
     ]
     done = [record for record in records if "environment" in record]
-    templates = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True)
-    text = templates.get_template("page.html").render(
+    text = _template().render(
         manifest=manifest,
         records=records,
         environment=done[0]["environment"] if done else None,
@@ -82,6 +82,13 @@ def write_page(run: Path) -> None:
         content=lambda file: (run / file).read_text(encoding="utf-8", errors="replace"),
     )
     write_text(run / PAGE, text)
+
+
+@lru_cache(maxsize=1)
+def _template():
+    return Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True).get_template(
+        "page.html"
+    )
 
 
 def _records(run, names):

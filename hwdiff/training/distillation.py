@@ -259,7 +259,7 @@ def distil(
             pieces = draw_pieces(sources, config.pieces, np.random.default_rng((config.seed, step)))
             x = grey_input(vary(torch.from_numpy(pieces).to(device), generator))
             with torch.no_grad():
-                theirs = layer_outputs(teacher.features, x)
+                theirs = [teacher.turned(maps) for maps in layer_outputs(teacher.features, teacher.turned(x))]
             ours = layer_outputs(student, x, theirs if step <= FORCED * config.steps else None)
 
             # Take a gradient step on their difference.

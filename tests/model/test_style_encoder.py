@@ -4,9 +4,10 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from torchvision.models import MobileNet_V2_Weights
+from torchvision.models import MobileNet_V2_Weights, mobilenet_v2
 
 from hwdiff.model import style_encoder
+from hwdiff.training.distillation import layer_outputs
 from hwdiff.utils.errors import HwdiffError
 from tests.conftest import random_mobilenet
 
@@ -49,6 +50,23 @@ def test_padding_is_tensorflows(lines):
     style_encoder.set_padding(convolution, style_encoder.RIGHT_BOTTOM)
     # One row of zeros above and below, one column on the right.
     assert convolution(x)[0, 0].tolist() == [[6, 12, 11]]
+
+
+@pytest.mark.parametrize("size", [(96, 1400), (96, 97), (95, 130)])
+def test_turned_kernels_pad_as_tensorflow_does(extractor, style_weights, size):
+    state = {name.removeprefix("features."): weight for name, weight in load_file(style_weights).items()}
+    padded = mobilenet_v2(weights=None).features.eval()
+    padded.load_state_dict(
+        {name: weight.to(padded.state_dict()[name].dtype) for name, weight in state.items()}
+    )
+    style_encoder.set_padding(padded, style_encoder.RIGHT_BOTTOM)
+    x = style_encoder.grey_input(
+        torch.randint(0, 256, (1, *size), generator=torch.Generator().manual_seed(0))
+    )
+    with torch.inference_mode():
+        maps = layer_outputs(extractor.features, extractor.turned(x))
+        for found, expected in zip(maps, layer_outputs(padded, x), strict=True):
+            torch.testing.assert_close(extractor.turned(found), expected, atol=1e-4, rtol=1e-4)
 
 
 def test_the_network_stays_frozen(extractor):
