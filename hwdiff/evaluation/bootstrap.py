@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import stats
+from scipy.special import ndtr, stdtrit  # scipy.stats takes a second to load
 
 RESAMPLES = 2000
 COVERED = 0.95  # by an interval
@@ -35,8 +35,8 @@ class Bootstrap:
         """
         if self.groups < 2 or not len(values):
             return np.full((2, *values.shape[1:]), np.nan)
-        students = stats.t.ppf((1 - COVERED) / 2, self.groups - 1)
-        below = stats.norm.cdf(np.sqrt(self.groups / (self.groups - 1)) * students)
+        students = stdtrit(self.groups - 1, (1 - COVERED) / 2)
+        below = ndtr(np.sqrt(self.groups / (self.groups - 1)) * students)
         return np.quantile(values, (below, 1 - below), axis=0)
 
 

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import numpy as np
-from scipy.stats import t as student
+from scipy.special import stdtrit  # scipy.stats takes a second to load
 
 from hwdiff.evaluation.tables import FID, PAPER, TOP, Table, mean_sd
 from hwdiff.utils.errors import HwdiffError
@@ -246,5 +246,5 @@ def _fewer_steps(table):
 def _interval(differences):
     """The 95 % interval of the mean of some differences, by Student's t."""
     mean, sd = mean_sd(differences)
-    half = student.ppf(0.975, len(differences) - 1) * sd / np.sqrt(len(differences))
+    half = stdtrit(len(differences) - 1, 0.975) * sd / np.sqrt(len(differences))
     return mean - half, mean + half
