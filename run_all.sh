@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Sets hwdiff up and runs it.
 #   ./run_all.sh [options]   set up; then run the notebooks in order, in small -> results/runs/
-#       --profile paper      trains the published network and measures it; requires IAM and a GPU
+#       --profile paper      trains a network of the published size and measures it; requires IAM and a GPU
+#       --profile paper-on-cpu  measures the bundled one without a GPU; requires IAM and many hours
 #       --only 03, --from 04, --param NAME=VALUE, --out DIR; all are those of hwdiff reproduce --help
 #   ./run_all.sh lab         set up; then open JupyterLab on the notebooks
 #   ./run_all.sh test        set up; then run the tests; with --fast only those that take no minutes
@@ -59,7 +60,7 @@ case "${1:-}" in
     if [ "${2:-}" = --fast ]; then options=(-m "not slow"); set -- test "${@:3}"; fi
     # Processes of one thread each: threads of several would wait for one another. The third works while one waits.
     OMP_NUM_THREADS=1 exec python -m pytest -n 3 --dist loadfile --no-loadscope-reorder ${options[@]+"${options[@]}"} "${@:2}" ;;
-  -h | --help) sed -n '2,11s/^# \{0,1\}//p' "${0##*/}" ;;
+  -h | --help) sed -n '2,12s/^# \{0,1\}//p' "${0##*/}" ;;
   "" | -*) set_up; cd "$here"; exec hwdiff reproduce ${IAM:+--param "source=$IAM"} "$@" ;;
   *) fail "no such command as '$1'; see ./run_all.sh --help" ;;
 esac

@@ -17,9 +17,9 @@ def reproduce(
     profile: Annotated[
         str,
         typer.Option(
-            help="smoke: minutes on a CPU; paper: trains the paper's network, requires IAM and a GPU; "
-            "paper-on-cpu: measures the released network on as many lines as the paper, requires IAM and "
-            "many hours."
+            help="smoke: minutes on a CPU; paper: trains a network of the published size, requires IAM and a "
+            "GPU; paper-on-cpu: measures the bundled network pretrained on as many lines as the paper, "
+            "requires IAM and many hours."
         ),
     ] = "smoke",
     only: Annotated[str | None, typer.Option(help="Run one notebook, such as 03, and what it needs.")] = None,

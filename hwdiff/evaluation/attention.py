@@ -14,7 +14,7 @@ from hwdiff.diffusion.process import STEPS
 from hwdiff.diffusion.tracing import alignment_by_step, alignment_of_trace, trace
 from hwdiff.evaluation.bootstrap import Bootstrap
 from hwdiff.evaluation.error_rates import edits_of
-from hwdiff.evaluation.generation import styles_of
+from hwdiff.evaluation.generation import styles_of, training_of
 from hwdiff.evaluation.recognizer import Recognizer, load_recognizer
 from hwdiff.model.unet import UNet
 from hwdiff.utils.errors import HwdiffError
@@ -46,13 +46,8 @@ def watch_attention(
         forward[text] = {
             str(row["t"]): row["monotonicity"] for row in alignment_by_step(written) if row["t"] in FIG_4
         }
-    training = network.metadata.get("training", {})
     return maps, {
-        "step": network.metadata.get("step"),
-        "planned": training.get("steps"),
-        "parameters": sum(weight.numel() for weight in network.parameters()),
-        "guided_attention": training.get("guided_attention", 0),
-        "distilled": "teacher" in network.metadata,
+        **training_of(network),
         "seeds": list(range(len(WATCHED))),
         "guidance": 1,
         "scores": scores,

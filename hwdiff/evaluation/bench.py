@@ -14,7 +14,7 @@ from hwdiff.data.style_features import StyleFeatures
 from hwdiff.diffusion.generate import signal_levels, writing_settings
 from hwdiff.diffusion.samplers import network_evaluations
 from hwdiff.evaluation.diversity import Diversity, measure_diversity
-from hwdiff.evaluation.generation import regenerate_lines
+from hwdiff.evaluation.generation import regenerate_lines, training_of
 from hwdiff.evaluation.geometry import REPETITIONS
 from hwdiff.evaluation.measures import Measures
 from hwdiff.evaluation.protocol import table1, write_row
@@ -122,11 +122,7 @@ class Bench:
             "model": {
                 "file": file.name,
                 "sha256": sha256_of(file),
-                "step": self.network.metadata.get("step"),
-                "planned": self.network.metadata.get("training", {}).get("steps"),
-                "parameters": sum(weight.numel() for weight in self.network.parameters()),
-                "guided_attention": self.network.metadata.get("training", {}).get("guided_attention", 0),
-                "distilled": "teacher" in self.network.metadata,
+                **training_of(self.network),
             },
             "writing": {**writing, "guidance": self.guidance},
             "recognizer": sha256_of(recognizer or BUNDLED),

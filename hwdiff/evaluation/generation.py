@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -22,6 +23,19 @@ def subsample_lines(dataset: Dataset, split: str, count: int | None = None) -> n
     if count is not None and count < len(indices):
         indices = indices[np.linspace(0, len(indices) - 1, count).round().astype(int)]
     return indices
+
+
+def training_of(network: UNet) -> dict[str, Any]:
+    """What a measurement records of how its network was trained."""
+    training = network.metadata.get("training", {})
+    return {
+        "step": network.metadata.get("step"),
+        "planned": training.get("steps"),
+        **({"init": training["init"]} if training.get("init") else {}),
+        "parameters": sum(weight.numel() for weight in network.parameters()),
+        "guided_attention": training.get("guided_attention", 0),
+        "distilled": "teacher" in network.metadata,
+    }
 
 
 def styles_of(network: UNet, dataset: Dataset, features: StyleFeatures, indices: np.ndarray) -> Tensor:

@@ -144,11 +144,12 @@ def _about(manifest):
         count = sum(weight.numel() for weight in network.parameters())
         training, step = network.metadata.get("training", {}), network.metadata.get("step")
         guided = training.get("guided_attention", 0)
+        before = " from other weights" if training.get("init") else ""
         taught = f"guided attention of weight {guided:g}, which the paper does not use" if guided else ""
         networks.append(
             f"“{_name_only(checkpoint)}”: {count:,} parameters (the paper's has {PAPER_PARAMETERS:,}), "
-            f"{step or 0:,} steps of training, {taught or 'no guided attention'}; where nothing else is said "
-            f"with guidance {writing_settings(network)['guidance']:g} (1 in the paper)"
+            f"{step or 0:,} steps of training{before}, {taught or 'no guided attention'}; where nothing else "
+            f"is said with guidance {writing_settings(network)['guidance']:g} (1 in the paper)"
         )
     source = next((some["source"] for some in parameters if "source" in some), None)
     data = "people's lines" if source else "lines by built-in writers, made up, not people's"

@@ -75,7 +75,7 @@ PROFILES = {
         "02_training": {"preset": "paper", "sample_every": 10_000},
         **_at_papers_size("trained", seeds=5, inception_weights="download"),
     },
-    # Without training: the released network of the published size.
+    # Without training: the bundled network of the published size.
     "paper-on-cpu": _at_papers_size("pretrained", seeds=1, unseen_seeds=5),
 }
 LIMIT_MINUTES = {"smoke": 30, "paper": 48 * 60, "paper-on-cpu": 72 * 60}

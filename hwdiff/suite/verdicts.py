@@ -87,7 +87,10 @@ def measured_table(name: str, measurements: str | Path = MEASUREMENTS) -> Table 
 
 def network_title(model: dict) -> str:
     """What the network of a measurement is called, from its settings, such as "small, 33,145 steps"."""
-    return f"{PAPERS if _is_papers(model) else 'small'}, {model['step']:,} steps"
+    step, planned = model["step"], model.get("planned")
+    steps = f"{step:,} of {planned:,} steps" if planned and planned > step else f"{step:,} steps"
+    before = " from other weights" if model.get("init") else ""
+    return f"{PAPERS if _is_papers(model) else 'small'}, {steps}{before}"
 
 
 def as_markdown(rows: list[dict]) -> str:
@@ -218,7 +221,7 @@ def _attention(of):
         f"rests on {_percents(covered)} of the letters",
         f"{len(covered)} texts, one seed each",
         f"{of['guidance']:g}",
-        f"{PAPERS if _is_papers(of) else 'small'}, {of['step']:,} of {of['planned']:,} steps",
+        network_title(of),
         verdict if _is_trained(of) else OPEN,
         _command("hwdiff attention", of),
     )
