@@ -115,6 +115,8 @@ def legibility(
     from hwdiff.utils.files import write_text
 
     require_output(out, ".json")
+    if not model and (steps is not None or guidance is not None):
+        raise HwdiffError("--steps, --guidance: of what a model writes; name it with --model")
     dataset, judge = Dataset(data), load_recognizer(recognizer or BUNDLED, device)
     indices = subsample_lines(dataset, split.value, lines)
     real, forms = [dataset.ink(index).trimmed() for index in indices], dataset.forms[indices]
@@ -207,7 +209,8 @@ Repetitions = Annotated[
     int,
     typer.Option(
         min=1,
-        help="Repetitions of the Geometry Score (of 600 lines or more); of real lines alone at most 100.",
+        help="Repetitions of the Geometry Score (of 600 lines or more); of larger sets of real lines at "
+        "most 100.",
     ),
 ]
 TableFolder = Annotated[

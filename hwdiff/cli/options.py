@@ -142,11 +142,10 @@ def setting_options(*configs: type) -> Callable[[Callable], Callable]:
     """
     added = []
     for item in (item for config in configs for item in fields(config) if "help" in item.metadata):
-        kind = item.type if None in getattr(item.type, "__args__", ()) else item.type | None
         text = item.metadata["help"]
         if "choices" in item.metadata and not all(choice in text for choice in item.metadata["choices"]):
             text = f"{text} One of {', '.join(item.metadata['choices'])}."
-        option = Annotated[kind, typer.Option(help=text)]
+        option = Annotated[item.type | None, typer.Option(help=text)]
         added.append(
             inspect.Parameter(item.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=option)
         )

@@ -389,6 +389,8 @@ def chain(
     from hwdiff.training.pipeline import run_chain
     from hwdiff.utils.interrupt import Stop
 
+    if distillation_steps is not None and not teacher:
+        raise HwdiffError("--distillation-steps: of the encoder; give its --teacher, too")
     config = preset_config(preset, steps=steps, batch_size=batch_size, precision=precision, padding=padding)
     device = find_device(device)
     _warn_of_precision(config, device)

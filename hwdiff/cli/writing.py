@@ -3,6 +3,7 @@
 import gc
 import re
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -157,8 +158,9 @@ def write(
     reader = None
     if tries:
         from hwdiff.evaluation.error_rates import reads_right
+        from hwdiff.evaluation.recognizer import load_recognizer
 
-        reader = reads_right
+        reader = partial(reads_right, recognizer=load_recognizer(device=device))
     network = load_model(model, device)
     with Progress("writing", count_pieces(content, layout), unit="pieces of lines") as progress:
         options |= {"layout": layout, "seed": seed, "tries": tries, "reader": reader}

@@ -103,7 +103,7 @@ def sample(
         if len(spelling.text) + 1 >= MAX_TOKENS:
             found = f"the model was trained on fewer than {MAX_TOKENS - 1}"
             advice = "break it into lines, as hwdiff write --file does"
-            warnings.warn(f"text of {len(text)} characters: {found}; {advice}", stacklevel=2)
+            warnings.warn(f"text of {len(spelling.text)} characters: {found}; {advice}", stacklevel=2)
     settings = writing_settings(network)
     guidance = settings["guidance"] if guidance is None else guidance
     if steps is not None and alpha_bar is not None:

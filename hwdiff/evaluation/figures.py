@@ -54,8 +54,10 @@ def plot_comparison(table: Table) -> Figure:
     spacing_of = {row: spacing_of_row(row) for row in samplers}
     spacings = list(filter(None, dict.fromkeys(spacing_of.values()))) or [""]
     for number, sampler in enumerate(dict.fromkeys(samplers.values())):
-        for kind, spacing in enumerate(spacings):
-            own = [row for row in samplers if samplers[row] == sampler and spacing_of[row] in ("", spacing)]
+        of_sampler = sorted((row for row in samplers if samplers[row] == sampler), key=table.evaluations)
+        spaced = any(spacing_of[row] for row in of_sampler)
+        for kind, spacing in enumerate(spacings if spaced else [""]):
+            own = [row for row in of_sampler if spacing_of[row] in ("", spacing)]
             rates = np.array([mean_sd(table.values[row]["cer"]) for row in own])
             # Spacings are a little apart, so that their bars can be told from one another.
             apart = [1.015 ** (kind - 1) if spacing_of[row] else 1.0 for row in own]

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,7 @@ def training_of(network: UNet) -> dict[str, Any]:
     return {
         "step": network.metadata.get("step"),
         "planned": training.get("steps"),
-        **({"init": training["init"]} if training.get("init") else {}),
+        **({"init": Path(training["init"]).name} if training.get("init") else {}),
         "parameters": sum(weight.numel() for weight in network.parameters()),
         "guided_attention": training.get("guided_attention", 0),
         "distilled": "teacher" in network.metadata,

@@ -143,7 +143,7 @@ class Measures:
         return descriptors(line_features(inks, self.features.extractor))
 
     @property
-    def _repetitions_of_real_lines(self):
+    def _repetitions_of_larger_sets(self):
         return min(self.repetitions, MAX_REAL_REPETITIONS)
 
     def settings(self, count: int) -> dict:
@@ -155,7 +155,7 @@ class Measures:
             "geometry_score": {
                 "landmarks": geometry.LANDMARKS,
                 "repetitions": self.repetitions,
-                "repetitions_of_real_lines": self._repetitions_of_real_lines,
+                "repetitions_of_larger_sets": self._repetitions_of_larger_sets,
                 "gamma": geometry.default_gamma(count),
                 "i_max": geometry.I_MAX,
                 "points_per_line": MAX_POINTS,
@@ -261,7 +261,7 @@ class Measures:
         }
         first, second = real_inks(self.dataset, sets.first), real_inks(self.dataset, sets.second)
         options = {
-            "n": self._repetitions_of_real_lines,
+            "n": self._repetitions_of_larger_sets,
             "landmarks": min(geometry.LANDMARKS, len(first) // 2),
         }
         reference = geometry.mrlt(points(first), seed=(sets.seed, 0), **options)

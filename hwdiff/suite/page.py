@@ -144,12 +144,18 @@ def _about(manifest):
         count = sum(weight.numel() for weight in network.parameters())
         training, step = network.metadata.get("training", {}), network.metadata.get("step")
         guided = training.get("guided_attention", 0)
-        before = " from other weights" if training.get("init") else ""
+        if not network.metadata:
+            trained = "a checkpoint of the authors' program"
+        elif "teacher" in network.metadata:
+            trained = f"a student, {step or 0:,} batches of distillation"
+        else:
+            before = " from other weights" if training.get("init") else ""
+            trained = f"{step or 0:,} steps of training{before}"
         taught = f"guided attention of weight {guided:g}, which the paper does not use" if guided else ""
         networks.append(
             f"“{_name_only(checkpoint)}”: {count:,} parameters (the paper's has {PAPER_PARAMETERS:,}), "
-            f"{step or 0:,} steps of training{before}, {taught or 'no guided attention'}; where nothing else "
-            f"is said with guidance {writing_settings(network)['guidance']:g} (1 in the paper)"
+            f"{trained}, {taught or 'no guided attention'}; where nothing else is said with guidance "
+            f"{writing_settings(network)['guidance']:g} (1 in the paper)"
         )
     source = next((some["source"] for some in parameters if "source" in some), None)
     data = "people's lines" if source else "lines by built-in writers, made up, not people's"
@@ -219,7 +225,9 @@ def publish(run: str | Path, out: str | Path) -> list[str]:
         changed = [file for file in needed if not (run / file).is_file()] or changed_files(run, record)
         if changed:
             raise HwdiffError(f"{run / changed[0]}: is not what {name} wrote; run the suite again")
-    foreign = any((out / folder).exists() for folder in FOLDERS) and not (out / MANIFEST).exists()
+    before = read_json(out / MANIFEST, None)
+    published = isinstance(before, dict) and "left_out" in before  # the manifest of a run has no such key
+    foreign = any((out / folder).exists() for folder in FOLDERS) and not published
     if out == run or run in out.parents or foreign:
         raise HwdiffError(
             f"{out}: holds other things than what was published before; choose a folder of its own"

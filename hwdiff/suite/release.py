@@ -16,6 +16,7 @@ from hwdiff.diffusion.generate import named_styles, require_style_weights, sampl
 from hwdiff.diffusion.style_gallery import save_styles
 from hwdiff.diffusion.texts import PAGE_TEXTS, PAPER_TEXTS, STYLE_TEXT, TRIAL_TEXTS
 from hwdiff.evaluation.error_rates import edits_of, legibility, recognize
+from hwdiff.evaluation.recognizer import load_recognizer
 from hwdiff.ink import images
 from hwdiff.ink.ink import Ink
 from hwdiff.ink.plot import plot_inks
@@ -92,7 +93,7 @@ def choose_styles(
         chosen.append(left.pop(int(likeness.argmin())))
 
     shown = [sample(network, STYLE_TEXT, style=candidates[number], **options)[0] for number in chosen]
-    edits, characters = edits_of(shown).T
+    edits, characters = edits_of(shown, _judge(network)).T
     first = int(np.argmin(edits / characters))
     chosen.insert(0, chosen.pop(first))
     return {name: candidates[number] for name, number in zip(names, chosen, strict=True)}
@@ -103,8 +104,13 @@ def _trial_rates(network, styles, seed, options):
     texts = [text for _ in styles for text in TRIAL_TEXTS]
     repeated = styles.repeat_interleave(len(TRIAL_TEXTS), dim=0)
     inks = sample(network, texts, style=repeated, seed=seed, **options)
-    edits, characters = edits_of(inks).reshape(len(styles), -1, 2).sum(axis=1).T
+    edits, characters = edits_of(inks, _judge(network)).reshape(len(styles), -1, 2).sum(axis=1).T
     return edits / characters
+
+
+def _judge(network):
+    """The bundled recognizer, where `network` is."""
+    return load_recognizer(device=next(network.parameters()).device)
 
 
 def release(
@@ -138,6 +144,8 @@ def release(
     network.metadata = {**network.metadata, "writing": {**network.metadata.get("writing", {}), **writing}}
     kept = ("step", "training", "teacher", "dataset", "style_weights", "writing")
     metadata = {key: value for key, value in network.metadata.items() if key in kept}
+    if init := metadata.get("training", {}).get("init"):  # of the folders of who releases it nothing is told
+        metadata["training"] = {**metadata["training"], "init": Path(init).name}
     if features is None:
         styles = named_styles(network, "give --data FILE and those weights with --style-encoder")
         rates = _trial_rates(network, torch.stack(list(styles.values())), seed, options)
@@ -147,9 +155,10 @@ def release(
         _, candidates = drawn_styles(network, features, extractor, seed=seed, **options)
         styles = choose_styles(network, candidates, NAMES, seed=seed, **options)
         default = next(iter(styles))
-        about = {"text": STYLE_TEXT, "seed": seed, "step": metadata["step"], "dataset": metadata["dataset"]}
+        about = {name: metadata.get(name) for name in ("step", "dataset")}
+        about |= {"text": STYLE_TEXT, "seed": seed}
         path = Path(out) / f"{name}-styles.safetensors"
-        save_styles(path, styles, style_weights=metadata["style_weights"], drawn_by=about)
+        save_styles(path, styles, style_weights=extractor.identity, drawn_by=about)
     network.default_style = styles[default].float()
     save_model(network, Path(out) / f"{name}.safetensors", half=True, **metadata)
     return default
@@ -170,7 +179,7 @@ def sample_pages(
     options: of `sample`.
     Yields (name, figure).
     """
-    styles = named_styles(network)
+    styles, judge = named_styles(network), _judge(network)
     names = list(styles)
 
     def page(texts, names, title, columns=2, **more):
@@ -178,9 +187,9 @@ def sample_pages(
         inks = sample(network, texts, style=stacked, seed=seed, **options, **more)
         captions = [
             f"{text}   [{name}; read: {recognition.text}]"
-            for text, name, recognition in zip(texts, names, recognize(inks), strict=True)
+            for text, name, recognition in zip(texts, names, recognize(inks, judge), strict=True)
         ]
-        rate = legibility(inks)
+        rate = legibility(inks, judge)
         return plot_inks(
             inks, columns, f"{title}; character error rate of the recognizer {rate.cer}", captions
         )

@@ -540,7 +540,9 @@ class _Engine(NBClientEngine):
         options["extra_arguments"] = ["--IPKernelApp.log_level=ERROR"]
         # Sockets of its own instead of TCP ports: a port looked up for a kernel may be taken by
         # another program before the kernel has started.
-        with tempfile.TemporaryDirectory(prefix="hwdiff-") as folder:
+        # A socket's path may have 103 bytes.
+        short = None if len(os.fsencode(tempfile.gettempdir())) < 70 else "/tmp"
+        with tempfile.TemporaryDirectory(prefix="hwdiff-", dir=short) as folder:
             sockets = {"transport": "ipc", "ip": str(Path(folder) / "kernel")}
             options["config"] = Config(KernelManager=sockets)
             super().execute_managed_notebook(nb_man, kernel_name, **options)

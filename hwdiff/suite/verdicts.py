@@ -14,10 +14,7 @@ from hwdiff.utils.json_values import parse_json
 
 MEASUREMENTS = Path(__file__).parents[2] / "results" / "measurements"
 EVALUATE = "hwdiff evaluate --data iam.npz --split test"
-COMPARE = (
-    "hwdiff compare-samplers --data iam.npz --sampler eq12 --steps 40,30,20 --spacing time --lines 60 "
-    "--seeds 3"
-)
+COMPARE = "hwdiff compare-samplers --data iam.npz --sampler eq12 --steps 40,30,20 --spacing time"
 REPRODUCED, DIFFERS, OPEN = "reproduced", "differs", "can't tell yet"
 PAPERS = "the paper's"
 PAPER_PARAMETERS, PAPER_STEPS = 10_028_451, 60_000
@@ -87,10 +84,11 @@ def measured_table(name: str, measurements: str | Path = MEASUREMENTS) -> Table 
 
 def network_title(model: dict) -> str:
     """What the network of a measurement is called, from its settings, such as "small, 33,145 steps"."""
-    step, planned = model["step"], model.get("planned")
+    step, planned = model["step"], None if model.get("distilled") else model.get("planned")
     steps = f"{step:,} of {planned:,} steps" if planned and planned > step else f"{step:,} steps"
     before = " from other weights" if model.get("init") else ""
-    return f"{PAPERS if _is_papers(model) else 'small'}, {steps}{before}"
+    of_papers_size = "of the paper's size" if model.get("parameters") == PAPER_PARAMETERS else "small"
+    return f"{PAPERS if _is_papers(model) else of_papers_size}, {steps}{before}"
 
 
 def as_markdown(rows: list[dict]) -> str:
@@ -134,7 +132,7 @@ def _about(table, command, better=None):
         "guidance": f"{guidance:g}",
         "network": network_title(model),
         "verdict": verdict,
-        "command": _command(command, model),
+        "command": _command(f"{command} --lines {settings['lines']} --seeds {len(settings['seeds'])}", model),
     }
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from hwdiff.data.batches import batch_order
 from hwdiff.data.dataset import Dataset
 from hwdiff.data.line_images import LineImages
 from hwdiff.data.style_features import StyleFeatures
@@ -17,6 +18,7 @@ from hwdiff.model.unet import UNet
 from hwdiff.training import distillation, loop
 from hwdiff.training.config import TrainingConfig
 from hwdiff.training.figures import plot_loss, read_metrics
+from hwdiff.utils.errors import HwdiffError
 from hwdiff.utils.interrupt import Stop
 from hwdiff.utils.progress import Progress
 
@@ -44,8 +46,15 @@ def run_chain(
     distillation_steps: of its first part, instead of the preset's.
     stop: looked at in and between steps, except while line images are drawn, which takes a minute.
     Returns the name of the step in which it was stopped, or None at the end.
+    Raises HwdiffError when there are fewer lines than a batch needs, or a teacher for a network that goes on
+    from others.
     """
+    # What would end the training ends it now, not after an hour of distillation.
     out, dataset = Path(out), Dataset(data)
+    batch_order(dataset.lengths[dataset.needed_split("train")], config.batch_size, config.seed, epoch=0)
+    if teacher and config.init:
+        found = f"preset {preset} goes on from {config.init}, which has a style encoder of its own"
+        raise HwdiffError(f"teacher: {found}; leave the teacher out, or choose another preset")
     with Progress("drawing line images", len(dataset), unit="lines") as progress:
         lines = LineImages(dataset, progress=progress.update)
     if stop.reason:

@@ -19,6 +19,15 @@ from hwdiff.utils.json_values import parse_json, require
 from hwdiff.utils.tensors import load_metadata, load_tensors, save_tensors
 
 FORMAT = "hwdiff run 1"
+# What runs of the various kinds write: a directory with one of these is no new one.
+OVERWRITTEN = (
+    "state.safetensors",
+    "model.safetensors",
+    "style.safetensors",
+    "recognizer.safetensors",
+    "metrics.jsonl",
+    "validation.jsonl",
+)
 _ABOUT = {
     "what": "state of a run",
     "advice": "nothing can be resumed from it: start again in another directory",
@@ -54,8 +63,7 @@ class RunDirectory:
         resumed with these settings.
         """
         if not (self.path / "config.json").exists():
-            if self.state.exists():
-                raise HwdiffError(f"{self.path}: holds the state of some other run; choose another directory")
+            _refuse_to_overwrite(self.path)
             return 0
         if not resume:
             advice = "resume it with --resume, choose another directory or delete it"
@@ -164,6 +172,14 @@ class RunDirectory:
             raise HwdiffError(f"{self.state}: {found}; start again in another directory") from error
 
 
+def _refuse_to_overwrite(path):
+    """Raises HwdiffError when the directory `path`, which has no config.json, holds files of some run."""
+    for name in OVERWRITTEN:
+        if (path / name).exists():
+            found = f"holds {name} without the config.json of its run; it would be overwritten"
+            raise HwdiffError(f"{path}: {found}; choose another directory")
+
+
 def _load_optimizer(optimizer, state):
     weights, moments = [weight for group in optimizer.param_groups for weight in group["params"]], {}
     for name, value in state.items():
@@ -194,11 +210,13 @@ def check_same(path: str | Path, found: dict, wanted: dict) -> None:
 def branch(run: str | Path, out: str | Path) -> None:
     """Copy the run in the directory `run` to the directory `out`, to be resumed there.
 
-    Raises HwdiffError when `run` has no saved state, or `out` cannot be written.
+    Raises HwdiffError when `run` has no saved state, or `out` cannot be written or holds files of another.
     """
     run, out = Path(run), Path(out)
     read_config(run)
     load_metadata(run / "state.safetensors", FORMAT, **_ABOUT)
+    if not (out / "state.safetensors").exists():  # which a copy that was interrupted has
+        _refuse_to_overwrite(out)
     try:
         out.mkdir(parents=True, exist_ok=True)
         # Logs may go further than the state, should the run go on meanwhile. The last file makes it a run.

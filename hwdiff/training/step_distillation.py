@@ -121,9 +121,13 @@ def distil_steps(
     indices = dataset.needed_split("train")
     texts, styles = [str(text) for text in dataset.texts[indices]], style_lines(dataset.forms)[indices]
     levels, alpha_bar = student_levels(config.evaluations), alpha_bars().float().to(device)
-    kept = ("training", "dataset", "style_weights")
-    about = {name: teacher.metadata[name] for name in kept if name in teacher.metadata}
-    about |= {"teacher": settings["teacher"], "writing": {**writing, "guidance": 1.0, "levels": levels}}
+    about = {
+        **({"training": teacher.metadata["training"]} if "training" in teacher.metadata else {}),
+        "dataset": dataset.fingerprint,
+        "style_weights": style_features.extractor.identity,
+        "teacher": settings["teacher"],
+        "writing": {**writing, "guidance": 1.0, "levels": levels},
+    }
 
     # Make the student and what trains it.
     student = copy.deepcopy(teacher).train()

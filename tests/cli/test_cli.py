@@ -279,6 +279,11 @@ def test_preparing_twice_says_so(trained, source):
             "it has seed = 0, not 3",
         ),
         ("chain --data {data} --out x --preset huge", "no such preset as 'huge'"),
+        ("chain --data {data} --out x --distillation-steps 3", "--distillation-steps: of the encoder; give"),
+        (
+            "legibility --data {data} --guidance 2",
+            "--steps, --guidance: of what a model writes; name it with",
+        ),
         ("prepare --source none --out x.npz", "none: no such folder"),
         ("info none.npz", "none.npz: no such file"),
         ("info {data}.svg", ".svg: cannot be read"),

@@ -44,7 +44,7 @@ def test_a_line_in_which_nothing_was_read_is_drawn_too(tmp_path):
 
 
 def test_a_comparison_of_samplers_is_drawn_by_evaluations():
-    rows = sampler_rows(["eq12", "dpm"], [60, 8], ["time", "karras"])
+    rows = sampler_rows(["eq12", "dpm"], [8, 60], ["time", "karras"])
     settings = {
         "rows": {
             row: {"sampler": written.sampler, "levels": written.alpha_bar.tolist()}
@@ -60,9 +60,16 @@ def test_a_comparison_of_samplers_is_drawn_by_evaluations():
         *("eq12, time", "eq12, karras", "dpm, time", "dpm, karras"),
     ]
     [first, *_] = axes.containers
-    np.testing.assert_allclose(first.lines[0].get_ydata(), [15, 35])
-    np.testing.assert_allclose(first.lines[0].get_xdata(), [120, 16], rtol=0.02)  # 16: two a step
+    np.testing.assert_allclose(first.lines[0].get_ydata(), [35, 15])
+    np.testing.assert_allclose(first.lines[0].get_xdata(), [16, 120], rtol=0.02)  # 16: two a step
     assert axes.get_xticks().tolist() == [16, 120]
+    spaced = {row: about for row, about in settings["rows"].items() if row.startswith("dpm_8")}
+    settings["rows"] = {"eq12_60": settings["rows"]["eq12_60"], **spaced}
+    [axes] = plot_comparison(Table("", settings, values)).axes
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == [
+        "real lines",
+        *("eq12", "dpm, time", "dpm, karras"),  # of Eq. 12 no spacing was measured
+    ]
     settings["rows"] = {"eq12_60": settings["rows"]["eq12_60"]}
     [axes] = plot_comparison(Table("", settings, values)).axes
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["real lines", "eq12"]

@@ -253,7 +253,7 @@ def test_the_files_hold_the_table_and_times_lie_apart(table, tmp_path):
     assert saved["settings"]["geometry_score"] == {
         "landmarks": 64,
         "repetitions": 20,
-        "repetitions_of_real_lines": 20,
+        "repetitions_of_larger_sets": 20,
         "gamma": 12 / 640_000,
         "i_max": 100,
         "points_per_line": 488,
@@ -348,7 +348,7 @@ def test_a_score_of_real_lines_has_the_repetitions_that_its_record_says(measures
         seen.clear()
         measures.geometry_of_real(Sets.draw(written, "train", count=20, seed=0))
         recorded = measures.settings(12)["geometry_score"]
-        assert set(seen) == {recorded["repetitions_of_real_lines"]} == {min(asked, 100)}
+        assert set(seen) == {recorded["repetitions_of_larger_sets"]} == {min(asked, 100)}
         assert recorded["repetitions"] == asked
 
 

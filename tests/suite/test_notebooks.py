@@ -9,6 +9,7 @@ import nbformat
 import pytest
 
 from hwdiff import HwdiffError
+from hwdiff.data.dataset import Dataset
 from hwdiff.suite.page import publish
 from hwdiff.suite.runner import find_notebooks
 from hwdiff.utils.files import sha256_of
@@ -179,6 +180,15 @@ def test_what_is_published_shows_no_peoples_ink(run, tmp_path):
         assert all(sha256_of(out / file) == sha256 for file, sha256 in record["outputs"].items())
 
 
+def test_no_title_tells_a_text_of_the_data(run):
+    """Titles and takeaways are published, also of what shows people's lines."""
+    texts = {text for text in Dataset(run / "data" / "lines.npz").texts.tolist() if len(text) > 6}
+    for path in (run / "records").iterdir():
+        for output in json.loads(path.read_text())["listed"]:
+            told = output["title"] + output.get("takeaway", "")
+            assert not any(text in told for text in texts), output
+
+
 def test_only_whole_runs_are_published(run, tmp_path):
     with pytest.raises(HwdiffError, match="no folder of a run"):
         publish(tmp_path, tmp_path / "out")
@@ -196,7 +206,9 @@ def test_only_whole_runs_are_published(run, tmp_path):
 
 def test_nothing_else_is_replaced_by_publishing(run, tmp_path):
     (tmp_path / "clone" / "notebooks").mkdir(parents=True)
-    for out in (tmp_path / "clone", run, run / "figures"):
+    (tmp_path / "other" / "figures").mkdir(parents=True)
+    shutil.copyfile(run / "manifest.json", tmp_path / "other" / "manifest.json")
+    for out in (tmp_path / "clone", tmp_path / "other", run, run / "figures"):
         with pytest.raises(HwdiffError, match="choose a folder of its own"):
             publish(run, out)
     assert (run / "figures" / "03-attention.png").exists()

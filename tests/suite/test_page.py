@@ -7,8 +7,10 @@ import pytest
 
 import hwdiff
 from hwdiff import HwdiffError
+from hwdiff.model.unet import UNet
 from hwdiff.suite import page
 from hwdiff.suite.page import publish, write_manifest, write_page
+from tests.conftest import TINY
 from tests.suite.conftest import ENVIRONMENT
 
 
@@ -127,6 +129,27 @@ def test_the_page_calls_a_network_by_its_files_name(run, tmp_path):
     write_manifest(run, "smoke", ["01_one"])
     write_page(run)
     assert "“mine.safetensors”: 2,593,491 parameters" in (run / "index.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("metadata", "told"),
+    [
+        (
+            {"step": 400, "teacher": "a hash", "training": {"steps": 9}},
+            "a student, 400 batches of distillation",
+        ),
+        ({"step": 7, "training": {"init": "small"}}, "7 steps of training from other weights, no guided"),
+        ({"step": 7, "training": {}}, "7 steps of training, no guided attention"),
+        ({}, "a checkpoint of the authors&#39; program, no guided attention"),
+    ],
+)
+def test_the_page_says_how_a_network_was_trained(run, monkeypatch, metadata, told):
+    network = UNet(TINY)
+    network.metadata = metadata
+    monkeypatch.setattr(page, "load_model", lambda path, device: network)
+    write_manifest(run, "smoke", ["01_one"])
+    write_page(run)
+    assert told in (run / "index.html").read_text()
 
 
 def test_without_a_manifest_there_is_no_page(tmp_path):

@@ -130,6 +130,7 @@ def test_a_release_without_styles_of_its_own_takes_the_bundled_ones(opened, give
         release.release(opened, "other", tmp_path, {}, **FEW)
     about = {"style_weights": opened.metadata["style_weights"]}
     styles = Styles({"one": given[0], "two": given[1]}, about)
+    opened.metadata = {**opened.metadata, "training": {"init": "/home/someone/weights.safetensors"}}
     monkeypatch.setattr(generate, "load_styles", lambda: styles)
 
     def judge(inks, recognizer=None):
@@ -142,6 +143,7 @@ def test_a_release_without_styles_of_its_own_takes_the_bundled_ones(opened, give
     released = load_model(tmp_path / "other.safetensors", "cpu")
     assert torch.equal(released.default_style, given[1].half().float())
     assert released.metadata["writing"] == {"guidance": 1.5}
+    assert released.metadata["training"] == {"init": "weights.safetensors"}
 
 
 def test_a_released_student_writes_as_it_has_learnt(opened, given, tmp_path, monkeypatch):

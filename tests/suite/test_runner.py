@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -81,6 +82,16 @@ outputs.table([{"transport": get_connection_info(unpack=True)["transport"]}], "k
     bad, run = run_all(tmp_path / "notebooks", tmp_path / "out")
     assert bad == [], run.said
     assert read(tmp_path / "out" / "tables" / "kernel.json")["rows"] == [{"transport": "ipc"}]
+
+
+def test_a_kernel_starts_where_temporary_files_lie_deep(tmp_path, monkeypatch):
+    """A socket's path may have hardly more than a hundred bytes."""
+    deep = tmp_path / ("a" * 60) / ("b" * 60)
+    deep.mkdir(parents=True)
+    monkeypatch.setattr(tempfile, "tempdir", str(deep))
+    write_notebook(tmp_path / "notebooks", "01_kernel", "print('started')")
+    bad, run = run_all(tmp_path / "notebooks", tmp_path / "out")
+    assert bad == [], run.said
 
 
 def test_notebooks_run_in_order_and_only_what_has_changed_again(suite, tmp_path):

@@ -181,7 +181,17 @@ def test_what_cannot_be_resumed_is_refused_in_one_line(run, dataset, features, t
         refused(message, out=tmp_path / name)
     (tmp_path / "foreign").mkdir()
     shutil.copy(out / "state.safetensors", tmp_path / "foreign")
-    refused("holds the state of some other run", out=tmp_path / "foreign")
+    refused("holds state.safetensors without the config.json of its run", out=tmp_path / "foreign")
+    for name in ("model.safetensors", "metrics.jsonl"):
+        kept = tmp_path / name.split(".")[0]
+        kept.mkdir()
+        shutil.copy(out / name, kept)
+        for resume in (True, False):
+            refused(f"holds {name} without the config.json of its run", out=kept, resume=resume)
+        with pytest.raises(HwdiffError, match=f"holds {name} without the config.json of its run"):
+            run_dir.branch(out, kept)
+        assert [path.name for path in kept.iterdir()] == [name]
+        assert (kept / name).read_bytes() == (out / name).read_bytes()
     with lock_directory(out):
         refused("another process is at work in it")
     assert (out / "metrics.jsonl").read_bytes() == before

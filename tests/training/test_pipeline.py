@@ -1,3 +1,8 @@
+from dataclasses import replace
+
+import pytest
+
+from hwdiff import HwdiffError
 from hwdiff.model.checkpoint import load_model
 from hwdiff.training import config as presets
 from hwdiff.training.pipeline import run_chain
@@ -41,6 +46,16 @@ def test_the_chain_resumes_from_every_step(dataset, style_weights, tmp_path):
     # All is done: nothing is trained again.
     assert run_chain(*arguments, Stop()) is None
     assert (tmp_path / "figures" / "loss.png").read_bytes() == figure
+
+
+def test_what_the_training_refuses_is_refused_at_once(dataset, style_weights, tmp_path):
+    few = replace(CONFIG, batch_size=1 + len(dataset.split("train")))
+    with pytest.raises(HwdiffError, match="choose a smaller batch"):
+        run_chain(dataset.path, tmp_path / "out", few, "smoke", style_weights, 4, "cpu", Stop())
+    going_on = replace(CONFIG, init="small")
+    with pytest.raises(HwdiffError, match="goes on from small, which has a style encoder of its own"):
+        run_chain(dataset.path, tmp_path / "out", going_on, "tune", style_weights, 4, "cpu", Stop())
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_budget_of_nothing_stops_at_once(dataset, style_weights, tmp_path):

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from hwdiff import HwdiffError, load_model, sample
 from hwdiff.cli import app
+from hwdiff.diffusion.generate import require_style_weights
 from hwdiff.diffusion.process import alpha_bars
 from hwdiff.diffusion.samplers import published_levels, sample_eq12
 from hwdiff.evaluation.attention import watch_attention
@@ -136,6 +137,17 @@ def test_a_teacher_that_writes_otherwise_is_another(whole, teacher, dataset, fea
     other.metadata = {**teacher.metadata, "writing": {"guidance": 3.5, "points_per_character": 9.0}}
     with pytest.raises(HwdiffError, match=r"guidance = .*, not 3\.5"):
         distil_steps(own, other, dataset, features, tmp_path / "run", resume=True)
+
+
+def test_a_student_of_the_authors_network_knows_its_style_encoder(teacher, dataset, features, tmp_path):
+    authors = copy.deepcopy(teacher)
+    authors.metadata = {}
+    distil_steps(replace(CONFIG, batches=1, save_every=1), authors, dataset, features, tmp_path / "run")
+    student = load_model(tmp_path / "run" / "model.safetensors")
+    assert student.metadata["style_weights"] == features.extractor.identity
+    assert student.metadata["dataset"] == dataset.fingerprint
+    with pytest.raises(HwdiffError, match="but the model was trained with"):
+        require_style_weights(student, {**features.extractor.identity, "fingerprint": "another"})
 
 
 def test_a_student_writes_in_its_own_levels_without_guidance(whole, network):
