@@ -18,7 +18,7 @@ def reproduce(
         str,
         typer.Option(
             help="smoke: minutes on a CPU; paper: trains a network of the published size, requires IAM and a "
-            "GPU; paper-on-cpu: measures the bundled network pretrained on as many lines as the paper, "
+            "GPU; paper-on-cpu: measures the bundled network (pretrained) with as many lines as the paper, "
             "requires IAM and many hours."
         ),
     ] = "smoke",

@@ -29,9 +29,12 @@ def subsample_lines(dataset: Dataset, split: str, count: int | None = None) -> n
 def training_of(network: UNet) -> dict[str, Any]:
     """What a measurement records of how its network was trained."""
     training = network.metadata.get("training", {})
+    is_student = "levels" in network.metadata.get(
+        "writing", {}
+    )  # whose steps are batches of its distillation
     return {
         "step": network.metadata.get("step"),
-        "planned": training.get("steps"),
+        "planned": None if is_student else training.get("steps"),
         **({"init": Path(training["init"]).name} if training.get("init") else {}),
         "parameters": sum(weight.numel() for weight in network.parameters()),
         "guided_attention": training.get("guided_attention", 0),

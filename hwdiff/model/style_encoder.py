@@ -132,9 +132,10 @@ def set_padding(features: nn.Module, padding: str) -> None:
 def turn_kernels(features: nn.Module) -> None:
     """Turn the kernels of MobileNetV2's `features` by 180 degrees, for images that are turned, too.
 
-    Then padding of both sides is what padding on the right and at the bottom was before: of an even size a
-    convolution of stride 2 does not reach the last row and column. No map need be copied to pad it, which
-    takes nearly half of the time on a CPU.
+    Padding of both sides is then what padding on the right and at the bottom was: of an even size a
+    convolution of stride 2 does not reach the padding on the right and at the bottom, which lies on the left
+    and above once the map is turned back. No map is copied to pad it; the copies took nearly half of the time
+    on a CPU.
     """
     for module in features.modules():
         if isinstance(module, nn.Conv2d):

@@ -144,13 +144,13 @@ def _about(manifest):
         count = sum(weight.numel() for weight in network.parameters())
         training, step = network.metadata.get("training", {}), network.metadata.get("step")
         guided = training.get("guided_attention", 0)
-        if not network.metadata:
+        if step is None:
             trained = "a checkpoint of the authors' program"
-        elif "teacher" in network.metadata:
-            trained = f"a student, {step or 0:,} batches of distillation"
+        elif "levels" in network.metadata.get("writing", {}):
+            trained = f"a student, {step:,} batches of distillation"
         else:
             before = " from other weights" if training.get("init") else ""
-            trained = f"{step or 0:,} steps of training{before}"
+            trained = f"{step:,} steps of training{before}"
         taught = f"guided attention of weight {guided:g}, which the paper does not use" if guided else ""
         networks.append(
             f"“{_name_only(checkpoint)}”: {count:,} parameters (the paper's has {PAPER_PARAMETERS:,}), "

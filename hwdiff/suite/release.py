@@ -157,6 +157,7 @@ def release(
         default = next(iter(styles))
         about = {name: metadata.get(name) for name in ("step", "dataset")}
         about |= {"text": STYLE_TEXT, "seed": seed}
+        metadata["style_weights"] = extractor.identity
         path = Path(out) / f"{name}-styles.safetensors"
         save_styles(path, styles, style_weights=extractor.identity, drawn_by=about)
     network.default_style = styles[default].float()

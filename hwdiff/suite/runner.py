@@ -540,7 +540,7 @@ class _Engine(NBClientEngine):
         options["extra_arguments"] = ["--IPKernelApp.log_level=ERROR"]
         # Sockets of its own instead of TCP ports: a port looked up for a kernel may be taken by
         # another program before the kernel has started.
-        # A socket's path may have 103 bytes.
+        # A socket's path may have at most 103 bytes.
         short = None if len(os.fsencode(tempfile.gettempdir())) < 70 else "/tmp"
         with tempfile.TemporaryDirectory(prefix="hwdiff-", dir=short) as folder:
             sockets = {"transport": "ipc", "ip": str(Path(folder) / "kernel")}

@@ -49,11 +49,11 @@ def run_chain(
     Raises HwdiffError when there are fewer lines than a batch needs, or a teacher for a network that goes on
     from others.
     """
-    # What would end the training ends it now, not after an hour of distillation.
+    # These would end the training, after an hour of distillation.
     out, dataset = Path(out), Dataset(data)
     batch_order(dataset.lengths[dataset.needed_split("train")], config.batch_size, config.seed, epoch=0)
     if teacher and config.init:
-        found = f"preset {preset} goes on from {config.init}, which has a style encoder of its own"
+        found = f"training goes on from {config.init}, which has a style encoder of its own"
         raise HwdiffError(f"teacher: {found}; leave the teacher out, or choose another preset")
     with Progress("drawing line images", len(dataset), unit="lines") as progress:
         lines = LineImages(dataset, progress=progress.update)

@@ -214,8 +214,12 @@ def branch(run: str | Path, out: str | Path) -> None:
     """
     run, out = Path(run), Path(out)
     read_config(run)
-    load_metadata(run / "state.safetensors", FORMAT, **_ABOUT)
-    if not (out / "state.safetensors").exists():  # which a copy that was interrupted has
+    saved, copied = load_metadata(run / "state.safetensors", FORMAT, **_ABOUT), out / "state.safetensors"
+    # A copy that was interrupted has the state of this run, and is made again.
+    begun = copied.exists() and load_metadata(copied, FORMAT, **_ABOUT).get("settings") == saved.get(
+        "settings"
+    )
+    if not begun and not (out / "config.json").exists():
         _refuse_to_overwrite(out)
     try:
         out.mkdir(parents=True, exist_ok=True)

@@ -19,7 +19,6 @@ from tests.conftest import TINY, compute_most
 SMALL = [
     "writers=16",
     "steps=4",
-    "gradient_batches=1",
     "sample_every=2",
     "seeds=1",
     "repetitions=20",

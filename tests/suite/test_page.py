@@ -135,11 +135,11 @@ def test_the_page_calls_a_network_by_its_files_name(run, tmp_path):
     ("metadata", "told"),
     [
         (
-            {"step": 400, "teacher": "a hash", "training": {"steps": 9}},
+            {"step": 400, "teacher": "a hash", "writing": {"levels": [60, 1]}},
             "a student, 400 batches of distillation",
         ),
         ({"step": 7, "training": {"init": "small"}}, "7 steps of training from other weights, no guided"),
-        ({"step": 7, "training": {}}, "7 steps of training, no guided attention"),
+        ({"step": 7, "teacher": "a hash", "training": {}}, "7 steps of training, no guided attention"),
         ({}, "a checkpoint of the authors&#39; program, no guided attention"),
     ],
 )

@@ -192,6 +192,15 @@ def test_what_cannot_be_resumed_is_refused_in_one_line(run, dataset, features, t
             run_dir.branch(out, kept)
         assert [path.name for path in kept.iterdir()] == [name]
         assert (kept / name).read_bytes() == (out / name).read_bytes()
+    # What is left of a copy that was interrupted is copied again, the state of another run is not replaced.
+    (tmp_path / "copy").mkdir()
+    shutil.copy(out / "state.safetensors", tmp_path / "copy")
+    run_dir.branch(out, tmp_path / "copy")
+    assert (tmp_path / "copy" / "config.json").exists()
+    loop.train(replace(CONFIG, seed=1, steps=1), dataset, features, tmp_path / "other", "cpu")
+    (tmp_path / "other" / "config.json").unlink()
+    with pytest.raises(HwdiffError, match=r"holds state\.safetensors without the config\.json of its run"):
+        run_dir.branch(out, tmp_path / "other")
     with lock_directory(out):
         refused("another process is at work in it")
     assert (out / "metrics.jsonl").read_bytes() == before
