@@ -6,7 +6,7 @@
 #       --only 03, --from 04, --param NAME=VALUE, --out DIR; all are those of hwdiff reproduce --help
 #   ./run_all.sh lab         set up; then open JupyterLab on the notebooks
 #   ./run_all.sh test        set up; then run the tests; with --fast only those that take no minutes
-# IAM=DIR   the folder with the IAM On-Line archives, to take them instead of the built-in writers
+# IAM=DIR   for the first: the folder with the IAM On-Line archives, instead of the built-in writers
 # After the set-up nothing needs internet access, but for Inception's weights (--profile paper).
 # An active environment in which this clone is installed, with its notebooks' packages, is used as it is;
 # otherwise .venv is made here.
@@ -38,7 +38,10 @@ set_up() {
   wanted=$(cat requirements.txt pyproject.toml | cksum)
   if [ "$(cat $stamp 2>/dev/null)" != "$wanted" ]; then
     say "setting up .venv with the versions of requirements.txt (about 6 GB, most of it PyTorch)"
-    [ -x .venv/bin/python ] || "$(find_python)" -m venv .venv || fail "the environment .venv could not be made"
+    if [ ! -x .venv/bin/python ]; then
+      python=$(find_python) || exit 1
+      "$python" -m venv .venv || fail "the environment .venv could not be made"
+    fi
     .venv/bin/python -m pip --version > /dev/null 2>&1 || .venv/bin/python -m ensurepip > /dev/null  # environments that uv makes have no pip
     .venv/bin/python -m pip install --quiet --disable-pip-version-check uv || fail "uv could not be installed from PyPI; is there a network?"
     .venv/bin/uv pip install --python .venv/bin/python --compile-bytecode --requirement requirements.txt --editable . ||

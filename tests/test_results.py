@@ -31,6 +31,10 @@ def test_nothing_published_shows_peoples_ink(name):
     )
 
 
+def test_the_published_run_is_of_built_in_writers():
+    assert RECORDS["01_preprocessing"]["parameters"]["source"] is None
+
+
 def test_every_published_file_is_that_of_the_run():
     found = {
         path.relative_to(RESULTS).as_posix() for folder in FOLDERS for path in (RESULTS / folder).iterdir()

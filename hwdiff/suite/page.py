@@ -207,7 +207,7 @@ def publish(run: str | Path, out: str | Path) -> list[str]:
     out: the folder to publish in. What was published there before is replaced; other files stay.
     Returns what was left out.
     Raises HwdiffError, and publishes nothing, when `run` is no run or one of an older version, when a
-    notebook is not done or its files are not what it wrote, when a file names a folder of this machine, or
+    notebook is not done or its files are not what it wrote, when a file names a place on this machine, or
     when `out` holds other things.
     """
     run, out = Path(run).resolve(), Path(out).resolve()
@@ -247,7 +247,9 @@ def _publish(run, records, out):
         manifest = _published_manifest(run, records, fresh, left_out)
         write_text(fresh / MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False))
         write_page(fresh)
-        _check_places(fresh, run)
+        given = [value for record in records.values() for value in record["parameters"].values()]
+        paths = [value for value in given if isinstance(value, str) and os.path.isabs(value)]
+        _check_places(fresh, (Path.home(), Path.cwd(), run, *paths))
         out.mkdir(exist_ok=True)
         for folder in FOLDERS:
             shutil.rmtree(out / folder, ignore_errors=True)
@@ -316,15 +318,15 @@ def _without_places(notebook, run):
     return notebook
 
 
-def _check_places(out, run):
-    places = {str(place).encode() for place in (Path.home(), Path.cwd(), run)} - {b"/"}
+def _check_places(out, places):
+    places = {str(place).encode() for place in places} - {b"/"}
     for path in out.rglob("*"):
         if not path.is_file():
             continue
         content = path.read_bytes()
         if place := next((place for place in places if place in content), None):
             raise HwdiffError(
-                f"{path.relative_to(out)}: names {place.decode()}, a folder of this machine; "
+                f"{path.relative_to(out)}: names {place.decode()}, a place on this machine; "
                 "it must not be published"
             )
 

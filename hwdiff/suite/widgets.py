@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from html import escape
+from itertools import count
 from pathlib import Path
 
 import ipywidgets
@@ -218,8 +219,8 @@ def desk(
         options = {"seed": seed, "guidance": guidance, "sampler": sampler}
         [ink] = sample(network, [text], style=style, alpha_bar=schedule(steps, spacing), **options)
         with_what = (text, style, seed, guidance, sampler, steps, spacing)
-        name = re.sub(r"[^\w.-]+", "-", "-".join(map(str, with_what)))
-        written["now"] = ink, Path(folder) / f"{name}.svg"
+        name = re.sub(r"[^\w.-]+", "-", "-".join(map(str, with_what))).lstrip(".")
+        written["now"] = ink, name
         return plot_inks([ink], titles=[f"{sampler}, {steps} steps, guidance {guidance:g}"])
 
     style, guidance = style or next(iter(styles)), writing_settings(network)["guidance"]
@@ -250,7 +251,10 @@ def desk(
         if "now" not in written:
             said.value = "nothing is written yet"
             return
-        ink, path = written["now"]
+        ink, name = written["now"]
+        # Other texts may have the same name: what was saved stays.
+        names = (f"{name}{f'-{number}' if number > 1 else ''}.svg" for number in count(1))
+        path = next(path for path in (Path(folder) / one for one in names) if not path.exists())
         try:
             ink.save(path)
             said.value = f"wrote {escape(str(path))}"

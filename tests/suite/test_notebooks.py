@@ -144,6 +144,18 @@ def test_all_that_shows_lines_of_a_dataset_says_so():
     assert marked == SHOW_LINES
 
 
+def test_no_cell_draws_lines_of_the_data_without_saying_so():
+    for notebook in find_notebooks():
+        for cell in nbformat.read(notebook.path, as_version=4).cells:
+            if cell.cell_type == "code" and re.search(
+                r"plot_inks|imshow|plot_forward|plot_lines", cell.source
+            ):
+                of_data = re.search(
+                    r"dataset\.(ink|line_image)\(|real_inks\(|plot_lines\(dataset", cell.source
+                )
+                assert not of_data or "ink_of=" in cell.source, f"{notebook.name}: {cell.source}"
+
+
 def test_what_is_published_shows_no_peoples_ink(run, tmp_path):
     assert publish(run, tmp_path / "all") == []
     assert (tmp_path / "all" / "figures" / "06-quiz.png").exists()

@@ -490,6 +490,6 @@ def test_what_names_a_folder_of_this_machine_is_not_published(tmp_path):
     write_notebook(tmp_path / "notebooks", "01_place", table)
     bad, run = run_all(tmp_path / "notebooks", tmp_path / "out")
     assert bad == [], run.said
-    with pytest.raises(HwdiffError, match="a folder of this machine; it must not be published"):
+    with pytest.raises(HwdiffError, match="a place on this machine; it must not be published"):
         publish(tmp_path / "out", tmp_path / "published")
     assert not (tmp_path / "published").exists()

@@ -128,6 +128,17 @@ def test_the_desk_writes_and_saves(network, tmp_path, monkeypatch):
     controls(widget, "save as SVG").click()
     assert Ink.load(tmp_path / "ab-clara-5-1.0-ddim-12-karras.svg").text == "ab"
     assert len(list(tmp_path.iterdir())) == 2
+    # Another text with the same name of its file, and one whose file would be hidden.
+    for text in ("ab!", "ab?", "..a"):
+        controls(widget, "text").value = text
+        controls(widget, "save as SVG").click()
+    saved = sorted(path.name for path in tmp_path.iterdir())
+    assert [name for name in saved if name.startswith(("ab--", "a-"))] == [
+        "a-clara-5-1.0-ddim-12-karras.svg",
+        "ab--clara-5-1.0-ddim-12-karras-2.svg",
+        "ab--clara-5-1.0-ddim-12-karras.svg",
+    ]
+    assert Ink.load(tmp_path / "ab--clara-5-1.0-ddim-12-karras.svg").text == "ab!"
     controls(widget, "text").value = "ab"
     drawn = []
     monkeypatch.setattr(widgets, "plot_inks", lambda *given, titles: drawn.extend(titles) or Figure())

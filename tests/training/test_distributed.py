@@ -128,8 +128,8 @@ def test_two_processes_train_as_one(two, train, tmp_path):
 
 
 def children(process):
-    found = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True)
-    return [int(pid) for pid in found.stdout.split()]
+    lists = Path(f"/proc/{process.pid}/task").glob("*/children")
+    return sorted(int(pid) for path in lists for pid in path.read_text().split())
 
 
 def test_two_processes_save_at_a_signal_and_bear_a_pause(two, train, tmp_path):
