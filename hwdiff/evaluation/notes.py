@@ -14,7 +14,7 @@ ON_SPREAD = "a ± in these tables is the standard deviation over the seeds"
 ON_RATES = (
     "the CER is micro-averaged: all edits over all characters. The bundled recognizer did more than measure: "
     "it chose the guidance of the bundled models and the sampler fast, on validation lines, and the styles, "
-    "by a few texts made up for that. It was trained on the training forms of IAM, as the bundled models were"
+    "by five short texts. It was trained on the training forms of IAM, as the bundled models were"
 )
 ON_INTERVALS = (
     "an interval is one of 95 %, of a paired bootstrap over forms: what is compared has the same sets, texts "

@@ -4,12 +4,13 @@ import ast
 import csv
 import json
 from collections.abc import Sequence
+from html import escape
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 from IPython import get_ipython
-from IPython.display import HTML, Image
+from IPython.display import HTML, Image, display
 from matplotlib.figure import Figure
 
 from hwdiff.data.dataset import Dataset
@@ -50,12 +51,14 @@ class Outputs:
     ) -> Image:
         """Save a figure as figures/NAME.png and .svg. Returns the picture, which a notebook shows.
 
-        takeaway: what is to be seen in it, in one sentence, for below it.
+        A notebook shows title and takeaway above it.
+        takeaway: what is to be seen in it, in one sentence.
         """
         for suffix in (".svg", ".png"):
             path = self._add("figure", f"figures/{name}{suffix}", title, ink_of, takeaway)
             save_figure(figure, path)
         self._list()
+        _show_caption(title, takeaway)
         return Image(path.read_bytes(), width=SHOWN_WIDTH)
 
     def picture(self, path: str | Path, name: str, title: str, *, takeaway: str = "") -> Image:
@@ -70,6 +73,7 @@ class Outputs:
             with atomic_write(self._add("figure", f"figures/{name}{suffix}", title, None, takeaway)) as copy:
                 copy.write_bytes(content)
         self._list()
+        _show_caption(title, takeaway)
         return Image(content, width=SHOWN_WIDTH)
 
     def html(self, fragment: str, name: str, title: str, *, takeaway: str = "") -> HTML:
@@ -137,7 +141,7 @@ class Outputs:
         path = self._add(kind, f"{folder}/{name}.json", title, ink_of)
         write_text(path, json.dumps(content, indent=1, ensure_ascii=False))
         self._list()
-        return Shown(rows)
+        return Shown(rows, title, notes)
 
     def _add(self, kind, file, title, ink_of, takeaway=""):
         entry = {"kind": kind, "file": file, "title": title, "of_people": shows_people(ink_of)}
@@ -179,18 +183,29 @@ def _assigned(cell):
     ]
 
 
+def _show_caption(title, takeaway):
+    """In a notebook, show a figure's title and takeaway above it."""
+    if get_ipython():
+        display(HTML(f"<p><b>{escape(title)}.</b> {escape(takeaway)}</p>"))
+
+
 class Shown(list):
-    """The rows of a table, which a notebook shows as one."""
+    """The rows of a table, which a notebook shows as one, with its title and notes."""
+
+    def __init__(self, rows: Sequence[dict], title: str, notes: Sequence[str]):
+        super().__init__(rows)
+        self.title, self.notes = title, notes
 
     def _repr_html_(self):
         from jinja2 import Template
 
         return Template(
+            "<p><b>{{ title|e }}.</b></p>"
             "<table><tr>{% for key in rows[0] %}<th>{{ key|e }}</th>{% endfor %}</tr>"
             "{% for row in rows %}<tr>"
             "{% for value in row.values() %}<td>{{ shown(value)|e }}</td>{% endfor %}"
-            "</tr>{% endfor %}</table>"
-        ).render(rows=self, shown=shown)
+            "</tr>{% endfor %}</table>{% for note in notes %}<p>{{ note|e }}</p>{% endfor %}"
+        ).render(rows=self, shown=shown, title=self.title, notes=self.notes)
 
 
 def shown(value: object) -> str:

@@ -4,6 +4,7 @@ import ast
 import json
 import re
 import shutil
+from html import unescape
 
 import nbformat
 import pytest
@@ -95,6 +96,11 @@ def test_all_files_come_out(run):
             path.name
         )
         assert not any(output.output_type == "error" for output in outputs)
+        # A title can be read in the notebook, not only on the page.
+        told = unescape("".join(output.get("data", {}).get("text/html", "") for output in outputs))
+        for one in listed:
+            if one["kind"] == "table" or (one["kind"] == "figure" and one["file"].endswith(".png")):
+                assert f"<b>{one['title']}.</b>" in told, one["title"]
 
 
 def test_a_dry_run_of_a_finished_run_says_that_all_is_up_to_date(run, small):

@@ -96,7 +96,9 @@ def test_tables_are_csv_and_json(tmp_path):
             ["b", "", "4"],
         ]
     assert "<td>0.1235</td>" in shown._repr_html_()
-    assert "&lt;b&gt;" in Shown([{"row": "<b>"}])._repr_html_()
+    html = Shown([{"row": "<b>"}], "A <title>", ["a <note>"])._repr_html_()
+    assert "&lt;b&gt;" in html
+    assert html.index("A &lt;title&gt;") < html.index("<table>") < html.index("a &lt;note&gt;")
     with pytest.raises(HwdiffError, match="2 rows; at least one is needed, all with the same columns"):
         Outputs(tmp_path, "01_notebook").table([{"a": 1}, {"b": 1}], "other", "Others")
 
