@@ -15,6 +15,7 @@ from hwdiff.data.dataset import Dataset
 from hwdiff.diffusion.pages import Written
 from hwdiff.diffusion.samplers import schedule
 from hwdiff.evaluation.error_rates import reads_right, recognize
+from hwdiff.evaluation.recognizer import load_recognizer
 from hwdiff.ink.page import Layout, place_lines
 from hwdiff.model.checkpoint import BUNDLED, load_model
 from hwdiff.model.unet import UNet
@@ -361,7 +362,14 @@ def test_unknown_characters_are_named(trained):
     assert "warning: text 'a € b': the model cannot write '€'" in result.output
 
 
-def test_a_file_is_written_on_pages(trained, tmp_path):
+def test_a_file_is_written_on_pages(trained, tmp_path, monkeypatch):
+    judges = []
+
+    def load(*given, **options):
+        judges.append(options["device"])
+        return load_recognizer(*given, **options)
+
+    monkeypatch.setattr("hwdiff.evaluation.recognizer.load_recognizer", load)
     (tmp_path / "letter.txt").write_text(
         "Dear Mary,\n\nthank you for the book that you sent me in May.", encoding="utf-8-sig"
     )
@@ -374,9 +382,22 @@ def test_a_file_is_written_on_pages(trained, tmp_path):
         tmp_path / "letter.txt",
     )
     result = hwdiff(
-        "write", *given, "--check", 1, "-o", tmp_path / "letter.svg", "--paper", "A5", "--smooth", "--strict"
+        *(
+            "write",
+            *given,
+            "--check",
+            1,
+            "-o",
+            tmp_path / "letter.svg",
+            "--paper",
+            "A5",
+            "--smooth",
+            "--strict",
+        ),
+        *("--device", "cpu"),
     )
     assert result.exit_code == 0, result.output
+    assert judges == ["cpu"]  # once, where the network is
     assert f"wrote {tmp_path / 'letter.svg'}: 3 pieces of lines" in result.output
     assert "the recognizer read 3 of them wrong at first, 3 in the end" in result.output
     assert 'width="148mm"' in (tmp_path / "letter.svg").read_text()

@@ -125,6 +125,16 @@ def test_a_release_holds_the_weights_in_half_and_styles_of_its_own(
     assert not np.array_equal(ink.offsets, plain.offsets)
 
 
+def test_a_release_of_the_authors_network_keeps_its_style_encoder(
+    network, extractor, given, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(release, "NAMES", ("one",))
+    monkeypatch.setattr(network, "metadata", {})
+    monkeypatch.setattr(network, "default_style", None)
+    release.release(network, "theirs", tmp_path, {}, features=given, extractor=extractor, **FEW)
+    assert load_model(tmp_path / "theirs.safetensors", "cpu").metadata["style_weights"] == extractor.identity
+
+
 def test_a_release_without_styles_of_its_own_takes_the_bundled_ones(opened, given, tmp_path, monkeypatch):
     with pytest.raises(HwdiffError, match="but the model was trained with"):
         release.release(opened, "other", tmp_path, {}, **FEW)

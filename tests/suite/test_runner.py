@@ -493,3 +493,13 @@ def test_what_names_a_folder_of_this_machine_is_not_published(tmp_path):
     with pytest.raises(HwdiffError, match="a place on this machine; it must not be published"):
         publish(tmp_path / "out", tmp_path / "published")
     assert not (tmp_path / "published").exists()
+
+
+def test_what_names_a_file_that_was_given_is_not_published(tmp_path):
+    given = tmp_path / "elsewhere" / "lines.npz"
+    table = 'outputs.table([{"place": source}], "place", "Where")'
+    write_notebook(tmp_path / "notebooks", "01_place", table, parameters=f"source = {str(given)!r}")
+    bad, run = run_all(tmp_path / "notebooks", tmp_path / "out")
+    assert bad == [], run.said
+    with pytest.raises(HwdiffError, match=f"names {given}, a place on this machine"):
+        publish(tmp_path / "out", tmp_path / "published")

@@ -180,6 +180,7 @@ def test_commands_take_a_student_for_what_it_is(whole, teacher, dataset, style_w
     assert "eq12 in 5 steps, guidance 1" in hwdiff("legibility", *given, *data, "--steps", 5)
     _, watched = watch_attention(student, student.default_style)
     assert watched["distilled"]
+    assert watched["planned"] is None  # its steps are batches of the distillation
     assert set(watched["monotonicity_at"]["here in the same words in"]) == {"55", "30", "5"}
     bench = Bench(
         dataset.path,
