@@ -468,7 +468,7 @@ def test_attention_is_saved_as_verdicts_read_it(tmp_path):
     assert result.output.startswith("the quick brown fox jumps: forward on 100 % at t = 55,")
     assert sorted(path.name for path in out.iterdir()) == ["alignment-033145.json", "attention-033145.npz"]
     [row] = verdicts(tmp_path)
-    assert row["network"] == "small, 33,145 of 33,145 steps"
+    assert row["network"] == "small, 33,145 steps"
     assert row["verdict"] == OPEN  # it was taught
     assert row["command"] == "hwdiff attention --model small"
 
@@ -715,7 +715,7 @@ def test_options_of_writing_reach_the_sampler(trained, monkeypatch, tmp_path):
     result = hwdiff("write", *letter, *model, *given, "-o", tmp_path / "letter.svg")
     assert result.exit_code == 0, result.output
     assert seen.pop("layout") == Layout("A5", 11, 13, 0.4, color="navy", smooth=True)
-    assert seen.pop("reader") is reads_right
+    assert seen.pop("reader").func is reads_right
     assert seen == {"text": "Dear you", "tries": 2, **of_a_line}
 
 
