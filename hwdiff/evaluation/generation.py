@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hwdiff.data.dataset import Dataset, style_lines
 from hwdiff.data.style_features import StyleFeatures
-from hwdiff.diffusion.generate import require_style_weights, sample
+from hwdiff.diffusion.generate import require_style_weights, sample, writing_settings
 from hwdiff.ink.ink import Ink
 from hwdiff.model.unet import UNet
 
@@ -29,11 +29,9 @@ def subsample_lines(dataset: Dataset, split: str, count: int | None = None) -> n
 def training_of(network: UNet) -> dict[str, Any]:
     """What a measurement records of how its network was trained."""
     training = network.metadata.get("training", {})
-    is_student = "levels" in network.metadata.get(
-        "writing", {}
-    )  # whose steps are batches of its distillation
+    is_student = "levels" in writing_settings(network)
     return {
-        "step": network.metadata.get("step"),
+        "step": network.metadata.get("step"),  # of a student a batch of its distillation
         "planned": None if is_student else training.get("steps"),
         **({"init": Path(training["init"]).name} if training.get("init") else {}),
         "parameters": sum(weight.numel() for weight in network.parameters()),

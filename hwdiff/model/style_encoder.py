@@ -132,10 +132,9 @@ def set_padding(features: nn.Module, padding: str) -> None:
 def turn_kernels(features: nn.Module) -> None:
     """Turn the kernels of MobileNetV2's `features` by 180 degrees, for images that are turned, too.
 
-    Padding of both sides is then what padding on the right and at the bottom was: of an even size a
-    convolution of stride 2 does not reach the padding on the right and at the bottom, which lies on the left
-    and above once the map is turned back. No map is copied to pad it; the copies took nearly half of the time
-    on a CPU.
+    Of padding on both sides of an even size, a convolution of stride 2 reaches only that on the left and
+    above; turned back, that is the right and the bottom. So no map is copied to pad it, which took nearly
+    half of the time on a CPU.
     """
     for module in features.modules():
         if isinstance(module, nn.Conv2d):

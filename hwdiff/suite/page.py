@@ -6,7 +6,6 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterable
-from functools import lru_cache
 from pathlib import Path
 
 import nbformat
@@ -23,6 +22,7 @@ from hwdiff.utils.files import sha256_of, write_text
 from hwdiff.utils.json_values import is_file_name, misfit, parse_json
 
 PAGE, MANIFEST = "index.html", "manifest.json"
+_TEMPLATES = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True)
 FOLDERS = ("figures", "tables", "timings", "notebooks")
 # Records of notebooks, of any state and of one that is done; and tables. Files stay below the run's folder.
 _FILES = {"*": str}
@@ -69,7 +69,7 @@ def write_page(run: Path) -> None:
         for name, record in manifest["notebooks"].items()
     ]
     done = [record for record in records if "environment" in record]
-    text = _template().render(
+    text = _TEMPLATES.get_template("page.html").render(
         manifest=manifest,
         records=records,
         environment=done[0]["environment"] if done else None,
@@ -82,13 +82,6 @@ def write_page(run: Path) -> None:
         content=lambda file: (run / file).read_text(encoding="utf-8", errors="replace"),
     )
     write_text(run / PAGE, text)
-
-
-@lru_cache(maxsize=1)
-def _template():
-    return Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True).get_template(
-        "page.html"
-    )
 
 
 def _records(run, names):
@@ -146,7 +139,7 @@ def _about(manifest):
         guided = training.get("guided_attention", 0)
         if step is None:
             trained = "a checkpoint of the authors' program"
-        elif "levels" in network.metadata.get("writing", {}):
+        elif "levels" in writing_settings(network):
             trained = f"a student, {step:,} batches of distillation"
         else:
             before = " from other weights" if training.get("init") else ""

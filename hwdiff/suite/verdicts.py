@@ -87,8 +87,8 @@ def network_title(model: dict) -> str:
     step, planned = model["step"], model.get("planned")
     steps = f"{step:,} of {planned:,} steps" if planned and planned > step else f"{step:,} steps"
     before = " from other weights" if model.get("init") else ""
-    of_papers_size = "of the paper's size" if model.get("parameters") == PAPER_PARAMETERS else "small"
-    return f"{PAPERS if _is_papers(model) else of_papers_size}, {steps}{before}"
+    size = "of the paper's size" if model.get("parameters") == PAPER_PARAMETERS else "small"
+    return f"{PAPERS if _is_papers(model) else size}, {steps}{before}"
 
 
 def as_markdown(rows: list[dict]) -> str:

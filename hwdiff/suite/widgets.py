@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from html import escape
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 
 import ipywidgets
@@ -253,8 +253,8 @@ def desk(
             return
         ink, name = written["now"]
         # Other texts may have the same name: what was saved stays.
-        names = (f"{name}{f'-{number}' if number > 1 else ''}.svg" for number in count(1))
-        path = next(path for path in (Path(folder) / one for one in names) if not path.exists())
+        names = chain([name], (f"{name}-{number}" for number in count(2)))
+        path = next(path for path in (Path(folder) / f"{one}.svg" for one in names) if not path.exists())
         try:
             ink.save(path)
             said.value = f"wrote {escape(str(path))}"

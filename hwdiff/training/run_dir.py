@@ -207,6 +207,10 @@ def check_same(path: str | Path, found: dict, wanted: dict) -> None:
         raise HwdiffError(f"{path}: cannot be resumed with other settings: it has {differences}; {advice}")
 
 
+def _saved_settings(run):
+    return load_metadata(run / "state.safetensors", FORMAT, **_ABOUT).get("settings")
+
+
 def branch(run: str | Path, out: str | Path) -> None:
     """Copy the run in the directory `run` to the directory `out`, to be resumed there.
 
@@ -214,11 +218,9 @@ def branch(run: str | Path, out: str | Path) -> None:
     """
     run, out = Path(run), Path(out)
     read_config(run)
-    saved, copied = load_metadata(run / "state.safetensors", FORMAT, **_ABOUT), out / "state.safetensors"
+    settings = _saved_settings(run)
     # A copy that was interrupted has the state of this run, and is made again.
-    begun = copied.exists() and load_metadata(copied, FORMAT, **_ABOUT).get("settings") == saved.get(
-        "settings"
-    )
+    begun = (out / "state.safetensors").exists() and _saved_settings(out) == settings
     if not begun and not (out / "config.json").exists():
         _refuse_to_overwrite(out)
     try:

@@ -380,21 +380,11 @@ def test_a_file_is_written_on_pages(trained, tmp_path, monkeypatch):
         2,
         "--file",
         tmp_path / "letter.txt",
+        "--device",
+        "cpu",
     )
     result = hwdiff(
-        *(
-            "write",
-            *given,
-            "--check",
-            1,
-            "-o",
-            tmp_path / "letter.svg",
-            "--paper",
-            "A5",
-            "--smooth",
-            "--strict",
-        ),
-        *("--device", "cpu"),
+        "write", *given, "--check", 1, "-o", tmp_path / "letter.svg", "--paper", "A5", "--smooth", "--strict"
     )
     assert result.exit_code == 0, result.output
     assert judges == ["cpu"]  # once, where the network is
