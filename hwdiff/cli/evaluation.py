@@ -1,6 +1,5 @@
 """Commands that measure handwriting, real and generated."""
 
-import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -22,7 +21,7 @@ from hwdiff.cli.options import (
     command,
     require_output,
 )
-from hwdiff.utils.errors import HwdiffError
+from hwdiff.utils.errors import HwdiffError, require_choice
 
 
 @command
@@ -112,7 +111,7 @@ def legibility(
     from hwdiff.evaluation.generation import subsample_lines
     from hwdiff.evaluation.notes import ON_RATES
     from hwdiff.evaluation.recognizer import BUNDLED, load_recognizer
-    from hwdiff.utils.files import write_text
+    from hwdiff.utils.files import write_json
 
     require_output(out, ".json")
     if not model and (steps is not None or guidance is not None):
@@ -152,7 +151,7 @@ def legibility(
             print(f"corrupted: {CORRUPTIONS[key].title:40}  {rate}")
             everything["corrupted"][key] = asdict(rate)
     if out:
-        write_text(out, json.dumps(everything, indent=1))
+        write_json(out, everything)
         print(f"wrote {out}")
 
 
@@ -218,8 +217,8 @@ TableFolder = Annotated[
     typer.Option(
         "--out",
         "-o",
-        help="A folder for table1.csv, table1.json, timings.json and the lines that are written. A command "
-        "that was stopped goes on from the lines.",
+        help="A folder for table1.csv, table1.json, timings.json and the lines that are written. A "
+        "stopped command resumes from them.",
     ),
 ]
 SPACINGS = "log-snr, time, karras"
@@ -321,11 +320,8 @@ def compare_samplers(
     )
     if not all(count.isdecimal() for count in counts):
         raise HwdiffError(f"--steps {steps}: must be numbers separated by commas, such as 60,20")
-    unknown = [name for name in samplers if name not in SAMPLERS]
-    if unknown:
-        raise HwdiffError(
-            f"--sampler {sampler}: no such sampler as {unknown[0]!r}; choose from {', '.join(SAMPLERS)}"
-        )
+    for name in samplers:
+        require_choice("sampler", name, SAMPLERS)
     rows = sampler_rows(samplers, list(map(int, counts)), spacings)
     bench = Bench(
         data,
@@ -422,7 +418,7 @@ def geometry_floor(
     from hwdiff.evaluation.geometry_floor import floor_text
     from hwdiff.evaluation.geometry_floor import geometry_floor as floor
     from hwdiff.utils.environment import environment
-    from hwdiff.utils.files import write_text
+    from hwdiff.utils.files import write_json
     from hwdiff.utils.progress import Progress
 
     require_output(out, ".json")
@@ -436,7 +432,7 @@ def geometry_floor(
     if out:
         settings = {"dataset": dataset.fingerprint, "split": split.value, "lines": lines}
         content = {"settings": {**settings, "environment": environment("cpu")}, "rows": rows}
-        write_text(out, json.dumps(content, indent=1))
+        write_json(out, content)
         print(f"wrote {out}")
 
 
@@ -461,13 +457,13 @@ def attention(
 
     from hwdiff.evaluation.attention import watch_attention
     from hwdiff.model.checkpoint import load_model
-    from hwdiff.utils.files import atomic_write, write_text
+    from hwdiff.utils.files import atomic_write, write_json
 
     maps, record = watch_attention(load_model(model, device), style, style_encoder)
     name = f"{record['step'] or 0:06}"
     with atomic_write(out / f"attention-{name}.npz") as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, **maps)
-    write_text(out / f"alignment-{name}.json", json.dumps(record | {"style": style}, indent=1) + "\n")
+    write_json(out / f"alignment-{name}.json", record | {"style": style})
     for text, forward in record["monotonicity_at"].items():
         said = ", ".join(f"{100 * value:.0f} % at t = {t}" for t, value in forward.items())
         covered = 100 * record["scores"][text]["coverage"]

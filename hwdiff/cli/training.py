@@ -434,10 +434,11 @@ def benchmark(
     Rates are also given as fractions of the rate of matrix products on this machine.
     """
     from hwdiff.data.dataset import Dataset
-    from hwdiff.evaluation.benchmark import as_text, save
+    from hwdiff.evaluation.benchmark import as_markdown, as_text
     from hwdiff.evaluation.benchmark import benchmark as measure
     from hwdiff.model.checkpoint import find_device
     from hwdiff.utils.environment import environment
+    from hwdiff.utils.files import write_text
 
     require_output(out, ".md")
     timings = []
@@ -445,7 +446,7 @@ def benchmark(
         timings.append(timing)
         print(as_text(timing), flush=True)
     if out:
-        save(timings, environment(find_device(device)), out)
+        write_text(out, as_markdown(timings, environment(find_device(device))))
         print(f"wrote {out}")
 
 

@@ -16,7 +16,7 @@ from hwdiff.data import iam, recordings, synthetic
 from hwdiff.data.dataset import BUILT_IN, FORMAT, SPLITS, Dataset, hash_fraction
 from hwdiff.data.lines import Limits, Line, Report
 from hwdiff.data.recordings import find_recordings, read_recordings
-from hwdiff.utils.errors import HwdiffError
+from hwdiff.utils.errors import HwdiffError, require_choice
 from hwdiff.utils.files import atomic_write
 
 VALIDATION_FRACTION, TEST_FRACTION = 0.05, 0.10
@@ -95,9 +95,7 @@ def prepare(
     limits, out = limits or Limits(), Path(out)
     if out.suffix != ".npz":
         raise HwdiffError(f"{out}: a dataset file must be named *.npz")
-    if split_scheme not in SPLIT_SCHEMES:
-        choices = ", ".join(SPLIT_SCHEMES)
-        raise HwdiffError(f"split_scheme: no such split scheme as {split_scheme!r}; choose one of {choices}")
+    require_choice("split scheme", split_scheme, SPLIT_SCHEMES)
     if not 0 <= seed < 2**32:
         raise HwdiffError(f"seed = {seed}: must be between 0 and 2^32 - 1")
     recorded = [] if source is None or iam.holds_strokes(source) else find_recordings(Path(source))

@@ -97,8 +97,7 @@ def read_recording(path: Path, limits: Limits) -> tuple[str, np.ndarray, np.ndar
         raise ValueError("strokes without extent")
     rate = min(1.0, POINTS_PER_CHARACTER * len(text) / count)
     parts = [_thinned(part, rate) for part in parts]
-    points, first = np.concatenate(parts), np.zeros(sum(map(len, parts)), dtype=bool)
-    first[np.cumsum([0, *map(len, parts[:-1])])] = True
+    points, first = np.concatenate(parts), strokes.stroke_starts(list(map(len, parts)))
     points = points - points[0]
     if np.abs(points).max() > MAX_EXTENT:
         raise ValueError("ink far longer than a line")

@@ -17,6 +17,7 @@ from joblib import delayed
 from scipy.ndimage import gaussian_filter1d
 
 from hwdiff.data.lines import Limits, Line, within_limits
+from hwdiff.ink.strokes import stroke_starts
 from hwdiff.utils.errors import HwdiffError
 from hwdiff.utils.parallel import in_parallel
 
@@ -339,8 +340,7 @@ def write_points(
         y = y + slope * x + style.drift * np.sin(2 * np.pi * x / wave + phase)
         path = np.column_stack((style.aspect * x - style.slant * y, y)) * style.unit
         recorded.append(_at_pen_speed(np.column_stack((path, character)), style.speed))
-    first = np.zeros(sum(map(len, recorded)), dtype=bool)
-    first[np.cumsum([0, *map(len, recorded[:-1])])] = True
+    first = stroke_starts(list(map(len, recorded)))
     points, characters = np.split(np.concatenate(recorded).round(), [2], axis=1)
     return points.astype(np.int64), first, characters[:, 0].astype(np.int16)
 

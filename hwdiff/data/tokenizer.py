@@ -40,10 +40,9 @@ def unknown_characters(text: str) -> list[str]:
     return [character for character in dict.fromkeys(text) if _TOKEN_OF.get(character, UNKNOWN) == UNKNOWN]
 
 
-def pad(token_lists: Sequence[Sequence[int] | np.ndarray], length: int | None = None) -> np.ndarray:
-    """Stack lists of tokens into (B, L) int64, padded with 0. L is `length` or that of the longest."""
-    length = length or max(len(tokens) for tokens in token_lists)
-    padded = np.full((len(token_lists), length), PADDING, dtype=np.int64)
+def pad(token_lists: Sequence[Sequence[int] | np.ndarray]) -> np.ndarray:
+    """Stack lists of tokens into (B, L) int64, padded with 0 to the longest."""
+    padded = np.full((len(token_lists), max(map(len, token_lists))), PADDING, dtype=np.int64)
     for row, tokens in zip(padded, token_lists, strict=True):
         row[: len(tokens)] = tokens
     return padded

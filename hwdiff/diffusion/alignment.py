@@ -56,7 +56,7 @@ class Alignment:
     @property
     def coverage(self) -> float:
         """The fraction of the letters (all but spaces) that some cell belongs to."""
-        return float(np.mean(self.runs[self._letters()] > 0))
+        return float(np.mean(self.runs[letters_of(self.text)] > 0))
 
     @property
     def runs(self) -> np.ndarray:
@@ -74,9 +74,6 @@ class Alignment:
         mine[np.arange(len(mine)), self.weights.argmax(axis=1)] = True
         return mine
 
-    def _letters(self):
-        return np.array([character != " " for character in self.text], dtype=bool)
-
     def owners(self, count: int) -> np.ndarray:
         """The character that each of the first `count` points belongs to, (count,): the largest fraction."""
         return np.repeat(self.weights.argmax(axis=1), self.points)[:count]
@@ -90,7 +87,7 @@ class Alignment:
         skipped, repeated: whether no piece, or more than one piece of ink belongs to it. A space is never
             skipped: it needs no ink.
         """
-        rows, mine, letters = [], self._mine(), self._letters()
+        rows, mine = [], self._mine()
         for number, (character, runs) in enumerate(zip(self.text, self.runs.tolist(), strict=True)):
             cells = np.flatnonzero(mine[:, number])
             rows.append(
@@ -100,7 +97,7 @@ class Alignment:
                     "first_point": int(cells[0]) * self.points if len(cells) else None,
                     "last_point": min((int(cells[-1]) + 1) * self.points, count) - 1 if len(cells) else None,
                     "fraction": float(self.weights[:, number].max(initial=0)),
-                    "skipped": bool(runs == 0 and letters[number]),
+                    "skipped": runs == 0 and character != " ",
                     "repeated": runs > 1,
                 }
             )
@@ -114,7 +111,7 @@ class Alignment:
             character from either.
         repeats: the fraction to which more than one piece of ink belongs.
         """
-        letters, places, numbers = self._letters(), self.places, np.arange(len(self.text))
+        letters, places, numbers = letters_of(self.text), self.places, np.arange(len(self.text))
         leapt = (numbers > places[:-1, None] + 0.5) & (numbers < places[1:, None] - 0.5)
         return {
             "monotonicity": self.monotonicity,
@@ -151,6 +148,11 @@ def is_late(t: int, first: int) -> bool:
 def letters_of(text: str) -> np.ndarray:
     """The numbers of the characters that are not spaces, (n,) int."""
     return np.array([number for number, character in enumerate(text) if character != " "])
+
+
+def token_names(text: str, tokens: int) -> list[str]:
+    """What the first `tokens` tokens of a text are called in figures: a space can be seen."""
+    return ["␣" if character == " " else character for character in text] + ["end"] * (tokens - len(text))
 
 
 def boundaries_of(aligned: Alignment, count: int) -> np.ndarray:

@@ -8,16 +8,12 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from hwdiff.diffusion.alignment import Alignment
+from hwdiff.diffusion.alignment import Alignment, token_names
 from hwdiff.diffusion.tracing import Trace
 from hwdiff.ink.ink import Ink
 from hwdiff.ink.plot import COLOURS, draw_coloured
 
 PALE = (0.82, 0.82, 0.82)
-
-
-def _names(text, tokens):
-    return ["␣" if character == " " else character for character in text] + ["end"] * (tokens - len(text))
 
 
 def _heat_map(axes, weights, text, points, labels=True):
@@ -32,7 +28,7 @@ def _heat_map(axes, weights, text, points, labels=True):
         origin="upper",
         extent=(0, points, weights.shape[1] - 0.5, -0.5),
     )
-    names = _names(text, weights.shape[1]) if labels else []
+    names = token_names(text, weights.shape[1]) if labels else []
     axes.set_yticks(range(len(names)), names, fontsize=6)
     axes.tick_params(labelsize=6, length=2)
     return shown
@@ -148,7 +144,7 @@ def plot_characters(ink: Ink, aligned: Alignment, chosen: int | None = None) -> 
     colours = coloured * COLOURS[characters % len(COLOURS)]
     colours = np.where(colours.any(axis=1, keepdims=True), colours, PALE)
     centred = {"ha": "center", "va": "center", "fontsize": 11, "parse_math": False}
-    for number, name in enumerate(_names(aligned.text, len(aligned.text))):
+    for number, name in enumerate(token_names(aligned.text, len(aligned.text))):
         above.text(number, 0, name, color=colours[number], **centred)
     above.set(xlim=(-1, len(aligned.text)), ylim=(-1, 1))
     above.set_axis_off()

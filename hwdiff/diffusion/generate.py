@@ -3,6 +3,7 @@
 import os
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from numbers import Integral
 from pathlib import Path
@@ -40,6 +41,18 @@ WRITING = {"guidance": 1.0, "points_per_character": 16.0}
 MIN_POINTS = 10
 BATCH_SIZE = 64
 MAX_NAMED = 10  # characters that cannot be written
+
+
+class TextWarning(UserWarning):
+    """What of a text is written otherwise than given, or not at all."""
+
+
+@contextmanager
+def no_text_warnings() -> Iterator[None]:
+    """Within it nothing warns of a text."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", TextWarning)
+        yield
 
 
 class ImageExtractor(Protocol):
@@ -103,7 +116,8 @@ def sample(
         if len(spelling.text) + 1 >= MAX_TOKENS:
             found = f"the model was trained on fewer than {MAX_TOKENS - 1}"
             advice = "break it into lines, as hwdiff write --file does"
-            warnings.warn(f"text of {len(spelling.text)} characters: {found}; {advice}", stacklevel=2)
+            message = f"text of {len(spelling.text)} characters: {found}; {advice}"
+            warnings.warn(message, TextWarning, stacklevel=2)
     settings = writing_settings(network)
     guidance = settings["guidance"] if guidance is None else guidance
     if steps is not None and alpha_bar is not None:
@@ -241,13 +255,14 @@ def check_text(text: str, spelling: Spelling) -> None:
         raise HwdiffError(f"{name}: nothing in it can be written; the alphabet is {alphabet}")
     if spelling.accented:
         found = " ".join(spelling.accented)
-        warnings.warn(f"{name}: the accents of {found} are drawn over the model's letters", stacklevel=3)
+        message = f"{name}: the accents of {found} are drawn over the model's letters"
+        warnings.warn(message, TextWarning, stacklevel=3)
     if spelling.replaced:
         found = ", ".join(f"{plain} for {character}" for character, plain in spelling.replaced.items())
-        warnings.warn(f"{name}: written with {found}", stacklevel=3)
+        warnings.warn(f"{name}: written with {found}", TextWarning, stacklevel=3)
     if spelling.unknown:
         found = f"the model cannot write {unwritable(text, spelling)}"
-        warnings.warn(f"{name}: {found}; it will leave a gap or guess", stacklevel=3)
+        warnings.warn(f"{name}: {found}; it will leave a gap or guess", TextWarning, stacklevel=3)
 
 
 def unwritable(text: str, spelling: Spelling) -> str:

@@ -1,7 +1,6 @@
 """Pages of text: longer than a line, wrapped at words, in one handwriting."""
 
 import textwrap
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +8,14 @@ from typing import Any
 import numpy as np
 
 from hwdiff.data.characters import spell
-from hwdiff.diffusion.generate import check_text, default_length, sample, style_features, writing_settings
+from hwdiff.diffusion.generate import (
+    check_text,
+    default_length,
+    no_text_warnings,
+    sample,
+    style_features,
+    writing_settings,
+)
 from hwdiff.ink.ink import Ink
 from hwdiff.ink.page import SPACE, Layout, Page, place_lines
 from hwdiff.model.unet import LENGTH_UNIT, UNet
@@ -17,7 +23,7 @@ from hwdiff.utils.errors import HwdiffError
 
 PIECE = 30  # characters that are written at a time: what lines of the training have
 CHARACTER_WIDTH = 3.1  # in the unit of offsets, spaces included: a little more than most styles need
-MORE_ROOM = 1.3  # the points of a piece that needed all it was given
+MORE_ROOM = 1.3  # times as many points for a piece that used all of its own
 SEED_STRIDE = 1_000_003  # between the seeds of two tries of a piece
 AT_ONCE = 16  # pieces, between two calls of `progress`
 
@@ -146,8 +152,7 @@ def write_pages(
 
 def _sample(*arguments, **options):
     """`sample` without its warnings of the text, which `write_pages` gives for all of it."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="text .*")
+    with no_text_warnings():
         return sample(*arguments, **options)
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from hwdiff.data import tokenizer
 from hwdiff.diffusion.process import STEPS, alpha_bars
-from hwdiff.utils.errors import HwdiffError
+from hwdiff.utils.errors import HwdiffError, require_choice
 
 SPACINGS = ("log-snr", "time", "karras")
 MAX_STEPS = 1000
@@ -85,8 +85,7 @@ def schedule(steps: int = STEPS, spacing: str = "log-snr") -> Tensor:
     """
     if not 1 <= steps <= MAX_STEPS:
         raise HwdiffError(f"steps = {steps}: must be between 1 and {MAX_STEPS}")
-    if spacing not in SPACINGS:
-        raise HwdiffError(f"spacing: no such spacing as {spacing!r}; choose one of {', '.join(SPACINGS)}")
+    require_choice("spacing", spacing, SPACINGS)
     published = alpha_bars()
     if steps == STEPS:
         return published
@@ -313,6 +312,5 @@ def find_sampler(sampler: str | Sampler) -> NamedSampler:
     """
     if callable(sampler):
         return NamedSampler(sampler)
-    if sampler not in SAMPLERS:
-        raise HwdiffError(f"sampler: no such sampler as {sampler!r}; choose one of {', '.join(SAMPLERS)}")
+    require_choice("sampler", sampler, SAMPLERS)
     return SAMPLERS[sampler]

@@ -98,8 +98,7 @@ def alignment_of_trace(written: Trace, block: int = -1) -> Alignment | None:
     seen = sum(written.weights(t, block) for t in late)
     if not len(written.ink):
         return None
-    weights = seen / np.maximum(seen.sum(axis=-1, keepdims=True), 1e-12)
-    return alignment_of(written.ink, weights, written.length)
+    return alignment_of(written.ink, seen, written.length)
 
 
 def alignment_by_step(written: Trace, block: int = -1) -> list[dict[str, float]]:

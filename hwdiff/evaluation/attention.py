@@ -1,6 +1,5 @@
 """The attention of many lines: how it goes with spelling, and how it forms while a network is trained."""
 
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -10,6 +9,7 @@ from torch import Tensor
 
 from hwdiff.data.dataset import Dataset
 from hwdiff.data.style_features import StyleFeatures
+from hwdiff.diffusion.generate import no_text_warnings
 from hwdiff.diffusion.process import STEPS
 from hwdiff.diffusion.tracing import alignment_by_step, alignment_of_trace, trace
 from hwdiff.evaluation.bootstrap import Bootstrap
@@ -102,8 +102,7 @@ def regenerate_aligned(
     styles, lines = styles_of(network, dataset, features, indices), []
     for number, (index, style) in enumerate(zip(indices, styles, strict=True)):
         text = str(dataset.texts[index])
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="text .*")  # as of `regenerate_lines`
+        with no_text_warnings():  # as in `regenerate_lines`
             written = trace(network, text, style=style, seed=seed + number, **options)
         aligned, steps = alignment_of_trace(written, block), alignment_by_step(written, block)
         real_cer = cer(dataset.ink(int(index)))

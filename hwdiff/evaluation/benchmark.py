@@ -34,7 +34,6 @@ from hwdiff.model.unet import UNet
 from hwdiff.training import config as presets
 from hwdiff.training.distributed import default_count
 from hwdiff.utils.errors import HwdiffError
-from hwdiff.utils.files import write_text
 from hwdiff.utils.machine import matrix_product_rate, rate_of
 
 LENGTHS = (160, 320, MAX_POINTS)  # points of a line
@@ -228,8 +227,3 @@ def _cells(timing):
         "" if rate is None else f"{rate / 1e9:.1f} GFLOP/s",
         "" if fraction is None else f"{fraction:.0%}",
     )
-
-
-def save(timings: Sequence[Timing], about: dict, path: Path) -> None:
-    """Write `as_markdown` into a file."""
-    write_text(path, as_markdown(timings, about))

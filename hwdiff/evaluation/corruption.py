@@ -68,7 +68,7 @@ def with_raised_end(ink: Ink, rise: float) -> Ink:
 
 
 def with_resting_pen(ink: Ink, fraction: float) -> Ink:
-    """`ink` with `fraction` as many points more, at its end, at which the pen rests on the paper."""
+    """`ink` followed by `fraction` times as many points, at which the pen rests on the paper."""
     count = round(fraction * len(ink))
     offsets = np.concatenate((ink.offsets, np.zeros((count, 2))))
     return Ink(offsets, np.concatenate((ink.pen_up, np.zeros(count, dtype=bool))), ink.text)

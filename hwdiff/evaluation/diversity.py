@@ -3,7 +3,6 @@
 Luhman & Luhman (2020) say that Eq. 12 costs diversity, and do not measure it.
 """
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import combinations
@@ -19,7 +18,7 @@ from hwdiff.evaluation.tables import Column, row_title
 from hwdiff.evaluation.written import Generator
 from hwdiff.ink.ink import Ink
 from hwdiff.utils.errors import HwdiffError
-from hwdiff.utils.files import write_text
+from hwdiff.utils.files import write_json
 
 DIVERSITY = (
     Column("dtw", "DTW distance of the ink", "DTW distance of the ink"),
@@ -78,7 +77,7 @@ class Diversity:
     def save(self, path: str | Path) -> None:
         """Write everything but the inks into a JSON file."""
         content = {key: value for key, value in vars(self).items() if key != "inks"}
-        write_text(path, json.dumps(content, indent=1, ensure_ascii=False))
+        write_json(path, content)
 
 
 def measure_diversity(

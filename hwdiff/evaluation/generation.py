@@ -1,6 +1,5 @@
 """A dataset's lines written again by a model: the same texts, in the styles of the same forms."""
 
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from torch import Tensor
 
 from hwdiff.data.dataset import Dataset, style_lines
 from hwdiff.data.style_features import StyleFeatures
-from hwdiff.diffusion.generate import require_style_weights, sample, writing_settings
+from hwdiff.diffusion.generate import no_text_warnings, require_style_weights, sample, writing_settings
 from hwdiff.ink.ink import Ink
 from hwdiff.model.unet import UNet
 
@@ -69,8 +68,7 @@ def regenerate_lines(
     `styles_of` does.
     """
     styles = styles_of(network, dataset, features, indices)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="text .*")
+    with no_text_warnings():
         return sample(
             network, [str(text) for text in dataset.texts[indices]], style=styles, seed=seed, **options
         )

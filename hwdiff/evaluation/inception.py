@@ -1,6 +1,5 @@
 """Picture features by the Inception network of FID, with the weights that pytorch-fid publishes."""
 
-import hashlib
 import pickle
 import re
 from collections.abc import Iterable
@@ -15,6 +14,7 @@ from torch.hub import load_state_dict_from_url
 
 from hwdiff.evaluation.pictures import as_pictures, resize
 from hwdiff.utils.errors import HwdiffError
+from hwdiff.utils.files import sha256_of
 
 INCEPTION_URL = "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth"
 FID_ADVICE = f"for FID give --inception-weights download, or a FILE fetched from {INCEPTION_URL}"
@@ -72,14 +72,8 @@ def _download():
 
 
 def _read(path):
-    try:
-        content = Path(path).read_bytes()
-    except OSError as error:
-        raise HwdiffError(
-            f"{path}: cannot be read ({error.strerror}); give the file of pytorch-fid's Inception weights"
-        ) from error
     wanted = re.search(r"-([0-9a-f]{8,})\.", INCEPTION_URL)[1]
-    found = hashlib.sha256(content).hexdigest()[: len(wanted)]
+    found = sha256_of(path)[: len(wanted)]
     if found != wanted:
         raise HwdiffError(
             f"{path}: not the weights of FID (their SHA-256 begins with {wanted}, this file's with {found}); "

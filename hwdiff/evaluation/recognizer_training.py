@@ -31,7 +31,7 @@ from hwdiff.training.distributed import Processes
 from hwdiff.training.optimizers import make_ema
 from hwdiff.training.run_dir import RunDirectory
 from hwdiff.training.steps import Steps
-from hwdiff.utils.errors import HwdiffError
+from hwdiff.utils.errors import require_choice
 from hwdiff.utils.files import append_jsonl, lock_directory
 from hwdiff.utils.interrupt import Stop
 from hwdiff.utils.progress import Progress
@@ -84,9 +84,7 @@ def preset(name: str, **changes: Any) -> RecognizerTraining:
 
     Raises HwdiffError for an unknown preset.
     """
-    if name not in PRESETS:
-        advice = f"choose one of {', '.join(PRESETS)}"
-        raise HwdiffError(f"preset: no such preset of the recognizer as {name!r}; {advice}")
+    require_choice("preset", name, PRESETS)
     return replace(PRESETS[name], **{key: value for key, value in changes.items() if value is not None})
 
 

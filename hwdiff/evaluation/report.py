@@ -1,13 +1,12 @@
 """Table 1 for people and as files."""
 
 import csv
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from hwdiff.evaluation.tables import GEOMETRY_SCORE, KERNEL_DISTANCE, SECONDS, Table, mean_sd
-from hwdiff.utils.files import atomic_write, write_text
+from hwdiff.utils.files import atomic_write, write_json
 
 NFE = "NFE"  # network evaluations a line, a guided step being two
 MEAN, SD = ", mean", ", sd"  # what ends the names of two cells that belong together
@@ -153,4 +152,4 @@ def save_table(table: Table, folder: Path) -> None:
     everything = asdict(table)
     times = {SECONDS.key: everything.pop("seconds")}
     for name, content in (("table1.json", everything), ("timings.json", times)):
-        write_text(folder / name, json.dumps(content, indent=1, ensure_ascii=False))
+        write_json(folder / name, content)

@@ -1,4 +1,4 @@
-"""Speed as a fraction of what the machine's matrix products reach, measured in the same run."""
+"""How long evaluating, training and the Geometry Score take on this machine."""
 
 import json
 import tempfile

@@ -1,4 +1,4 @@
-"""Lines that a generator writes, kept as they come, so that an evaluation that was stopped can go on."""
+"""Lines that a generator writes, kept as they come, so that a stopped evaluation can be resumed."""
 
 import time
 from collections.abc import Callable, Sequence

@@ -11,6 +11,7 @@ from unicodedata import category
 import numpy as np
 from lxml import etree
 
+from hwdiff.ink.strokes import stroke_starts
 from hwdiff.utils import json_values
 
 MAX_COORDINATE = 16_000  # tablet units: the board is about 9 000 wide, and differences must fit 16 bits
@@ -55,9 +56,7 @@ def parse_points(content: bytes) -> tuple[np.ndarray, np.ndarray]:
     points = np.array((xs, ys)).T
     if len(points) < 2 or not np.ptp(points, axis=0).any():
         raise ValueError("strokes without extent")
-    first = np.zeros(len(points), dtype=bool)
-    first[np.cumsum([0, *lengths[:-1]])] = True
-    return points, first
+    return points, stroke_starts(lengths)
 
 
 def parse_svg(content: bytes) -> tuple[list[np.ndarray], str]:

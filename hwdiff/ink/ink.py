@@ -101,11 +101,13 @@ class Ink:
 
     @classmethod
     def _of_strokes(cls, parts, text) -> "Ink":
-        """The ink of strokes with y downwards. It begins at its first point, not at the place of that."""
+        """The ink of strokes with y downwards.
+
+        Its first offset is zero: where the line lay on the page is dropped.
+        """
         points = np.concatenate([np.zeros((0, 2)), *parts])
-        pen_up = np.zeros(len(points), dtype=bool)
-        pen_up[np.cumsum([0, *map(len, parts)])[:-1]] = True
-        return cls(np.diff(points, axis=0, prepend=points[:1]) * (1, -1), pen_up, text)
+        offsets = np.diff(points, axis=0, prepend=points[:1]) * (1, -1)
+        return cls(offsets, strokes.stroke_starts(list(map(len, parts))), text)
 
     def trimmed(self) -> Self:
         """The ink without the pen-up moves at its end: the padding that the model writes after the text.

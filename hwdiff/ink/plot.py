@@ -101,12 +101,12 @@ def draw_coloured(axes: Axes, ink: Ink, colours: np.ndarray) -> None:
     axes.set_axis_off()
 
 
-def plot_inks_at(inks: Sequence[Ink], titles: Sequence[str], columns: int = 2) -> Figure:
-    """Lines of any height, such as noisy ones, each under its title in a frame that fits it."""
-    rows = -(-len(inks) // columns)
-    figure = Figure(figsize=(6 * columns, 1.5 * rows), layout="constrained")
+def plot_inks_at(inks: Sequence[Ink], titles: Sequence[str]) -> Figure:
+    """Lines of any height, such as noisy ones, two a row, each under its title in a frame that fits it."""
+    rows = -(-len(inks) // 2)
+    figure = Figure(figsize=(12, 1.5 * rows), layout="constrained")
     for number, (ink, title) in enumerate(zip(inks, titles, strict=True), start=1):
-        axes = figure.add_subplot(rows, columns, number)
+        axes = figure.add_subplot(rows, 2, number)
         for stroke in ink.strokes():
             axes.plot(*stroke.T, color="black", linewidth=0.8, solid_capstyle="round")
         axes.set_aspect("equal", adjustable="datalim")

@@ -12,6 +12,13 @@ MERGE_ROUNDS = 3
 MERGE_FRACTION = 0.2
 
 
+def stroke_starts(lengths: Sequence[int]) -> np.ndarray:
+    """Which points begin a stroke, (sum of lengths,) bool, of strokes with `lengths` points."""
+    starts = np.zeros(sum(lengths), dtype=bool)
+    starts[np.cumsum([0, *lengths])[:-1]] = True
+    return starts
+
+
 def to_offsets(points: np.ndarray, pen_up: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Offsets between successive points, y upwards.
 

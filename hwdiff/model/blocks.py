@@ -21,9 +21,9 @@ def layer_norm(features: int) -> nn.LayerNorm:
 class Linear(nn.Linear):
     """A linear map of the channels of x (B, N, C).
 
-    Where a CPU writes, each line is multiplied by itself: on most processors its bits do not depend on the
-    lines beside it. One product of all lines rounds in other ways for other B, and 60 guided steps make a
-    rounding visible.
+    When a CPU writes, each line gets a matrix product of its own, so that on most processors its bits do not
+    depend on the other lines. One product of all lines rounds differently for other B, and 60 guided steps
+    make a rounding visible.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -57,8 +57,8 @@ class NoiseEmbedding(nn.Module):
         self.out = Linear(NOISE_HIDDEN, features)
 
     def forward(self, noise_level: Tensor) -> Tensor:
-        # In full vectors of a CPU, which round otherwise than its code for what is left over: so a line's
-        # bits do not depend on how many lines there are.
+        # In whole SIMD vectors: a CPU rounds the remainder differently, and a line's bits must not depend on
+        # how many lines there are.
         swish = F.silu(noise_level.expand(-1, -1, VECTOR))[..., :1]
         return self.out(F.silu(self.hidden(swish)))
 

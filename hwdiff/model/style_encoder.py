@@ -90,7 +90,7 @@ class StyleExtractor(nn.Module):
         Returns (S, 1280) float32 on the CPU, S = 14 if padded.
         Raises HwdiffError when there is no ink.
         """
-        # Here, since it takes a second to load, and only pictures of a user's need it.
+        # Imported here, since it takes a second and only a user's pictures need it.
         from hwdiff.ink.photos import handwriting_lines
 
         name = images.name_of(source)

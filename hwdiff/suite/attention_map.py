@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from jinja2 import Environment, FileSystemLoader
 
+from hwdiff.diffusion.alignment import token_names
 from hwdiff.diffusion.tracing import Trace
 from hwdiff.ink.ink import MARGIN, Ink
 from hwdiff.utils.errors import HwdiffError
@@ -32,11 +33,9 @@ def attention_map(written: Trace, block: int = -1) -> str:
     places = np.linspace(0, len(written.steps) - 1, min(MAX_STEPS, len(written.steps))).round().astype(int)
     steps = [written.steps[place] for place in places]
     weights = [written.weights(t, block).mean(axis=0) for t in steps]
-    cells, tokens = weights[0].shape
+    text, (cells, tokens) = written.ink.text, weights[0].shape
     inks = [written.predicted[t].trimmed() for t in steps[:-1]] + [written.ink]
     drawn = [_paths(ink, cells, written.length // cells) for ink in inks]
-    names = ["␣" if character == " " else character for character in written.ink.text]
-    names += ["end"] * (tokens - len(names))
     data = {
         "steps": [int(t) for t in steps],
         "weights": [(100 * one).round().astype(int).flatten().tolist() for one in weights],
@@ -48,9 +47,9 @@ def attention_map(written: Trace, block: int = -1) -> str:
     templates = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True)
     return templates.get_template("attention_map.html").render(
         id="attention-" + hashlib.sha256(content.encode()).hexdigest()[:8],
-        text=written.ink.text,
+        text=text,
         steps=steps,
-        names=list(enumerate(names)),
+        names=list(enumerate(token_names(text, tokens))),
         cells=range(cells),
         tokens=range(tokens),
         paths=data["paths"][-1],

@@ -2,7 +2,6 @@
 
 import ast
 import csv
-import json
 from collections.abc import Sequence
 from html import escape
 from itertools import pairwise
@@ -16,7 +15,7 @@ from matplotlib.figure import Figure
 from hwdiff.data.dataset import Dataset
 from hwdiff.ink.plot import save_figure
 from hwdiff.utils.errors import HwdiffError
-from hwdiff.utils.files import atomic_write, write_text
+from hwdiff.utils.files import atomic_write, write_json, write_text
 
 SHOWN_WIDTH = 900  # of figures in a notebook, in pixels
 RUNS = Path(__file__).parents[2] / "results" / "runs"
@@ -139,7 +138,7 @@ class Outputs:
             table.writerows(row.values() for row in rows)
         content = {"title": title, "rows": rows, "paper": paper or {}, "notes": list(notes)}
         path = self._add(kind, f"{folder}/{name}.json", title, ink_of)
-        write_text(path, json.dumps(content, indent=1, ensure_ascii=False))
+        write_json(path, content)
         self._list()
         return Shown(rows, title, notes)
 
@@ -153,7 +152,7 @@ class Outputs:
 
     def _list(self):
         path = self.run / "records" / f"{self.name}.outputs.json"
-        write_text(path, json.dumps(self.entries, indent=1, ensure_ascii=False))
+        write_json(path, self.entries)
 
 
 def _tell(shell, kind, error, traceback, tb_offset=None):

@@ -1,6 +1,5 @@
 """The page of a run, its manifest, and what of it may be published."""
 
-import json
 import os
 import re
 import shutil
@@ -18,7 +17,7 @@ from hwdiff.suite.notebook_html import notebook_html
 from hwdiff.suite.outputs import shown
 from hwdiff.suite.verdicts import PAPER_PARAMETERS, RULE, verdicts
 from hwdiff.utils.errors import HwdiffError
-from hwdiff.utils.files import sha256_of, write_text
+from hwdiff.utils.files import sha256_of, write_json, write_text
 from hwdiff.utils.json_values import is_file_name, misfit, parse_json
 
 PAGE, MANIFEST = "index.html", "manifest.json"
@@ -55,7 +54,7 @@ def write_manifest(run: Path, profile: str, names: Iterable[str]) -> None:
     It holds the record of each notebook in `names`: parameters, inputs, outputs, environment and times.
     """
     manifest = {"profile": profile, "notebooks": _records(run, names)}
-    write_text(run / MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False))
+    write_json(run / MANIFEST, manifest)
 
 
 def write_page(run: Path) -> None:
@@ -238,7 +237,7 @@ def _publish(run, records, out):
         fresh = Path(temporary)
         left_out = _copy(run, records, fresh)
         manifest = _published_manifest(run, records, fresh, left_out)
-        write_text(fresh / MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False))
+        write_json(fresh / MANIFEST, manifest)
         write_page(fresh)
         given = [value for record in records.values() for value in record["parameters"].values()]
         paths = [value for value in given if isinstance(value, str) and os.path.isabs(value)]

@@ -12,7 +12,6 @@ A run of an older version of the package has no such records, and runs again fro
 """
 
 import ast
-import json
 import os
 import tempfile
 import time
@@ -36,8 +35,15 @@ from hwdiff.suite.outputs import HEADLESS, RUNS
 from hwdiff.suite.page import changed_files, read_json, read_record, write_manifest, write_page
 from hwdiff.suite.verdicts import MEASUREMENTS
 from hwdiff.utils.environment import environment
-from hwdiff.utils.errors import HwdiffError
-from hwdiff.utils.files import files_below, json_fingerprint, sha256_of, tree_fingerprint, write_text
+from hwdiff.utils.errors import HwdiffError, require_choice
+from hwdiff.utils.files import (
+    files_below,
+    json_fingerprint,
+    sha256_of,
+    tree_fingerprint,
+    write_json,
+    write_text,
+)
 from hwdiff.utils.json_values import misfit, parse_json
 from hwdiff.utils.progress import Progress
 
@@ -181,8 +187,7 @@ def chosen_parameters(
     Returns {notebook: {parameter: value}}.
     Raises HwdiffError for a parameter that no notebook has, or a value of another type than the default's.
     """
-    if profile not in PROFILES:
-        raise HwdiffError(f"profile: no such profile as {profile!r}; choose one of {', '.join(PROFILES)}")
+    require_choice("profile", profile, PROFILES)
     known = sorted({name for notebook in notebooks for name in notebook.parameters} - {"run"})
     for name in given:
         if name not in known:
@@ -406,7 +411,7 @@ class Reproduction:
         return self.out / "records" / f"{name}.json"
 
     def _record(self, name, record):
-        write_text(self._record_path(name), json.dumps(record, indent=1))
+        write_json(self._record_path(name), record)
         return record
 
     def _execute(self, name):

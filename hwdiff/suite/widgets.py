@@ -207,7 +207,7 @@ def desk(
     sampler: str = "fast",
     folder: str | Path = ".",
 ) -> ipywidgets.Widget | None:
-    """Write what one likes. The ink is shown at once.
+    """A desk at which to write any text. The ink is shown at once.
 
     Choosing a sampler sets its own number of steps and spacing (see `schedule`), which can be changed then.
     text, style, seed, sampler: what to start with; style None is the first of `load_styles()`.

@@ -1,6 +1,6 @@
 """Training (Algorithm 1 of Luhman & Luhman 2020): settings, loss, loop and directory of a run.
 
-The distillation of the style encoder is here too.
+The distillations of the style encoder and of sampling steps are here too.
 """
 
 from hwdiff.utils.lazy import lazy_names

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hwdiff.model.config import ModelConfig
-from hwdiff.utils.errors import HwdiffError
+from hwdiff.utils.errors import HwdiffError, require_choice
 from hwdiff.utils.settings import check_settings, setting
 
 WARMUP = 10_000
@@ -204,8 +204,7 @@ def preset(name: str, **changes: Any) -> TrainingConfig:
     changes: as for `changed`.
     Raises HwdiffError for an unknown preset or field, and as `changed` does.
     """
-    if name not in PRESETS:
-        raise HwdiffError(f"preset: no such preset as {name!r}; choose one of {', '.join(PRESETS)}")
+    require_choice("preset", name, PRESETS)
     config, steps = PRESETS[name], changes.get("steps")
     if steps is not None and steps < config.steps:
         for part in ("warmup", "cooldown", "excerpt_steps"):
@@ -230,7 +229,7 @@ def changed(config: TrainingConfig, **changes: Any) -> TrainingConfig:
     model = replace(config.model, **{key: value for key, value in changes.items() if key in of_model})
     own = {key: value for key, value in changes.items() if key not in of_model}
     config = replace(config, model=model, **own)
-    # A run that was begun with such a schedule goes on, as long as nobody changes it.
+    # A run that was begun with such a schedule may be resumed, as long as nobody changes it.
     if own.keys() & {"steps", "warmup", "cooldown"} and config.warmup + config.cooldown > config.steps:
         found = f"warmup = {config.warmup}, cooldown = {config.cooldown} of {config.steps} steps"
         raise HwdiffError(f"{found}: the learning rate would never be reached; give shorter ones")

@@ -24,7 +24,7 @@ from hwdiff.training.config import warmup_and_cosine
 from hwdiff.training.distributed import Processes
 from hwdiff.training.run_dir import RunDirectory
 from hwdiff.training.steps import Steps
-from hwdiff.utils.errors import HwdiffError
+from hwdiff.utils.errors import require_choice
 from hwdiff.utils.files import lock_directory
 from hwdiff.utils.interrupt import Stop
 from hwdiff.utils.progress import Progress
@@ -34,6 +34,7 @@ from hwdiff.utils.tensors import save_tensors
 PIECE_WIDTH = 480  # pixels: five of the fourteen columns of features
 FEATURE_WEIGHT = 4.0  # of the last layer's loss, that of the hints being 1
 CLIP_NORM = 10.0
+JUDGED_LINES = 200
 WARMUP = 100
 # In this fraction of the steps each layer gets the teacher's output of the layer before: all learn at once.
 FORCED = 0.4
@@ -83,16 +84,14 @@ def preset(name: str, steps: int | None = None) -> DistillationConfig:
     steps: of the first part, instead of the preset's.
     Raises HwdiffError for an unknown preset.
     """
-    if name not in PRESETS:
-        advice = f"choose one of {', '.join(PRESETS)}"
-        raise HwdiffError(f"preset: no such preset of the distillation as {name!r}; {advice}")
+    require_choice("preset", name, PRESETS)
     return PRESETS[name] if steps is None else replace(PRESETS[name], steps=steps)
 
 
-def lines_to_judge(dataset: Dataset, count: int = 200) -> np.ndarray:
-    """Indices of at most `count` test lines, evenly spread. Raises HwdiffError where there are none."""
+def lines_to_judge(dataset: Dataset) -> np.ndarray:
+    """Indices of at most 200 test lines, evenly spread. Raises HwdiffError where there are none."""
     indices = dataset.needed_split("test")
-    return indices[np.linspace(0, len(indices) - 1, min(count, len(indices))).astype(int)]
+    return indices[np.linspace(0, len(indices) - 1, min(JUDGED_LINES, len(indices))).astype(int)]
 
 
 def draw_pieces(

@@ -46,14 +46,14 @@ def run_chain(
     distillation_steps: of its first part, instead of the preset's.
     stop: looked at in and between steps, except while line images are drawn, which takes a minute.
     Returns the name of the step in which it was stopped, or None at the end.
-    Raises HwdiffError when there are fewer lines than a batch needs, or a teacher for a network that goes on
+    Raises HwdiffError when there are fewer lines than a batch needs, or a teacher for a network that starts
     from others.
     """
     # These would end the training, after an hour of distillation.
     out, dataset = Path(out), Dataset(data)
     batch_order(dataset.lengths[dataset.needed_split("train")], config.batch_size, config.seed, epoch=0)
     if teacher and config.init:
-        found = f"training goes on from {config.init}, which has a style encoder of its own"
+        found = f"training starts from {config.init}, which has a style encoder of its own"
         raise HwdiffError(f"teacher: {found}; leave the teacher out, or choose another preset")
     with Progress("drawing line images", len(dataset), unit="lines") as progress:
         lines = LineImages(dataset, progress=progress.update)

@@ -14,12 +14,12 @@ from torch import nn
 from torch.optim import Optimizer
 
 from hwdiff.utils.errors import HwdiffError
-from hwdiff.utils.files import atomic_write, truncate_jsonl, write_text
+from hwdiff.utils.files import atomic_write, truncate_jsonl, write_json
 from hwdiff.utils.json_values import parse_json, require
 from hwdiff.utils.tensors import load_metadata, load_tensors, save_tensors
 
 FORMAT = "hwdiff run 1"
-# What runs of the various kinds write: a directory with one of these is no new one.
+# What runs of the various kinds write: a directory that holds one of these is not new.
 OVERWRITTEN = (
     "state.safetensors",
     "model.safetensors",
@@ -117,7 +117,7 @@ class RunDirectory:
         """
         if not self.done and self.state.exists():
             self._refuse_other("a state")
-        write_text(self.path / "config.json", json.dumps(self.settings, indent=1))
+        write_json(self.path / "config.json", self.settings)
         truncate_jsonl(self.path / "validation.jsonl", self.done)
         last = truncate_jsonl(self.path / "metrics.jsonl", self.done) or {}
         about = {"what": "the log of a run", "advice": "delete it, to do without it"}

@@ -16,6 +16,7 @@ from hwdiff.training.objective import Objective, draw
 from hwdiff.utils.errors import HwdiffError
 
 BATCH_SIZE = 24
+PADDED_REPEATS = 4  # how many times a line is noised for the padded loss
 NOISE_STEPS = (1, 5, 15, 30, 45, 60)  # t of the noise levels of the validation loss
 
 
@@ -130,13 +131,11 @@ def padded_loss(
     lines: Lines,
     indices: np.ndarray,
     *,
-    repeats: int = 4,
     seed: int = 0,
 ) -> tuple[float, float]:
     """The loss as it is usually logged: padding to 488 points counts, and noise levels are the released ones.
 
     indices: (n,) of the lines.
-    repeats: how many times each line is noised.
     seed: of noise levels and noise.
     Returns (stroke, pen), the pen's weighted with each line's alpha_bar.
     """
@@ -144,12 +143,12 @@ def padded_loss(
     objective = Objective(network, config.precision)
     generator = torch.Generator(lines.device).manual_seed(seed)
     total = torch.zeros(2, device=lines.device)
-    for _ in range(repeats):
+    for _ in range(PADDED_REPEATS):
         for start in range(0, len(indices), BATCH_SIZE):
             batch = lines.batch(indices[start : start + BATCH_SIZE], MAX_POINTS)
             draws = draw(batch.strokes.shape, batch.style.shape, config, alpha_bar, generator)
             noisy = process.add_noise(batch.strokes, draws.noise_level, draws.eps)
             wanted = (draws.eps, batch.pen_up, draws.pen_weight)
             terms = objective(noisy, batch.text, draws.noise_level, batch.style, *wanted)
-            total += terms * len(noisy) / (repeats * len(indices))
+            total += terms * len(noisy) / (PADDED_REPEATS * len(indices))
     return tuple(total.tolist())

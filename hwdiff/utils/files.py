@@ -1,4 +1,4 @@
-"""Writing files whole or not at all, and fingerprints of files."""
+"""Files written whole or not at all, JSONL logs, locked directories, and fingerprints of files."""
 
 import fcntl
 import glob
@@ -67,6 +67,11 @@ def write_text(path: str | Path, text: str) -> None:
     """Write a text file in UTF-8, whole or not at all. Raises HwdiffError as `atomic_write` does."""
     with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: str | Path, content: object) -> None:
+    """Write something in JSON types, whole or not at all. Raises HwdiffError as `atomic_write` does."""
+    write_text(path, json.dumps(content, indent=1))
 
 
 def is_special(path: str | Path) -> bool:

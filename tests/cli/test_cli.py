@@ -262,7 +262,7 @@ def test_preparing_twice_says_so(trained, source):
         ),
         (
             "train-recognizer --data {data} --out x --preset huge",
-            "no such preset of the recognizer as 'huge'",
+            "no such preset as 'huge'",
         ),
         ("train --data none.npz --out x", "none.npz: no such file; make it with hwdiff prepare"),
         (

@@ -34,11 +34,9 @@ def test_small_letters_may_have_few_points():
     assert [default_length("x" * count, 6.0) for count in (10, 80, 100)] == [64, 480, 600]
 
 
-def test_the_same_seed_writes_the_same_bits(tame):
-    first, second = (sample(tame, ["abc", "def"], steps=10, seed=3) for _ in range(2))
-    assert all(np.array_equal(a.offsets, b.offsets) for a, b in zip(first, second, strict=True))
-    other = sample(tame, ["abc", "def"], steps=10, seed=4)
-    assert not np.allclose(first[0].offsets, other[0].offsets)
+def test_another_seed_writes_otherwise(tame):
+    first, second = (sample(tame, "abc", steps=10, seed=seed)[0] for seed in (3, 4))
+    assert not np.allclose(first.offsets, second.offsets)
 
 
 @pytest.mark.parametrize("sampler", samplers.SAMPLERS)

@@ -236,11 +236,6 @@ def test_ink_that_goes_on_for_ever_is_refused(recognizer):
     assert recognize([ink("a", 2000)], recognizer)[0].classes.shape[0] == 1000
 
 
-def test_ink_that_is_not_finite_is_refused():
-    with pytest.raises(HwdiffError, match="not finite"):
-        Ink([[np.nan, 0]], [False])
-
-
 def test_real_ink_is_read(iam_dataset, recognizer):
     """The claim of the model card, on the lines that the recognizer has not seen."""
     indices = iam_dataset.split("test")

@@ -56,7 +56,7 @@ def test_a_stopped_training_resumes_bit_for_bit(run, dataset, tmp_path, at):
 
 
 def test_what_is_no_configuration_is_refused():
-    message = "no such preset of the recognizer as 'huge'; choose one of smoke, full"
+    message = "no such preset as 'huge'; choose one of smoke, full"
     with pytest.raises(HwdiffError, match=message):
         recognizer_training.preset("huge")
     for change in ({"steps": 0}, {"learning_rate": 1.0}, {"batch_size": 0}, {"seed": -1}, {"warmup": 0}):

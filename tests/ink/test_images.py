@@ -167,8 +167,3 @@ def test_files_of_several_pictures_are_closed(tmp_path):
         warnings.simplefilter("error", ResourceWarning)
         assert images.read_image(tmp_path / "pages.tiff").shape == (60, 300)
         gc.collect()
-
-
-def test_an_empty_picture_is_refused():
-    with pytest.raises(HwdiffError, match="no ink found in 0 x 0 pixels"):
-        images.read_image(np.zeros((0, 0), dtype=np.uint8))

@@ -192,11 +192,17 @@ def test_lines_are_written_again_in_the_style_of_their_form(opened, dataset, fea
 def test_pages_of_samples_say_what_was_read(network, monkeypatch):
     styles = Styles({name: torch.rand(14, 1280) for name in "abcdefghij"}, {})
     monkeypatch.setattr(release, "named_styles", lambda network: styles)
+    monkeypatch.setattr(
+        release, "recognize", lambda inks, judge: [SimpleNamespace(text=f"{ink.text}?") for ink in inks]
+    )
     pages = dict(release.sample_pages(network, steps=1))
     assert list(pages) == ["texts", "seeds", "sampler-eq12", "sampler-eq9"]
     captions = [axes.get_title(loc="left") for axes in pages["texts"].axes]
     assert len(captions) == len(texts.PAGE_TEXTS)
-    assert captions[0].startswith("the quick brown fox jumps   [a; read: ")
+    names = [list(styles)[number % len(styles)] for number in range(len(captions))]
+    assert captions == [
+        f"{text}   [{name}; read: {text}?]" for text, name in zip(texts.PAGE_TEXTS, names, strict=True)
+    ]
     assert "character error rate of the recognizer" in pages["texts"].get_suptitle()
 
 

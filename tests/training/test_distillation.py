@@ -121,7 +121,7 @@ def test_the_learning_rate_rises_and_falls_twice():
 
 
 def test_bad_settings_are_refused():
-    with pytest.raises(HwdiffError, match="no such preset of the distillation as 'huge'"):
+    with pytest.raises(HwdiffError, match="no such preset as 'huge'"):
         distillation.preset("huge")
     for wrong in ({"steps": 0}, {"fine_steps": 0}, {"learning_rate": 2.0}):
         with pytest.raises(HwdiffError, match=next(iter(wrong))):

@@ -53,7 +53,7 @@ def test_what_the_training_refuses_is_refused_at_once(dataset, style_weights, tm
     with pytest.raises(HwdiffError, match="choose a smaller batch"):
         run_chain(dataset.path, tmp_path / "out", few, "smoke", style_weights, 4, "cpu", Stop())
     going_on = replace(CONFIG, init="small")
-    with pytest.raises(HwdiffError, match="goes on from small, which has a style encoder of its own"):
+    with pytest.raises(HwdiffError, match="starts from small, which has a style encoder of its own"):
         run_chain(dataset.path, tmp_path / "out", going_on, "tune", style_weights, 4, "cpu", Stop())
     assert not (tmp_path / "out").exists()
 
