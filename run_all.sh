@@ -25,16 +25,21 @@ find_python() {
   fail "Python 3.11 or later is needed; install one, or name it with PYTHON=..."
 }
 
+imports_this_clone='import os, sys, hwdiff; sys.exit(not os.path.samefile(os.path.dirname(hwdiff.__file__), sys.argv[1] + "/hwdiff"))'
 # An environment will do if this clone is installed in it, with all that the notebooks need, and for `test` the tests.
-is_this_clone='import os, sys, hwdiff, jupyterlab, papermill, ipywidgets; sys.argv[2:] == ["test"] and (__import__("pytest"), __import__("xdist")); sys.exit(not os.path.samefile(os.path.dirname(hwdiff.__file__), sys.argv[1] + "/hwdiff"))'
+will_do='import sys, jupyterlab, papermill, ipywidgets; sys.argv[2:] == ["test"] and (__import__("pytest"), __import__("xdist")); '$imports_this_clone
 
 set_up() {
-  if [ -n "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ] && (cd / && python -c "$is_this_clone" "$OLDPWD" "$@") 2>/dev/null; then
+  if [ -n "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ] && (cd / && python -c "$will_do" "$OLDPWD" "$@") 2>/dev/null; then
     say "using the active environment ${VIRTUAL_ENV:-$CONDA_PREFIX}"
     return
   fi
   local stamp wanted
   stamp=.venv/.installed
+  if [ -e $stamp ] && ! (cd / && "$OLDPWD/.venv/bin/python" -c "$imports_this_clone" "$OLDPWD") 2>/dev/null; then
+    say "making .venv anew: it is broken, or of another clone"
+    rm -rf .venv
+  fi
   wanted=$(cat requirements.txt pyproject.toml | cksum)
   if [ "$(cat $stamp 2>/dev/null)" != "$wanted" ]; then
     say "setting up .venv with the versions of requirements.txt (about 6 GB, most of it PyTorch)"

@@ -20,6 +20,7 @@ from hwdiff.cli.options import (
     StyleEncoder,
     command,
     require_output,
+    require_output_folder,
 )
 from hwdiff.utils.errors import HwdiffError, require_choice
 
@@ -114,8 +115,16 @@ def legibility(
     from hwdiff.utils.files import write_json
 
     require_output(out, ".json")
-    if not model and (steps is not None or guidance is not None):
-        raise HwdiffError("--steps, --guidance: of what a model writes; name it with --model")
+    writing = (
+        sampler is not Sampler.eq12,
+        steps is not None,
+        guidance is not None,
+        seed,
+        style_encoder != "bundled",
+    )
+    if not model and any(writing):
+        options = "--sampler, --steps, --guidance, --seed, --style-encoder"
+        raise HwdiffError(f"{options}: of what a model writes; name it with --model")
     dataset, judge = Dataset(data), load_recognizer(recognizer or BUNDLED, device)
     indices = subsample_lines(dataset, split.value, lines)
     real, forms = [dataset.ink(index).trimmed() for index in indices], dataset.forms[indices]
@@ -249,6 +258,8 @@ def evaluate(
     """
     from hwdiff.evaluation.bench import Bench
 
+    if out:
+        require_output_folder(out)
     bench = Bench(
         data,
         model,
@@ -315,6 +326,8 @@ def compare_samplers(
     from hwdiff.evaluation.sampler_comparison import BASE, comparison_text, sampler_rows
     from hwdiff.ink.plot import save_figure
 
+    if out:
+        require_output_folder(out)
     samplers, counts, spacings = (
         [word.strip() for word in words.split(",")] for words in (sampler, steps, spacing)
     )
@@ -459,6 +472,7 @@ def attention(
     from hwdiff.model.checkpoint import load_model
     from hwdiff.utils.files import atomic_write, write_json
 
+    require_output_folder(out)
     maps, record = watch_attention(load_model(model, device), style, style_encoder)
     name = f"{record['step'] or 0:06}"
     with atomic_write(out / f"attention-{name}.npz") as temporary, temporary.open("wb") as file:

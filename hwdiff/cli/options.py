@@ -94,20 +94,30 @@ RecognizerFile = Annotated[
 Lines = Annotated[int | None, typer.Option(min=1, help="At most this many lines, evenly spread.")]
 
 
-def require_output(path: Path | None, suffix: str) -> None:
+def require_output(path: Path | None, suffix: str | None = None) -> None:
     """Raises HwdiffError when a result cannot be written to `path`: before it is computed, not after.
 
-    suffix: which the file must have.
+    suffix: which the file must have; None for any.
     """
     if path is None:
         return
-    if path.suffix.lower() != suffix:
+    if suffix and path.suffix.lower() != suffix:
         raise HwdiffError(f"--out {path}: must be a *{suffix} file")
     target = Path(os.path.realpath(path))
-    folder = next(folder for folder in target.parents if os.path.exists(folder))
-    taken = os.path.isdir(target) or is_special(target)
-    if taken or not os.path.isdir(folder) or not os.access(folder, os.W_OK):
+    if os.path.isdir(target) or is_special(target):
         raise HwdiffError(f"--out {path}: cannot be written; choose another path")
+    require_output_folder(target.parent, path)
+
+
+def require_output_folder(folder: Path, path: Path | None = None) -> None:
+    """Raises HwdiffError when no files can be written into a folder, which need not be there yet.
+
+    path: what the error names, by default the folder.
+    """
+    folder = Path(os.path.realpath(folder))
+    there = next(there for there in (folder, *folder.parents) if os.path.exists(there))
+    if not os.path.isdir(there) or not os.access(there, os.W_OK):
+        raise HwdiffError(f"--out {path or folder}: cannot be written; choose another path")
 
 
 def command(function: Callable) -> Callable:

@@ -1,6 +1,7 @@
 """Commands that train, and commands that tell how training went."""
 
 import json
+import os
 import warnings
 from dataclasses import asdict
 from pathlib import Path
@@ -18,6 +19,7 @@ from hwdiff.cli.options import (
     StyleEncoder,
     command,
     require_output,
+    require_output_folder,
     setting_options,
 )
 from hwdiff.model.config import ModelConfig
@@ -79,8 +81,9 @@ def train(
     from hwdiff.training import loop, run_dir
     from hwdiff.training.distributed import check_count, default_count, launch
 
-    copies = branch and not (out / "config.json").exists()
-    begun = out if resume and (out / "config.json").exists() else branch
+    is_run = os.path.exists(out / "config.json")  # Path.exists raises where a folder may not be read
+    copies = branch and not is_run
+    begun = out if resume and is_run else branch
     # A resumed run keeps its own configuration unless a preset is given.
     keep = begun and preset is None
     if keep:
@@ -416,6 +419,7 @@ def report(
     from hwdiff.model.checkpoint import load_model
     from hwdiff.training.pipeline import report_run
 
+    require_output_folder(out)
     report_run(run, load_model(run / "model.safetensors", device), out, seed)
     print(f"wrote {out / 'loss.png'} and {out / 'samples.png'}")
 

@@ -9,7 +9,18 @@ from typing import Annotated
 
 import typer
 
-from hwdiff.cli.options import Device, Guidance, Model, Sampler, SamplerName, Steps, StyleEncoder, command
+from hwdiff.cli.options import (
+    Device,
+    Guidance,
+    Model,
+    Sampler,
+    SamplerName,
+    Steps,
+    StyleEncoder,
+    command,
+    require_output,
+    require_output_folder,
+)
 from hwdiff.utils.errors import HwdiffError
 
 
@@ -111,6 +122,7 @@ def write(
         what = "a line is" if file is None else "pages are"
         more = "; with --file FILE pages are saved as .pdf" if out.suffix.lower() == ".pdf" else ""
         raise HwdiffError(f"{out}: {what} saved as {or_list(suffixes)}; choose such a name{more}")
+    require_output(out)
     of_pages = {
         "paper": paper,
         "margin": margin,
@@ -275,6 +287,7 @@ def styles(
     from hwdiff.model.checkpoint import load_model
 
     require_figure_name(out)
+    require_output(out)
     network = load_model(model, device)
     named = named_styles(network)
     features = torch.stack(list(named.values()))
@@ -307,6 +320,7 @@ def samples(
     from hwdiff.model.checkpoint import load_model
     from hwdiff.suite.release import sample_pages
 
+    require_output_folder(out)
     for name, page in sample_pages(load_model(model, device), seed, steps=steps, guidance=guidance):
         save_figure(page, out / f"{name}.png")
         print(f"wrote {out / f'{name}.png'}")
@@ -358,6 +372,7 @@ def release(
     from hwdiff.suite.release import CANDIDATES
     from hwdiff.suite.release import release as make_release
 
+    require_output_folder(out)
     if style_encoder != "bundled" and not data:
         raise HwdiffError("--style-encoder: only styles of its own need it; give --data FILE")
     network = load_model(run / "model.safetensors", device)

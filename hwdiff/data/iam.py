@@ -52,7 +52,7 @@ class Source:
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
-        if not self.path.is_dir():
+        if not os.path.isdir(self.path):
             advice = "give the one that holds lineStrokes-all.tar.gz and ascii-all.tar.gz"
             raise HwdiffError(f"{self.path}: no such folder; {advice}")
         self.strokes = self._find("lineStrokes", required=True)

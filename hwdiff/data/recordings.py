@@ -11,7 +11,7 @@ from hwdiff.ink import strokes
 from hwdiff.ink.formats import UNREADABLE, parse_inkml, parse_json, printable
 from hwdiff.ink.ink import TABLET_UNITS
 from hwdiff.utils.errors import HwdiffError
-from hwdiff.utils.files import sha256_of
+from hwdiff.utils.files import files_below, sha256_of
 
 PARSERS = {".inkml": parse_inkml, ".json": parse_json}
 # Of IAM's lines the median has 21 points a character, as its tablet recorded them. More are thinned out.
@@ -22,7 +22,7 @@ MAX_EXTENT = 1e9  # in whatever unit
 
 def find_recordings(folder: Path) -> list[Path]:
     """The InkML and JSON files below a folder, sorted."""
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in PARSERS and path.is_file())
+    return [path for path in files_below(folder) if path.suffix.lower() in PARSERS]
 
 
 def fingerprints(paths: list[Path], folder: Path) -> dict[str, str]:

@@ -125,6 +125,7 @@ def sample(
     counted = isinstance(seed, Integral)
     seeds = [int(seed) + i for i in range(len(texts))] if counted else list(map(int, seed))
     _check_numbers(len(texts), seeds, length, guidance, style_guidance, end_tokens)
+    _check_guidance(network, guidance, style_guidance)
     chosen = find_sampler(sampler)
     alpha_bar = (signal_levels(network, sampler, steps) if alpha_bar is None else alpha_bar).to(torch.float32)
     if len(alpha_bar) < 2:
@@ -191,6 +192,18 @@ def _check_numbers(count, seeds, length, guidance, style_guidance, end_tokens):
             raise HwdiffError(f"{name} = {weight}: must be at least 0 and below 100")
     if not 1 <= end_tokens <= 8:
         raise HwdiffError(f"end_tokens = {end_tokens}: must be between 1 and 8")
+
+
+def _check_guidance(network, guidance, style_guidance):
+    """Warns when a network is guided that was never trained without what guides it."""
+    training = network.metadata.get("training") or {}
+    for name, weight, trained in (
+        ("guidance", guidance, training.get("drop_text")),
+        ("style_guidance", style_guidance, training.get("drop_style")),
+    ):
+        if weight != 1 and trained == 0:
+            found = "the model never saw lines without it in its training"
+            warnings.warn(f"{name} = {weight:g}: {found}; 1 is the paper's method", stacklevel=3)
 
 
 def _batches(kinds: Sequence[tuple]) -> Iterator[list[int]]:

@@ -49,7 +49,8 @@ class Diversity:
 
     def title(self, row: str) -> str:
         """What a row is called for a person, with its guidance."""
-        return row_title(row, self.settings["rows"][row]["guidance"])
+        about = self.settings["rows"][row]
+        return row_title(row, about["guidance"], len(about["levels"]) - 1)
 
     def rows(self) -> list[dict]:
         """The means over the texts, as rows of a table for a person."""

@@ -247,7 +247,7 @@ def legibility(
     inks: what each is meant to say is its `text`.
     recognizer: by default the bundled one.
     groups, real_groups: (n,) what belongs together, such as the form; the bootstrap draws whole groups. None:
-        each line for itself.
+        the lines of one text.
     real: inks by people, whose CER is the ceiling. Without them it is that of the recognizer's own test
         lines.
     resamples: of the bootstrap.
@@ -267,7 +267,7 @@ def legibility(
         raise HwdiffError(f"legibility: {len(groups)} groups for {len(inks)} inks; give one for each")
     recognizer = recognizer or load_recognizer()
     recognized = [normalise_text(recognition.text) for recognition in recognize(inks, recognizer)]
-    bootstrap = Bootstrap(np.arange(len(inks)) if groups is None else groups, resamples, seed)
+    bootstrap = Bootstrap(texts if groups is None else groups, resamples, seed)
     lengths, edits = np.array([len(text) for text in texts]), _distances(texts, recognized)
     words, read_words = ([text.split() for text in some] for some in (texts, recognized))
     if real is None:

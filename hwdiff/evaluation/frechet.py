@@ -117,24 +117,24 @@ def kernel_distance(first: np.ndarray, second: np.ndarray) -> float:
 def kernel_by_line(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """What each line has to do with the kernel distance: pseudo-values of the jackknife (Efron 1982).
 
-    Their mean is the distance. They vary from line to line as it does from draw to draw of lines, so a
-    bootstrap may draw them as it draws any value of a line.
+    Their mean is the distance. Their standard error is its, since those of each set differ from it by as many
+    times more as there are more lines in both: so a bootstrap may draw them as it draws any value of a line.
 
-    first, second: (n, d) each. Line i of both is left out together.
-    Returns (n,) float64, NaN where there are fewer than three lines.
-    Raises HwdiffError when the sets are of different size.
+    first, second: (n, d) and (m, d).
+    Returns (n + m,) float64, the lines of `first` before those of `second`; NaN where a set has fewer than
+    three.
     """
     first, second = _pair(first, second)
-    n = len(first)
-    if len(second) != n:
-        raise HwdiffError(f"sets of {n} and {len(second)} lines; line by line both must have as many")
-    if n < 3:
-        return np.full(n, np.nan)
-    sums, across = _sums(first) + _sums(second), _kernel(first, second)
-    whole = sums.sum() / (n * (n - 1)) - 2 * across.mean()
-    left_out = (sums.sum() - 2 * sums) / ((n - 1) * (n - 2))
-    left_out -= 2 * (across.sum() - across.sum(axis=0) - across.sum(axis=1) + np.diag(across)) / (n - 1) ** 2
-    return whole + (n - 1) * (left_out.mean() - left_out)
+    count = len(first) + len(second)
+    if min(len(first), len(second)) < 3:
+        return np.full(count, np.nan)
+    across, differences = _kernel(first, second), []
+    for some, with_others in ((first, across.sum(axis=1)), (second, across.sum(axis=0))):
+        n, sums = len(some), _sums(some)
+        within = sums.sum() / (n * (n - 1)) - (sums.sum() - 2 * sums) / ((n - 1) * (n - 2))
+        between = across.mean() - (across.sum() - with_others) / (across.size - across.size // n)
+        differences.append(count / n * (n - 1) * (within - 2 * between))
+    return kernel_distance(first, second) + np.concatenate(differences)
 
 
 def _kernel(x, y):

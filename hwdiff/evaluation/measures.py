@@ -62,7 +62,8 @@ class Measured:
 
     values: {measure: value}, None where there are too few lines for it; see `Table`.
     by_line: {measure: (n, 2)} of those that are an average over the lines, a numerator and a denominator for
-        each; see `paired_difference`.
+        each; see `paired_difference`. Of the kernel distance (2 n, 2), those of the lines that they are
+        compared with before their own.
     """
 
     values: dict[str, float | None]
@@ -190,9 +191,10 @@ class Measures:
         edits = edits_of(inks, self.recognizer)
         ranks, forms = self._ranks(inks, reference)
         ones = np.ones(len(inks))
+        kernel = kernel_by_line(reference.pictures, pictures)
         hits = {by: _within(found, TOP) for by, found in ranks.items()}
         by_line = {
-            "kernel_distance": np.stack((kernel_by_line(reference.pictures, pictures), ones), axis=1),
+            "kernel_distance": np.stack((kernel, np.ones(len(kernel))), axis=1),
             "cer": edits,
             **{by: np.stack((found, ones), axis=1) for by, found in hits.items()},
         }

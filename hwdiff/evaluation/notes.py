@@ -14,7 +14,8 @@ ON_SPREAD = "a ± in these tables is the standard deviation over the seeds"
 ON_RATES = (
     "the CER is micro-averaged: all edits over all characters. The bundled recognizer did more than measure: "
     "it chose the guidance of the bundled models and the sampler fast, on validation lines, and the styles, "
-    "by five short texts. It was trained on the training forms of IAM, as the bundled models were"
+    "by five short texts. It was trained on the training forms of IAM, as the bundled models were. That the "
+    "network of the paper's size is the default was seen on test lines too"
 )
 ON_INTERVALS = (
     "an interval is one of 95 %, of a paired bootstrap over forms: what is compared has the same sets, texts "
@@ -61,6 +62,11 @@ def notes_on_sets(
         )
     if count < LINES_PER_AXIS * AXES:
         yield f"no Fréchet distance: it needs {LINES_PER_AXIS * AXES} lines a set"
+    if dataset.of_people and GEOMETRY_LINES <= count < PAPER_LINES:
+        yield (
+            f"{count} lines a set, not the paper's {PAPER_LINES}: gamma is in proportion to their number, so "
+            "that their Geometry Scores cannot be compared with the paper's"
+        )
     if count < GEOMETRY_LINES:
         yield f"no Geometry Score of sets of {count} lines: with fewer than {GEOMETRY_LINES} it is noise"
     trained_on = recognizer.metadata.get("forms", {}).get("train", [])
@@ -82,7 +88,10 @@ def notes_on_values(table: Table) -> Iterator[str]:
     chances = [chance for chance in table.values[GROUND_TRUTH]["style_chance"] if chance]
     if chances:
         percent = f"{100 * np.mean(chances):.1f} %"
-        yield f"by chance the form asked for would be among the first {TOP} in {percent} of the lines"
+        yield (
+            f"of forms drawn at random the one asked for would be among the first {TOP} in {percent} of the "
+            "lines. Texts may add to that: the features tell a little of how long a text is"
+        )
     beyond = [value for values in table.values.values() for value in values["beyond_i_max"] if value]
     if beyond:
         yield (

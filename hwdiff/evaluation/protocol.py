@@ -19,7 +19,14 @@ from hwdiff.evaluation.notes import notes_on_sets, notes_on_values
 from hwdiff.evaluation.pictures import Canvas
 from hwdiff.evaluation.report import save_table
 from hwdiff.evaluation.sets import Sets, real_inks
-from hwdiff.evaluation.tables import CORRUPTED, GEOMETRY_LINES, GROUND_TRUTH, PAPER, Table
+from hwdiff.evaluation.tables import (
+    CORRUPTED,
+    GEOMETRY_LINES,
+    GROUND_TRUTH,
+    KERNEL_DISTANCE,
+    PAPER,
+    Table,
+)
 from hwdiff.evaluation.written import WRITING_CODE, Generator, write_lines
 from hwdiff.ink.ink import Ink
 from hwdiff.utils.files import json_fingerprint, tree_fingerprint
@@ -81,7 +88,8 @@ def table1(
             measured[row] = measures(inks, reference)
             table.add(row, measured[row].values, seconds)
             inks_of[row] = inks
-        by_line.append((dataset.forms[sets.second], {row: found.by_line for row, found in measured.items()}))
+        forms = (dataset.forms[sets.first], dataset.forms[sets.second])
+        by_line.append((forms, {row: found.by_line for row, found in measured.items()}))
 
         # What is measured besides: the first seed on other canvases, and more real lines.
         if canvases and not table.canvases:
@@ -168,15 +176,17 @@ def write_row(
 def _differences(by_line, compared):
     """{row: {other: {measure: (value, low, high)}}} of pairs of rows, over the lines of all seeds.
 
-    by_line: of each seed the forms of its lines, and {row: {measure: (n, 2)}}. The bootstrap draws whole
-        forms, with all their lines of all seeds, since lines of one writer are alike. The kernel distance's
-        lines of the first set are drawn with those of the second, as if they were independent: with few forms
-        its intervals are too narrow.
+    by_line: of each seed the forms of the lines of both sets, and {row: {measure: (n, 2)}}, as `Measured` has
+        it. The bootstrap draws whole forms, with all their lines of all seeds, since lines of one writer are
+        alike.
     """
-    differences, forms = {}, np.concatenate([forms for forms, _ in by_line])
+    differences = {}
+    forms_of_second = np.concatenate([second for (_, second), _ in by_line])
+    forms_of_both = np.concatenate([form for both, _ in by_line for form in both])
     for row, other in compared:
         found = differences.setdefault(row, {}).setdefault(other, {})
         for measure in by_line[0][1][row]:
+            forms = forms_of_both if measure == KERNEL_DISTANCE.key else forms_of_second
             values = (np.concatenate([rows[one][measure] for _, rows in by_line]) for one in (row, other))
             difference = paired_difference(*values, forms)
             # Where no line differs, no resample does: an interval of no width would say too much.

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from hwdiff.diffusion.process import STEPS
 from hwdiff.evaluation.tables import GEOMETRY_SCORE, KERNEL_DISTANCE, SECONDS, Table, mean_sd
 from hwdiff.utils.files import atomic_write, write_json
 
@@ -37,7 +38,8 @@ def _papers_heads(table):
 
 def _papers_numbers(table, row):
     heads = _papers_heads(table)
-    if row not in table.paper or table.guidance(row) not in (None, 1):
+    is_papers = table.guidance(row) in (None, 1) and table.steps(row) in (None, STEPS)
+    if row not in table.paper or not is_papers:
         return [""] * len(heads)
     fid, score = table.paper[row]
     return [f"{fid:.2f}", f"{1000 * score:.2f}"][: len(heads)]

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from hwdiff.diffusion.process import STEPS
 from hwdiff.diffusion.samplers import network_evaluations
 from hwdiff.evaluation.frechet import AXES
 
@@ -38,19 +39,22 @@ def spacing_of_row(row: str) -> str:
     return "_".join(row.split("_")[2:])
 
 
-def row_title(row: str, guidance: float | None = None) -> str:
+def row_title(row: str, guidance: float | None = None, steps: int = STEPS) -> str:
     """What a row is called for a person.
 
-    guidance: that it was written with, to be named too. Only with guidance 1 are Eq. 12 and Eq. 9 called what
-        the paper calls them.
+    guidance: that it was written with, to be named too. Only with guidance 1 and 60 steps are Eq. 12 and
+        Eq. 9 called what the paper calls them.
+    steps: that it was written in. Others than 60, as after a distillation, are named for Eq. 12 and Eq. 9.
     """
     sampler, *rest = row.split("_")
     title = ROW_TITLES.get(row, row)
     if row not in ROW_TITLES and rest and rest[0].isdigit():
         title = ", ".join([sampler, f"{rest[0]} steps", *rest[1:]])
-    if guidance is None:
-        return title
-    return f"{PAPERS_TITLES.get(row, title) if guidance == 1 else title}, guidance {guidance:g}"
+    elif sampler in PAPERS_TITLES and steps != STEPS:
+        title += f", {steps} steps"
+    elif guidance == 1:
+        title = PAPERS_TITLES.get(row, title)
+    return title if guidance is None else f"{title}, guidance {guidance:g}"
 
 
 @dataclass(frozen=True)
@@ -118,7 +122,7 @@ class Table:
         the columns, and:
         distance: the plain Fréchet distance, with its bias.
         beyond_i_max: the fraction of the living times that the Geometry Score leaves out.
-        style_chance: what chance alone gives for `form_top10` and `style_top10`.
+        style_chance: what forms drawn at random give for `form_top10` and `style_top10`.
     seconds: {row: [seconds a line]} of the rows that were written.
     differences: {row: {other: {measure: (value, low, high)}}}, the row less the other with its 95 % interval,
         of the measures by which some line differs.
@@ -161,19 +165,22 @@ class Table:
             return None
         return rows[row].get("guidance", self.settings.get("writing", {}).get("guidance", 1.0))
 
-    def evaluations(self, row: str) -> int | None:
-        """How often the network was evaluated for a line of a row (NFE).
+    def steps(self, row: str) -> int | None:
+        """In how many steps a row was written.
 
         None for one of real lines, and where an older file does not say.
         """
         levels = self.settings.get("rows", {}).get(row, {}).get("levels")
-        if levels is None:
-            return None
-        return network_evaluations(len(levels) - 1, self.guidance(row))  # the last level is that of clean ink
+        return levels and len(levels) - 1  # the last level is that of clean ink
+
+    def evaluations(self, row: str) -> int | None:
+        """How often the network was evaluated for a line of a row (NFE). None where its steps are."""
+        steps = self.steps(row)
+        return steps and network_evaluations(steps, self.guidance(row))
 
     def title(self, row: str) -> str:
         """What a row is called for a person, with its guidance."""
-        return row_title(row, self.guidance(row))
+        return row_title(row, self.guidance(row), self.steps(row) or STEPS)
 
     def add(self, row: str, measured: dict[str, float | None], seconds: float | None = None) -> None:
         """Append a seed's values of a row. seconds: that a line took, of a row that was written."""

@@ -36,7 +36,10 @@ _METADATA = {
     "step?": (int, None),
     "dataset?": (str, None),
     "style_weights?": ({"name": str, "fingerprint": str}, None),
-    "training?": {"guided_attention?": float, "init?": (str, None)},
+    "training?": {
+        **dict.fromkeys(("guided_attention?", "drop_text?", "drop_style?"), float),
+        "init?": (str, None),
+    },
     "writing?": {
         "guidance?": float,
         "points_per_character?": lambda points: misfit(points, float) is None and points > 0,

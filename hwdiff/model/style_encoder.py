@@ -211,7 +211,7 @@ def _read_weights(path):
         require(metadata, wanted, name=path, what="weights with metadata in texts", advice=about["advice"])
         stated = metadata.get("padding", BOTH_SIDES)
         one_sided = "right" in stated and "bottom" in stated and "left" not in stated
-        return state, RIGHT_BOTTOM if one_sided else BOTH_SIDES, metadata.get("source", str(path))
+        return state, RIGHT_BOTTOM if one_sided else BOTH_SIDES, metadata.get("source", Path(path).name)
     try:
         if zipfile.is_zipfile(path):
             require_honest_size(path)

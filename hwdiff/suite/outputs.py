@@ -2,6 +2,7 @@
 
 import ast
 import csv
+import os
 from collections.abc import Sequence
 from html import escape
 from itertools import pairwise
@@ -119,7 +120,12 @@ class Outputs:
         path = Path(path)
         if not path.exists():
             raise HwdiffError(f"{path}: no such file; write it before it is listed")
-        self._add("file", path.resolve().relative_to(self.run.resolve()).as_posix(), title, ink_of)
+        self._add(
+            "file",
+            Path(os.path.abspath(path)).relative_to(os.path.abspath(self.run)).as_posix(),
+            title,
+            ink_of,
+        )
         self._list()
         return path
 

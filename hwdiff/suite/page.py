@@ -1,10 +1,13 @@
 """The page of a run, its manifest, and what of it may be published."""
 
+import json
 import os
 import re
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import nbformat
@@ -17,12 +20,14 @@ from hwdiff.suite.notebook_html import notebook_html
 from hwdiff.suite.outputs import shown
 from hwdiff.suite.verdicts import PAPER_PARAMETERS, RULE, verdicts
 from hwdiff.utils.errors import HwdiffError
-from hwdiff.utils.files import sha256_of, write_json, write_text
+from hwdiff.utils.files import json_fingerprint, sha256_of, write_json, write_text
 from hwdiff.utils.json_values import is_file_name, misfit, parse_json
 
 PAGE, MANIFEST = "index.html", "manifest.json"
 _TEMPLATES = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True)
 FOLDERS = ("figures", "tables", "timings", "notebooks")
+PEOPLES = ("source", "photo")  # parameters that may name people's files, whose names are not published
+UNNAMED = "not published"
 # Records of notebooks, of any state and of one that is done; and tables. Files stay below the run's folder.
 _FILES = {"*": str}
 _OUTPUT = {"kind": str, "file": is_file_name, "title": str, "of_people": bool, "cell?": int, "takeaway?": str}
@@ -71,7 +76,9 @@ def write_page(run: Path) -> None:
     text = _TEMPLATES.get_template("page.html").render(
         manifest=manifest,
         records=records,
-        environment=done[0]["environment"] if done else None,
+        environments=list(
+            {json.dumps(record["environment"]): record["environment"] for record in done}.values()
+        ),
         seconds=sum(record["seconds"] for record in done if "seconds" in record),
         about=manifest.get("about") or _about(manifest),
         verdicts=verdicts(),
@@ -217,23 +224,50 @@ def publish(run: str | Path, out: str | Path) -> list[str]:
         changed = [file for file in needed if not (run / file).is_file()] or changed_files(run, record)
         if changed:
             raise HwdiffError(f"{run / changed[0]}: is not what {name} wrote; run the suite again")
-    before = read_json(out / MANIFEST, None)
-    published = isinstance(before, dict) and "left_out" in before  # the manifest of a run has no such key
-    foreign = any((out / folder).exists() for folder in FOLDERS) and not published
+    _check_that_they_fit(run, records)
+    before = _published_files(out)
+    foreign = before is None and any(os.path.exists(out / name) for name in (*FOLDERS, PAGE, MANIFEST))
     if out == run or run in out.parents or foreign:
         raise HwdiffError(
             f"{out}: holds other things than what was published before; choose a folder of its own"
         )
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        return _publish(run, records, out)
+        out.mkdir(parents=True, exist_ok=True)
+        return _publish(run, records, out, before or ())
     except OSError as error:
         advice = "free some space or choose another folder"
         raise HwdiffError(f"{out}: cannot be written ({error.strerror}); {advice}") from error
+    finally:
+        with suppress(OSError):
+            out.rmdir()  # if it is empty, as it is when nothing was published
 
 
-def _publish(run, records, out):
-    with tempfile.TemporaryDirectory(prefix=".publishing-", dir=out.parent) as temporary:
+def _check_that_they_fit(run, records):
+    """Raises HwdiffError when a notebook has read other files than those that another one wrote last."""
+    written = {
+        file: (sha256, name) for name, record in records.items() for file, sha256 in record["outputs"].items()
+    }
+    for name, record in records.items():
+        for file, sha256 in record["inputs"].items():
+            now, by = written.get(file, (sha256, None))
+            if now != sha256:
+                raise HwdiffError(
+                    f"{run}: {by} has written another {file} since {name} ran; run the suite again"
+                )
+
+
+def _published_files(out):
+    """What was published in a folder before; None where nothing was."""
+    manifest = read_json(out / MANIFEST, None)
+    # The manifest of a run has no such key.
+    if not isinstance(manifest, dict) or "left_out" not in manifest or misfit(manifest, _MANIFEST):
+        return None
+    files = [file for record in manifest["notebooks"].values() for file in record.get("outputs", {})]
+    return [file for file in files if is_file_name(file)]
+
+
+def _publish(run, records, out, before):
+    with tempfile.TemporaryDirectory(prefix=".publishing-", dir=out) as temporary:
         fresh = Path(temporary)
         left_out = _copy(run, records, fresh)
         manifest = _published_manifest(run, records, fresh, left_out)
@@ -241,12 +275,14 @@ def _publish(run, records, out):
         write_page(fresh)
         given = [value for record in records.values() for value in record["parameters"].values()]
         paths = [value for value in given if isinstance(value, str) and os.path.isabs(value)]
-        _check_places(fresh, (Path.home(), Path.cwd(), run, *paths))
-        out.mkdir(exist_ok=True)
-        for folder in FOLDERS:
-            shutil.rmtree(out / folder, ignore_errors=True)
-        for path in fresh.iterdir():
-            os.replace(path, out / path.name)
+        places = (Path.home(), Path.cwd(), sys.prefix, Path(__file__).parents[2], run, *paths)
+        _check_places(fresh, places)
+        files = [path.relative_to(fresh) for path in fresh.rglob("*") if path.is_file()]
+        for file in files:
+            (out / file).parent.mkdir(parents=True, exist_ok=True)
+            os.replace(fresh / file, out / file)
+        for file in set(before) - {file.as_posix() for file in files}:
+            (out / file).unlink(missing_ok=True)
     return left_out
 
 
@@ -279,8 +315,11 @@ def _published_manifest(run, records, out, left_out):
         published[name] = {
             **record,
             "outputs": {file: sha256_of(out / file) for file in files},
-            "inputs": {_name_only(path): sha256 for path, sha256 in record["inputs"].items()},
-            "parameters": {key: _name_only(value) for key, value in record["parameters"].items()},
+            "inputs": _published_inputs(record),
+            "parameters": {
+                key: UNNAMED if key in PEOPLES and value else _name_only(value)
+                for key, value in record["parameters"].items()
+            },
         }
     return {
         "profile": _manifest(run)["profile"],
@@ -290,6 +329,19 @@ def _published_manifest(run, records, out, left_out):
     }
 
 
+def _published_inputs(record):
+    """Fingerprints of what a notebook read, without folders. Of people's files one tells of all."""
+    inputs, peoples = {}, {}
+    given = {key: value for key, value in record["parameters"].items() if key in PEOPLES and value}
+    for path, sha256 in record["inputs"].items():
+        of = next((key for key, value in given.items() if Path(path).is_relative_to(value)), None)
+        if of:
+            peoples.setdefault(of, []).append(sha256)
+        else:
+            inputs[_name_only(path)] = sha256
+    return inputs | {key: json_fingerprint(sorted(found)) for key, found in peoples.items()}
+
+
 def _name_only(value):
     return os.path.basename(value) if isinstance(value, str) and os.path.isabs(value) else value
 
@@ -297,7 +349,7 @@ def _name_only(value):
 def _without_places(notebook, run):
     """A notebook without folders and times: papermill's metadata, the folders of paths in parameters, and, in
     what it printed, those of the run and of the kernel."""
-    printed = re.compile(rf"[^\s'\"]*(?:{re.escape(run.name)}/|/ipykernel_\d+/\d+\.py:\d+: )")
+    printed = re.compile(rf"[^\s'\"]*{re.escape(run.name)}/|^.*?\.py:\d+: ", re.MULTILINE)
     notebook.metadata.pop("papermill", None)
     for cell in notebook.cells:
         cell.metadata.pop("papermill", None)
@@ -311,15 +363,16 @@ def _without_places(notebook, run):
 
 
 def _check_places(out, places):
-    places = {str(place).encode() for place in places} - {b"/"}
+    # Neither a tag, as </code>, nor letters that happen to stand in a picture.
+    found = rb"(?<![\w+])%s(?=[/\s'\"<),:;\\]|$)"
+    places = {place: re.compile(found % re.escape(place.encode())) for place in set(map(str, places)) - {"/"}}
     for path in out.rglob("*"):
         if not path.is_file():
             continue
         content = path.read_bytes()
-        if place := next((place for place in places if place in content), None):
+        if place := next((place for place, pattern in places.items() if pattern.search(content)), None):
             raise HwdiffError(
-                f"{path.relative_to(out)}: names {place.decode()}, a place on this machine; "
-                "it must not be published"
+                f"{path.relative_to(out)}: names {place}, a place on this machine; it must not be published"
             )
 
 

@@ -3,6 +3,7 @@
 They are the weights in half precision, and a gallery of styles that the model drew itself.
 """
 
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -141,6 +142,8 @@ def release(
     for setting, number in writing.items():
         if not 0 < number < 1000:
             raise HwdiffError(f"{setting} = {number}: must be above 0 and below 1000")
+    if os.path.exists(Path(out) / "config.json"):
+        raise HwdiffError(f"{out}: holds a training run, whose checkpoint might be replaced; choose another")
     network.metadata = {**network.metadata, "writing": {**network.metadata.get("writing", {}), **writing}}
     kept = ("step", "training", "teacher", "dataset", "style_weights", "writing")
     metadata = {key: value for key, value in network.metadata.items() if key in kept}

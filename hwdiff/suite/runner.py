@@ -12,6 +12,7 @@ A run of an older version of the package has no such records, and runs again fro
 """
 
 import ast
+import math
 import os
 import tempfile
 import time
@@ -32,7 +33,7 @@ from traitlets.config import Config
 from hwdiff.model.checkpoint import BUNDLED
 from hwdiff.suite.notebook_html import notebook_html
 from hwdiff.suite.outputs import HEADLESS, RUNS
-from hwdiff.suite.page import changed_files, read_json, read_record, write_manifest, write_page
+from hwdiff.suite.page import MANIFEST, changed_files, read_json, read_record, write_manifest, write_page
 from hwdiff.suite.verdicts import MEASUREMENTS
 from hwdiff.utils.environment import environment
 from hwdiff.utils.errors import HwdiffError, require_choice
@@ -266,6 +267,8 @@ class Reproduction:
         self.out, self.profile, self.parameters, self.say = Path(out), profile, parameters, say
         self.notebooks = {notebook.name: notebook for notebook in notebooks}
         self.minutes = LIMIT_MINUTES[profile] if minutes is None else minutes
+        if not math.isfinite(self.minutes):
+            raise HwdiffError(f"--minutes {self.minutes}: must be a finite number")
         self.code, self._fingerprints = tree_fingerprint(PACKAGE), {}
         weights = sorted((PACKAGE / "weights").glob("*.safetensors"))
         self.weights = {path.name: sha256_of(path) for path in weights}
@@ -275,7 +278,12 @@ class Reproduction:
         """Run the notebooks `wanted`, and before them those that they need.
 
         Returns the names of those that failed or were skipped.
+        Raises HwdiffError when the folder holds other things than a run.
         """
+        found = [name for name in os.listdir(self.out) if name[0] != "."] if os.path.isdir(self.out) else []
+        manifest = read_json(self.out / MANIFEST, None)  # all that a run of an older version has
+        if found and "records" not in found and not (isinstance(manifest, dict) and "profile" in manifest):
+            raise HwdiffError(f"{self.out}: no folder of a run (it holds {found[0]}); choose another")
         order = self._with_needs([notebook.name for notebook in wanted])
         bad = []
         for number, name in enumerate(order, start=1):
@@ -372,7 +380,7 @@ class Reproduction:
         tops += [MEASUREMENTS / measured / "table1.json" for measured in self.notebooks[name].measured]
         inputs = {}
         for top in tops:
-            if top.exists():
+            if os.path.exists(top):
                 inputs |= self._files_of(top)
         for need in self._needs(name):
             inputs |= self._files(need)
@@ -382,9 +390,9 @@ class Reproduction:
         if top not in self._fingerprints:
             files = [top] if top.is_file() else files_below(top)
             if len(files) <= MAX_FILES:  # archives rather than what was unpacked from them
-                self._fingerprints[top] = {str(path): sha256_of(path) for path in files}
+                self._fingerprints[top] = {_printable(path): sha256_of(path) for path in files}
             else:
-                self._fingerprints[top] = {str(top): tree_fingerprint(top)}
+                self._fingerprints[top] = {_printable(top): tree_fingerprint(top)}
         return self._fingerprints[top]
 
     def _files(self, name):
@@ -569,6 +577,11 @@ class _Tee:
 
     def flush(self):
         self.file.flush()
+
+
+def _printable(path):
+    """A path as text. A name of a file may be bytes that are no text."""
+    return str(path).encode("utf-8", "backslashreplace").decode()
 
 
 def _free(path):

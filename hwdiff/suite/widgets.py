@@ -253,6 +253,7 @@ def desk(
             return
         ink, name = written["now"]
         # Other texts may have the same name: what was saved stays.
+        name = name.encode()[:100].decode(errors="ignore")  # file systems have limits
         names = chain([name], (f"{name}-{number}" for number in count(2)))
         path = next(path for path in (Path(folder) / f"{one}.svg" for one in names) if not path.exists())
         try:

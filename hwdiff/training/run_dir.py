@@ -4,6 +4,7 @@ The network, the style encoder and the recognizer are all trained in such direct
 """
 
 import json
+import os
 import shutil
 from collections.abc import Collection
 from itertools import chain
@@ -62,7 +63,7 @@ class RunDirectory:
         Raises HwdiffError when the directory holds a run and `resume` is false, or when the run cannot be
         resumed with these settings.
         """
-        if not (self.path / "config.json").exists():
+        if not os.path.exists(self.path / "config.json"):
             _refuse_to_overwrite(self.path)
             return 0
         if not resume:

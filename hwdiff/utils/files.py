@@ -5,6 +5,7 @@ import glob
 import hashlib
 import json
 import os
+import stat
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
@@ -43,9 +44,7 @@ def atomic_write(path: str | Path, *, replace: bool = True) -> Iterator[Path]:
         with suppress(OSError):  # some file systems have no locks
             fcntl.flock(handle, fcntl.LOCK_EX)  # released when this process ends, however it does
         yield Path(temporary)
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)  # mkstemp makes files that only their owner can read
+        os.chmod(temporary, _mode(path))  # mkstemp makes files that only their owner can read
         with open(temporary, "rb") as written:
             os.fsync(written.fileno())  # or a power cut could leave an empty file in the old one's place
         if replace or not _linked(temporary, path):
@@ -71,12 +70,24 @@ def write_text(path: str | Path, text: str) -> None:
 
 def write_json(path: str | Path, content: object) -> None:
     """Write something in JSON types, whole or not at all. Raises HwdiffError as `atomic_write` does."""
-    write_text(path, json.dumps(content, indent=1))
+    # In file names that are no UTF-8 there are surrogates, which JSON knows as escapes.
+    text = json.dumps(content, indent=1, ensure_ascii=False).encode("utf-8", "backslashreplace")
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(text)
 
 
 def is_special(path: str | Path) -> bool:
     """Whether something is at `path` that is neither a file nor a folder, such as a device or a pipe."""
     return os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path)
+
+
+def _mode(path):
+    """The permissions of a file at `path`, or of a new one."""
+    with suppress(OSError):
+        return stat.S_IMODE(os.stat(path).st_mode)
+    umask = os.umask(0)
+    os.umask(umask)
+    return 0o666 & ~umask
 
 
 def _linked(temporary, path):
@@ -198,10 +209,18 @@ def tree_fingerprint(path: str | Path) -> str:
     return json_fingerprint([[file.relative_to(path).as_posix(), sha256_of(file)] for file in files])
 
 
-def files_below(folder: Path) -> list[Path]:
-    """The files in a folder and in those in it, sorted, without hidden ones and copies that editors leave."""
+def files_below(folder: str | Path) -> list[Path]:
+    """The files in a folder and in those in it, sorted, without hidden ones and copies that editors leave.
 
-    def is_hidden(file):
-        return file.name.endswith("~") or any(part.startswith(".") for part in file.relative_to(folder).parts)
-
-    return sorted(file for file in folder.rglob("*") if file.is_file() and not is_hidden(file))
+    Links to folders are followed, each folder once.
+    """
+    found, seen = [], set()
+    for top, folders, files in os.walk(folder, followlinks=True):
+        place = os.path.realpath(top)
+        folders[:] = [] if place in seen else sorted(name for name in folders if not name.startswith("."))
+        if place not in seen:
+            found += [
+                Path(top, name) for name in files if not name.startswith(".") and not name.endswith("~")
+            ]
+        seen.add(place)
+    return sorted(path for path in found if path.is_file())

@@ -283,7 +283,7 @@ def test_preparing_twice_says_so(trained, source):
         ("chain --data {data} --out x --distillation-steps 3", "--distillation-steps: of the encoder; give"),
         (
             "legibility --data {data} --guidance 2",
-            "--steps, --guidance: of what a model writes; name it with",
+            "--guidance, --seed, --style-encoder: of what a model writes; name it with",
         ),
         ("prepare --source none --out x.npz", "none: no such folder"),
         ("info none.npz", "none.npz: no such file"),

@@ -1,4 +1,5 @@
 import copy
+import warnings
 
 import numpy as np
 import pytest
@@ -80,6 +81,16 @@ def test_guidance_changes_the_ink_and_1_does_not(tame):
     [plain], [same], [guided] = (sample(tame, ["abc"], sampler="dpm", steps=5, **each) for each in every)
     np.testing.assert_array_equal(plain.offsets, same.offsets)
     assert plain.offsets.shape != guided.offsets.shape or np.abs(plain.offsets - guided.offsets).max() > 1e-3
+
+
+def test_guidance_by_what_was_never_left_out_in_the_training_is_warned_of(tame):
+    tame.metadata = {"training": {"drop_text": 0.0, "drop_style": 0.1}}
+    with pytest.warns(UserWarning, match=r"guidance = 2: the model never saw lines without it"):
+        sample(tame, "abc", steps=1, guidance=2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        sample(tame, "abc", steps=1, style_guidance=2)
+        sample(tame, "abc", steps=1)
 
 
 def test_a_sampler_may_be_a_function(tame):

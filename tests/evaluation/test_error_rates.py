@@ -67,24 +67,33 @@ def test_the_interval_is_that_of_the_bootstrap(judged):
     generator = np.random.default_rng(0)
     edits = generator.random(200) < 0.3
     pairs = [("a", "b" if wrong else "a") for wrong in edits]
-    result = judged(pairs, resamples=2000)
+    options = {"resamples": 2000, "groups": range(200)}
+    result = judged(pairs, **options)
     # For single characters the bootstrap is binomial.
     deviation = np.sqrt(edits.mean() * (1 - edits.mean()) / 200)
     assert result.cer.low == pytest.approx(edits.mean() - 1.96 * deviation, abs=0.01)
     assert result.cer.high == pytest.approx(edits.mean() + 1.96 * deviation, abs=0.01)
-    assert judged(pairs, resamples=2000).cer == result.cer
-    assert judged(pairs, resamples=2000, seed=1).cer != result.cer
+    assert judged(pairs, **options).cer == result.cer
+    assert judged(pairs, **options, seed=1).cer != result.cer
 
 
 def test_lines_of_a_group_are_drawn_together(judged):
     # Ten writers who always fail and ten who never do, twenty lines each: as if there were twenty lines.
     pairs = [("a", "b" if writer < 10 else "a") for writer in range(20) for _ in range(20)]
     lines, writers = (
-        judged(pairs).cer,
+        judged(pairs, groups=range(400)).cer,
         judged(pairs, groups=[writer for writer in range(20) for _ in range(20)]).cer,
     )
     assert lines.value == writers.value == 0.5
     assert writers.high - writers.low == pytest.approx(20**0.5 * (lines.high - lines.low), rel=0.2)
+
+
+def test_lines_of_one_text_are_drawn_together(judged):
+    pairs = [
+        (letter, letter if letter < "k" else "-") for letter in "abcdefghijklmnopqrst" for _ in range(20)
+    ]
+    assert judged(pairs).cer == judged(pairs, groups=[text for text, _ in pairs]).cer
+    assert judged([("a", "a"), ("a", "b")]).cer.low is None
 
 
 def test_the_floor_compares_with_the_texts_of_others(judged):

@@ -151,13 +151,20 @@ def test_what_few_lines_cannot_tell_is_left_out(table):
 
 def test_the_bootstrap_draws_whole_forms():
     # Two forms, of which one is far better in all its lines: of lines the interval would be much narrower.
-    forms = np.repeat(["a", "b"], 50)
-    rows = {"new": np.repeat([0.0, 1.0], 50), "old": np.zeros(100)}
-    by_line = [
-        (forms, {row: {"cer": np.stack((values, np.ones(100)), axis=1)} for row, values in rows.items()})
-    ]
-    value, low, high = protocol._differences(by_line, [("new", "old")])["new"]["old"]["cer"]
-    assert (value, low, high) == (0.5, 0, 1)
+    halves = np.repeat([0.0, 1.0], 50)
+    values = {"new": {"cer": halves}, "old": {"cer": np.zeros(100)}}
+    # In the kernel distance the lines that they are compared with count too.
+    values["new"]["kernel_distance"] = np.concatenate((halves, np.full(100, 0.5)))
+    values["old"]["kernel_distance"] = np.zeros(200)
+    rows = {
+        row: {measure: np.stack((found, np.ones_like(found)), axis=1) for measure, found in of.items()}
+        for row, of in values.items()
+    }
+    forms = (np.repeat(["a", "b"], 50), np.repeat(["c", "d"], 50))
+    found = protocol._differences([(forms, rows)], [("new", "old")])["new"]["old"]
+    assert found["cer"] == (0.5, 0, 1)
+    value, low, high = found["kernel_distance"]
+    assert value == 0.5 and low < 0.25 and high > 0.75
 
 
 def test_the_frechet_distance_of_enough_lines_has_no_bias(measures, written, monkeypatch):
@@ -208,7 +215,7 @@ def test_notes_tell_of_chance_guidance_and_the_recognizer(table):
     rows = {"eq12": {"guidance": 1.0}, "eq12_guided": {"guidance": 2.5}, "fast": {"guidance": 2.5}}
     guided = Table("FID", {"rows": rows}, table.values)
     assert [note for note in notes_on_values(guided) if note.startswith("guidance 2.5 is not in the paper")]
-    [chance] = [note for note in notes_on_values(guided) if "by chance" in note]
+    [chance] = [note for note in notes_on_values(guided) if "drawn at random" in note]
     assert f"{100 * np.mean(table.values[GROUND_TRUTH]['style_chance']):.1f} %" in chance
     for said in ("standard deviation over the seeds", "micro-averaged", "chose", "circular"):
         assert any(said in note for note in table.notes), said
@@ -413,7 +420,8 @@ def test_rows_have_titles_for_people():
         "eq12-released, 60 steps",
         "eq12-released, 8 steps, log-snr",
     ]
-    named = [(GROUND_TRUTH, None), ("eq12", 1), ("eq12", 2.5), ("eq9", 1.0), ("eq9", None), ("fast", 1.5)]
+    named = [(GROUND_TRUTH, None), ("eq12", 1), ("eq12", 2.5), ("eq9", 1.0), ("eq9", None), ("fast", 1.5, 40)]
+    named += [("eq12", 1, 12), ("eq9_guided", 2.5, 12)]
     assert [row_title(*one) for one in named] == [
         "ground truth",
         "model (Eq. 12), guidance 1",
@@ -421,6 +429,8 @@ def test_rows_have_titles_for_people():
         "ablation (Eq. 9), guidance 1",
         "Eq. 9",
         "fast, guidance 1.5",
+        "Eq. 12, 12 steps, guidance 1",
+        "Eq. 9, 12 steps, guidance 2.5",
     ]
 
 

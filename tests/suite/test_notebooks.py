@@ -175,9 +175,9 @@ def test_what_is_published_shows_no_peoples_ink(run, tmp_path):
     )
     out = tmp_path / "all"
     (out / "fox.gif").write_bytes(b"not of a run")
-    (out / "figures" / "old.png").write_bytes(b"of an earlier run")
+    (out / "figures" / "mine.png").write_bytes(b"not of a run")
     left_out = publish(marked, out)
-    assert (out / "fox.gif").exists()
+    assert (out / "fox.gif").exists() and (out / "figures" / "mine.png").exists()
     assert set(left_out) == {
         "figures/06-quiz.png",
         "figures/06-quiz.svg",
@@ -185,7 +185,6 @@ def test_what_is_published_shows_no_peoples_ink(run, tmp_path):
         "notebooks/06_sampling.html",
     }
     assert not any((out / file).exists() for file in left_out)
-    assert not (out / "figures" / "old.png").exists()
     assert (out / "notebooks" / "05_evaluation.ipynb").exists()
     assert not list(out.rglob("*.safetensors"))
     page = (out / "index.html").read_text()
@@ -222,11 +221,43 @@ def test_only_whole_runs_are_published(run, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_run_of_two_datasets_is_not_published(run, tmp_path):
+    shutil.copytree(run, tmp_path / "run")
+    change(
+        tmp_path / "run",
+        "05_evaluation",
+        lambda record: record["inputs"].update({"data/lines.npz": 64 * "0"}),
+    )
+    with pytest.raises(
+        HwdiffError, match=r"01_preprocessing has written another data/lines\.npz since 05_eval"
+    ):
+        publish(tmp_path / "run", tmp_path / "out")
+
+
+def test_names_of_peoples_files_are_not_published(run, tmp_path):
+    shutil.copytree(run, tmp_path / "run")
+    source = tmp_path / "letters of anna"
+
+    def as_if_from(record):
+        record["parameters"]["source"] = str(source)
+        record["inputs"] = {str(source / "dear-doctor.json"): 64 * "0"}
+
+    change(tmp_path / "run", "01_preprocessing", as_if_from)
+    publish(tmp_path / "run", tmp_path / "out")
+    for name in ("manifest.json", "index.html"):
+        told = (tmp_path / "out" / name).read_text()
+        assert "anna" not in told and "doctor" not in told
+    record = json.loads((tmp_path / "out" / "manifest.json").read_text())["notebooks"]["01_preprocessing"]
+    assert record["inputs"].keys() == {"source"} and record["parameters"]["source"] == "not published"
+
+
 def test_nothing_else_is_replaced_by_publishing(run, tmp_path):
     (tmp_path / "clone" / "notebooks").mkdir(parents=True)
     (tmp_path / "other" / "figures").mkdir(parents=True)
     shutil.copyfile(run / "manifest.json", tmp_path / "other" / "manifest.json")
-    for out in (tmp_path / "clone", tmp_path / "other", run, run / "figures"):
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "index.html").write_text("of someone else")
+    for out in (tmp_path / "clone", tmp_path / "other", tmp_path / "site", run, run / "figures"):
         with pytest.raises(HwdiffError, match="choose a folder of its own"):
             publish(run, out)
     assert (run / "figures" / "03-attention.png").exists()

@@ -246,12 +246,26 @@ def test_what_a_notebook_printed_names_no_folder(tmp_path):
     printed = [
         f"/tmp/ipykernel_29723/1020527125.py:1: UserWarning: ../../results/{run.name}/letter/a.jpg: narrow\n",
         f"wrote {run}/letter.pdf, and kept 2/3 of it\n",
+        "written\n/opt/my env/lib/hwdiff/written.py:12: UserWarning: narrow\n",
     ]
     outputs = [nbformat.v4.new_output("stream", text=text) for text in printed]
     cell = nbformat.v4.new_code_cell("", outputs=outputs)
     page._without_places(nbformat.v4.new_notebook(cells=[cell]), run)
     told = [output.text for output in cell.outputs]
-    assert told == ["UserWarning: letter/a.jpg: narrow\n", "wrote letter.pdf, and kept 2/3 of it\n"]
+    assert told == [
+        "UserWarning: letter/a.jpg: narrow\n",
+        "wrote letter.pdf, and kept 2/3 of it\n",
+        "written\nUserWarning: narrow\n",
+    ]
+
+
+def test_a_place_on_this_machine_is_a_whole_path(tmp_path):
+    (tmp_path / "page.html").write_text("<code>1</code> src='AB/code/Cd'")
+    page._check_places(tmp_path, ["/code", "/"])
+    for told in ("read /code/iam.npz", '"/code"', "at /code", "file:///code/x"):
+        (tmp_path / "page.html").write_text(told)
+        with pytest.raises(HwdiffError, match=r"page\.html: names /code, a place on this machine"):
+            page._check_places(tmp_path, ["/code", "/"])
 
 
 def test_a_text_with_a_slash_stays_as_it_is(tmp_path):

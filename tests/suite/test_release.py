@@ -125,6 +125,12 @@ def test_a_release_holds_the_weights_in_half_and_styles_of_its_own(
     assert not np.array_equal(ink.offsets, plain.offsets)
 
 
+def test_a_release_does_not_replace_the_checkpoint_of_a_run(opened, tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(HwdiffError, match="holds a training run, whose checkpoint might be replaced"):
+        release.release(opened, "model", tmp_path, {})
+
+
 def test_a_release_of_the_authors_network_keeps_its_style_encoder(
     network, extractor, given, tmp_path, monkeypatch
 ):

@@ -342,6 +342,25 @@ def test_parameters_are_checked_before_anything_runs(suite):
         find_notebooks(suite / "none")
 
 
+def test_a_folder_of_other_things_is_left_alone(suite, tmp_path):
+    (tmp_path / "thesis" / "notebooks").mkdir(parents=True)
+    with pytest.raises(HwdiffError, match=r"thesis: no folder of a run \(it holds notebooks\); choose"):
+        run_all(suite, tmp_path / "thesis")
+    with pytest.raises(HwdiffError, match="--minutes inf: must be a finite number"):
+        reproduction(suite, tmp_path / "out", minutes=float("inf"))
+
+
+def test_a_state_may_be_a_link_to_another_disk(suite, tmp_path):
+    (tmp_path / "out" / "records").mkdir(parents=True)
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "out" / "data").symlink_to(tmp_path / "disk")
+    write = 'path = Path(run, "data", "lines.txt")\npath.write_text("a")\noutputs.file(path, "lines")'
+    write_notebook(tmp_path / "one", "01_first", write)
+    bad, run = run_all(tmp_path / "one", tmp_path / "out")
+    assert not bad, run.said
+    assert read(tmp_path / "out" / "records" / "01_first.json")["outputs"].keys() >= {"data/lines.txt"}
+
+
 def test_hidden_files_beside_the_archives_make_nothing_stale(suite, tmp_path):
     archives = tmp_path / "iam"
     archives.mkdir()

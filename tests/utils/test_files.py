@@ -1,11 +1,21 @@
 import fcntl
+import json
 import os
+import stat
 import time
 
 import pytest
 
 from hwdiff import HwdiffError
-from hwdiff.utils.files import atomic_write, lock_directory, sha256_of, tree_fingerprint
+from hwdiff.utils.files import (
+    atomic_write,
+    files_below,
+    lock_directory,
+    sha256_of,
+    tree_fingerprint,
+    write_json,
+    write_text,
+)
 
 
 def partial(folder, name, age=10.0):
@@ -69,6 +79,32 @@ def test_hidden_files_and_copies_of_editors_are_no_part_of_a_folder(tmp_path):
     assert tree_fingerprint(tmp_path) == before
     (tmp_path / "part" / "more.py").write_text("4")
     assert tree_fingerprint(tmp_path) != before
+
+
+def test_links_to_folders_are_followed(tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "disk" / "a.txt").write_text("1")
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "part").symlink_to(tmp_path / "disk")
+    (tmp_path / "disk" / "back").symlink_to(tmp_path / "here")  # a circle
+    assert files_below(tmp_path / "here") == [tmp_path / "here" / "part" / "a.txt"]
+    before = tree_fingerprint(tmp_path / "here")
+    (tmp_path / "disk" / "a.txt").write_text("2")
+    assert tree_fingerprint(tmp_path / "here") != before
+
+
+def test_a_file_keeps_its_permissions(tmp_path):
+    path = tmp_path / "diary.txt"
+    write_text(path, "a")
+    path.chmod(0o600)
+    write_text(path, "b")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_json_may_tell_of_a_name_that_is_no_text(tmp_path):
+    write_json(tmp_path / "a.json", {"name": "é\udce9"})
+    assert "é" in (tmp_path / "a.json").read_text(encoding="utf-8")
+    assert json.loads((tmp_path / "a.json").read_bytes()) == {"name": "é\udce9"}
 
 
 def test_what_a_killed_process_left_is_deleted_and_nothing_else(tmp_path):
