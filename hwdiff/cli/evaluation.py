@@ -469,7 +469,7 @@ def attention(
     import numpy as np
 
     from hwdiff.evaluation.attention import watch_attention
-    from hwdiff.model.checkpoint import load_model
+    from hwdiff.model.checkpoint import load_model, path_of_model
     from hwdiff.utils.files import atomic_write, write_json
 
     require_output_folder(out)
@@ -477,7 +477,7 @@ def attention(
     name = f"{record['step'] or 0:06}"
     with atomic_write(out / f"attention-{name}.npz") as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, **maps)
-    write_json(out / f"alignment-{name}.json", record | {"style": style})
+    write_json(out / f"alignment-{name}.json", record | {"style": style, "file": path_of_model(model).name})
     for text, forward in record["monotonicity_at"].items():
         said = ", ".join(f"{100 * value:.0f} % at t = {t}" for t, value in forward.items())
         covered = 100 * record["scores"][text]["coverage"]

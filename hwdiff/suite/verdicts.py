@@ -141,7 +141,7 @@ def _is_papers(model):
 
 
 def _command(command, model):
-    """The command with the network that was measured. Files of the attention do not name it."""
+    """The command with the network that was measured, the default one where an older file does not say."""
     file = model.get("file", "pretrained.safetensors")
     name = {"writer": "small"}.get(Path(file).stem, Path(file).stem)  # what the small one was called before
     return command if name == "pretrained" else f"{command} --model {name if name in BUNDLED else file}"
