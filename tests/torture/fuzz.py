@@ -219,6 +219,10 @@ class _Watch:
         elif event == "open" and isinstance(arguments[0], str | bytes | os.PathLike):
             if (arguments[2] or 0) & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND):
                 self._note(event, arguments[0])
+        elif event in ("os.remove", "os.rmdir") and arguments[1] >= 0:  # a path below a folder that is open
+            self._note(
+                event, os.path.join(os.readlink(f"/proc/self/fd/{arguments[1]}"), os.fsdecode(arguments[0]))
+            )
         elif event in CHANGES:
             self._note(event, *arguments[: 2 if event in ("os.rename", "os.link") else 1])
 
