@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Sets hwdiff up and runs it.
 #   ./run_all.sh [options]   set up; then run the notebooks in order, in small -> results/runs/
-#       --profile paper      trains a network of the published size and measures it; requires IAM and a GPU
+#       --profile paper      trains a network of the paper's size and measures it; requires IAM and a GPU
 #       --profile paper-on-cpu  measures the bundled one without a GPU; requires IAM and many hours
 #       --only 03, --from 04, --param NAME=VALUE, --out DIR; all are those of hwdiff reproduce --help
 #   ./run_all.sh lab         set up; then open JupyterLab on the notebooks

@@ -30,7 +30,7 @@ StyleEncoder = Annotated[
 Model = Annotated[
     str,
     typer.Option(
-        help="pretrained (the published network, unfinished), small (a quarter of its size), a checkpoint "
+        help="pretrained (of the paper's size, unfinished), small (a quarter of that), a checkpoint "
         "(.safetensors), or weights of the authors' program (.h5)."
     ),
 ]

@@ -17,7 +17,7 @@ def reproduce(
     profile: Annotated[
         str,
         typer.Option(
-            help="smoke: minutes on a CPU; paper: trains a network of the published size, requires IAM and a "
+            help="smoke: minutes on a CPU; paper: trains a network of the paper's size, requires IAM and a "
             "GPU; paper-on-cpu: measures the bundled network (pretrained) with as many lines as the paper, "
             "requires IAM and many hours."
         ),

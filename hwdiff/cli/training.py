@@ -43,7 +43,7 @@ def train(
         str | None,
         typer.Option(
             help="smoke (a quick trial, the default), small (a small network, for a CPU), tune (that "
-            "network, trained, to one's own lines), paper (the published recipe) or paper-cpu (the published "
+            "network, trained, to one's own lines), paper (the paper's recipe) or paper-cpu (the published "
             "network, for a CPU)."
         ),
     ] = None,

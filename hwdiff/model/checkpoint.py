@@ -99,8 +99,8 @@ def path_of_model(name: str | Path) -> Path:
 def load_model(path: str | Path = "pretrained", device: str | torch.device | None = None) -> UNet:
     """Load a model, in eval mode.
 
-    path: "pretrained", the published network, or "small", a quarter of its size, which come with the
-        package (described in `weights/README.md`); a checkpoint of `hwdiff train`; or a weights file (`.h5`)
+    path: "pretrained", of the paper's size, or "small", a quarter of that, which come with the package
+        (described in `weights/README.md`); a checkpoint of `hwdiff train`; or a weights file (`.h5`)
         of the authors' program. Files are told apart by their content.
     device: "cpu", "cuda", ...; by default CUDA if available.
     Returns the network; its `metadata` is the checkpoint's, {} for `.h5`.

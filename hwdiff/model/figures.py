@@ -9,6 +9,7 @@ from matplotlib.patches import FancyBboxPatch
 from hwdiff.model.summary import Layer
 
 COLOURS = {"ConvBlock": "#cfe3f5", "AttentionBlock": "#f8ddc3", "Conv": "#e4e4e4"}
+KINDS = {"ConvBlock": "conv block", "AttentionBlock": "attention"}
 WIDTH, HEIGHT, LEVEL = 0.9, 0.6, 1.15  # of a box, and from level to level, in units of the grid
 
 
@@ -30,7 +31,7 @@ def plot_network(layers: Sequence[Layer], points: int) -> Figure:
             continue
         places[layer.name], before = (column, level), layer
         column += 1
-    figure = Figure(figsize=(0.8 * column, 4.4), layout="constrained")
+    figure = Figure(figsize=(0.8 * column, 4.7), layout="constrained")
     axes = figure.add_subplot()
     for layer in layers:
         x, y = places[layer.name]
@@ -38,19 +39,40 @@ def plot_network(layers: Sequence[Layer], points: int) -> Figure:
             u, v = places[source]
             quiet = source == "encoder"
             style = {"color": "0.75" if quiet else "0.3", "lw": 0.7 if quiet else 1, "arrowstyle": "-|>"}
-            ends = {"xy": (x, y + HEIGHT / 2 if v > y else y), "xytext": (u, v)}
-            axes.annotate("", **ends, arrowprops=style, zorder=1 if quiet else 2)
+            ends = {"xy": _edge((x, y), (u, v), _width(y)), "xytext": _edge((u, v), (x, y), _width(v))}
+            axes.annotate(
+                "", **ends, arrowprops={**style, "shrinkA": 0, "shrinkB": 1}, zorder=1 if quiet else 2
+            )
     for layer in layers:
         x, y = places[layer.name]
-        width = WIDTH * (1.7 if y > 1 else 1)
-        axes.add_patch(_box((x - width / 2, y - HEIGHT / 2), width, COLOURS.get(layer.kind, "#dff0d8")))
-        text = f"{layer.name}\n{layer.kind.removesuffix('Block')}\n{' x '.join(map(str, layer.shape))}"
+        axes.add_patch(
+            _box((x - _width(y) / 2, y - HEIGHT / 2), _width(y), COLOURS.get(layer.kind, "#dff0d8"))
+        )
+        kind = KINDS.get(layer.kind, layer.kind)
+        text = f"{layer.name}\n{kind}\n{' x '.join(map(str, layer.shape))}"
         axes.text(x, y, text, ha="center", va="center", fontsize=6, zorder=4)
+    for name, told in (("noise_embedding", "noise level"), ("encoder", "text, style")):
+        x, y = places[name]
+        arrow = {"color": "0.3", "arrowstyle": "-|>", "shrinkB": 1}
+        above = {"xy": (x, y + HEIGHT / 2), "xytext": (x, y + 0.75), "arrowprops": arrow}
+        axes.annotate(told, **above, ha="center", fontsize=7)
     for level in range(4):
         axes.text(-0.6, -LEVEL * level, f"{points // 2**level} points", fontsize=7, ha="right", va="center")
-    axes.set(xlim=(-1.6, column - 0.4), ylim=(-4.0, 1.9))
+    axes.set(xlim=(-1.6, column - 0.4), ylim=(-4.0, 2.3))
     axes.set_axis_off()
     return figure
+
+
+def _width(y):
+    return WIDTH * (1.7 if y > 1 else 1)
+
+
+def _edge(place, towards, width):
+    """Where the way from a box's middle to another place leaves the box."""
+    way = np.subtract(towards, place)
+    with np.errstate(divide="ignore"):
+        fraction = min(np.array([width / 2, HEIGHT / 2]) / np.abs(way))
+    return tuple(place + fraction * way)
 
 
 def _box(corner, width, colour):

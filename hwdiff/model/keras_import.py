@@ -17,7 +17,7 @@ from hwdiff.model.unet import UNet
 from hwdiff.utils.errors import HwdiffError
 from hwdiff.utils.tensors import NoInitialWeights, require_weights
 
-MAX_WEIGHTS = 50_000_000  # the published network has 10 million
+MAX_WEIGHTS = 50_000_000  # the network of the paper's size has 10 million
 
 # The order in which the authors' program stores the weights of each kind of group, by the names here.
 _CONV_BLOCK = (
@@ -172,7 +172,7 @@ def _name_arrays(arrays, names, path):
             if name.endswith("norm"):
                 if not (np.allclose(first, 1) and np.allclose(second, 0)):
                     found = "a layer norm with a scale or shift of its own"
-                    raise HwdiffError(f"{path}: {found}, which the published network does not have")
+                    raise HwdiffError(f"{path}: {found}, which the paper's network does not have")
                 continue
             if name.endswith("scale_shift"):
                 first = np.concatenate((first, next(arrays)), axis=1)

@@ -14,6 +14,7 @@ from IPython.display import HTML, Image, display
 from matplotlib.figure import Figure
 
 from hwdiff.data.dataset import Dataset
+from hwdiff.evaluation.report import MEAN, SD
 from hwdiff.ink.plot import save_figure
 from hwdiff.utils.errors import HwdiffError
 from hwdiff.utils.files import atomic_write, write_json, write_text
@@ -208,9 +209,9 @@ class Shown(list):
             "<p><b>{{ title|e }}.</b></p>"
             "<table><tr>{% for key in rows[0] %}<th>{{ key|e }}</th>{% endfor %}</tr>"
             "{% for row in rows %}<tr>"
-            "{% for value in row.values() %}<td>{{ shown(value)|e }}</td>{% endfor %}"
+            "{% for value in row.values() %}<td>{{ value|e }}</td>{% endfor %}"
             "</tr>{% endfor %}</table>{% for note in notes %}<p>{{ note|e }}</p>{% endfor %}"
-        ).render(rows=self, shown=shown, title=self.title, notes=self.notes)
+        ).render(rows=list(map(with_spreads, self)), title=self.title, notes=self.notes)
 
 
 def shown(value: object) -> str:
@@ -218,6 +219,18 @@ def shown(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     return "" if value is None else str(value)
+
+
+def with_spreads(row: dict) -> dict[str, str]:
+    """A table's row for a person: a mean and its standard deviation share a cell."""
+    merged = {}
+    for key, number in row.items():
+        if key.endswith(SD):
+            mean = merged.get(key.removesuffix(SD), "")
+            merged[key.removesuffix(SD)] = f"{mean} ± {shown(number)}" if number is not None else mean
+        else:
+            merged[key.removesuffix(MEAN)] = shown(number)
+    return merged
 
 
 def shows_people(dataset: Dataset | None) -> bool:

@@ -14,10 +14,9 @@ import nbformat
 from jinja2 import Environment, FileSystemLoader
 
 from hwdiff.diffusion.generate import writing_settings
-from hwdiff.evaluation.report import MEAN, SD
 from hwdiff.model.checkpoint import load_model
 from hwdiff.suite.notebook_html import notebook_html
-from hwdiff.suite.outputs import shown
+from hwdiff.suite.outputs import shown, with_spreads
 from hwdiff.suite.verdicts import PAPER_PARAMETERS, RULE, verdicts
 from hwdiff.utils.errors import HwdiffError
 from hwdiff.utils.files import json_fingerprint, sha256_of, write_json, write_text
@@ -170,7 +169,7 @@ def _shown(run, record):
         table = read_json(run / output["file"], None) if output["file"].endswith(".json") else None
         table = None if misfit(table, _TABLE) or not table["rows"] else table
         if table:
-            table["rows"] = [_with_spreads(row) for row in table["rows"]]
+            table["rows"] = [with_spreads(row) for row in table["rows"]]
         found.append({**output, "table": table, "left_out": not (run / output["file"]).is_file()})
     return found
 
@@ -182,18 +181,6 @@ def changed_files(run: Path, record: dict) -> list[str]:
         return (run / file).is_file() and sha256_of(run / file) == sha256
 
     return [file for file, sha256 in record.get("outputs", {}).items() if not unchanged(file, sha256)]
-
-
-def _with_spreads(row):
-    """A table's row for a person: a mean and its standard deviation share a cell."""
-    merged = {}
-    for key, number in row.items():
-        if key.endswith(SD):
-            mean = merged.get(key.removesuffix(SD), "")
-            merged[key.removesuffix(SD)] = f"{mean} ± {shown(number)}" if number is not None else mean
-        else:
-            merged[key.removesuffix(MEAN)] = shown(number)
-    return merged
 
 
 def publish(run: str | Path, out: str | Path) -> list[str]:

@@ -70,7 +70,11 @@ def _at_papers_size(checkpoint: str, **evaluation: object) -> dict[str, dict[str
             "floor_draws": 5,
             **evaluation,
         },
-        "06_sampling": {"checkpoint": checkpoint, "texts": 240, "step_counts": [60, 30, 20, 12, 8, 5]},
+        "06_sampling": {
+            "checkpoint": checkpoint,
+            "measured_lines": 240,
+            "step_counts": [60, 30, 20, 12, 8, 5],
+        },
         "07_network": {"checkpoint": checkpoint},
         "08_letter": {"checkpoint": checkpoint},
     }
@@ -82,7 +86,7 @@ PROFILES = {
         "02_training": {"preset": "paper", "sample_every": 10_000},
         **_at_papers_size("trained", seeds=5, inception_weights="download"),
     },
-    # Without training: the bundled network of the published size.
+    # Without training: the bundled network of the paper's size.
     "paper-on-cpu": _at_papers_size("pretrained", seeds=1, unseen_seeds=5),
 }
 LIMIT_MINUTES = {"smoke": 30, "paper": 48 * 60, "paper-on-cpu": 72 * 60}

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import ScalarFormatter
 
 from hwdiff.utils.errors import HwdiffError
 from hwdiff.utils.files import read_jsonl
@@ -65,6 +66,8 @@ def plot_loss(metrics: dict[str, np.ndarray]) -> Figure:
     port = {at: value for at, value in PORT_CURVE.items() if at <= step[-1]}
     axes.plot(port.keys(), port.values(), "kx", label="public PyTorch port, as it logs its loss")
     axes.set(xlabel="step", ylabel="loss (stroke + pen)", yscale="log")
+    axes.yaxis.set_major_formatter(ScalarFormatter())
+    axes.yaxis.set_minor_formatter(ScalarFormatter())
     axes.legend(frameon=False)
     return figure
 

@@ -60,7 +60,7 @@ def test_a_model_is_loaded_without_pytorchs_compiler():
 
 
 def test_the_bundled_models_have_names():
-    """The published network, trained without guided attention, and the small one."""
+    """The network of the paper's size, trained without guided attention, and the small one."""
     published, small = load_model("pretrained", "cpu"), load_model("small", "cpu")
     assert published.config == ModelConfig()
     assert sum(weight.numel() for weight in published.parameters()) == 10_028_451
