@@ -167,15 +167,15 @@ def write(
         raise HwdiffError(f"{file}: cannot be read as text ({error}); give a UTF-8 text file") from error
     if strict:
         require_writable(content, str(file))
-    reader = None
+    is_right = None
     if tries:
         from hwdiff.evaluation.error_rates import reads_right
         from hwdiff.evaluation.recognizer import load_recognizer
 
-        reader = partial(reads_right, recognizer=load_recognizer(device=device))
+        is_right = partial(reads_right, recognizer=load_recognizer(device=device))
     network = load_model(model, device)
     with Progress("writing", count_pieces(content, layout), unit="pieces of lines") as progress:
-        options |= {"layout": layout, "seed": seed, "tries": tries, "reader": reader}
+        options |= {"layout": layout, "seed": seed, "tries": tries, "is_right": is_right}
         written = write_pages(network, content, mixture(style), progress=progress.update, **options)
     paths = save_pages(written.pages, out)
     print(f"wrote {', '.join(map(str, paths))}: {written.pieces} pieces of lines")

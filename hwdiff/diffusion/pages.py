@@ -27,8 +27,8 @@ MORE_ROOM = 1.3  # times as many points for a piece that used all of its own
 SEED_STRIDE = 1_000_003  # between the seeds of two tries of a piece
 AT_ONCE = 16  # pieces, between two calls of `progress`
 
-Reader = Callable[[Sequence[Ink]], Sequence[bool]]
-"""reader(inks): whether each says what it is meant to say."""
+IsRight = Callable[[Sequence[Ink]], Sequence[bool]]
+"""is_right(inks): whether each says what it is meant to say."""
 
 
 @dataclass
@@ -37,7 +37,7 @@ class Written:
 
     pages: at least one.
     pieces: how many pieces of lines were written.
-    wrong: how many of them the reader read wrong at first, and how many in the end; None without a reader.
+    wrong: how many of them were found wrong at first, and how many in the end; None if nobody looked.
     """
 
     pages: list[Page]
@@ -82,7 +82,7 @@ def write_pages(
     layout: Layout | None = None,
     seed: int = 0,
     tries: int = 0,
-    reader: Reader | None = None,
+    is_right: IsRight | None = None,
     progress: Callable[[int], None] | None = None,
     **options: Any,
 ) -> Written:
@@ -91,7 +91,7 @@ def write_pages(
     network, style: as of `sample`.
     text: line breaks are kept.
     seed: piece i is written with seed + i.
-    tries: how often a piece that `reader` reads wrong is written again, with other seeds.
+    tries: how often a piece that `is_right` finds wrong is written again, with other seeds.
     progress: called with the number of pieces written since the last call.
     options: of `sample`, but for length, which each piece has its own.
     Raises HwdiffError as `sample` does.
@@ -132,15 +132,15 @@ def write_pages(
 
     # Write those again that are read wrong.
     wrong = None
-    if reader:
-        left = first = _read_wrong(reader, inks, range(len(inks)))
+    if is_right:
+        left = first = _misread(is_right, inks, range(len(inks)))
         for number_of_try in range(1, tries + 1):
             others = list(inks)
             for number in left:
                 own = seed + number + number_of_try * SEED_STRIDE
                 [ink] = _sample(network, pieces[number], features, seed=own, **options)
                 others[number] = whole(ink, number, own)
-            still = _read_wrong(reader, others, left)
+            still = _misread(is_right, others, left)
             for number in set(left) - set(still):
                 inks[number] = others[number]
             left = still
@@ -156,7 +156,7 @@ def _sample(*arguments, **options):
         return sample(*arguments, **options)
 
 
-def _read_wrong(reader, inks, numbers):
+def _misread(is_right, inks, numbers):
     numbers = list(numbers)
-    right = reader([inks[number] for number in numbers]) if numbers else []
-    return [number for number, is_right in zip(numbers, right, strict=True) if not is_right]
+    right = is_right([inks[number] for number in numbers]) if numbers else []
+    return [number for number, well in zip(numbers, right, strict=True) if not well]

@@ -705,7 +705,7 @@ def test_options_of_writing_reach_the_sampler(trained, monkeypatch, tmp_path):
     result = hwdiff("write", *letter, *model, *given, "-o", tmp_path / "letter.svg")
     assert result.exit_code == 0, result.output
     assert seen.pop("layout") == Layout("A5", 11, 13, 0.4, color="navy", smooth=True)
-    assert seen.pop("reader").func is reads_right
+    assert seen.pop("is_right").func is reads_right
     assert seen == {"text": "Dear you", "tries": 2, **of_a_line}
 
 

@@ -92,7 +92,7 @@ def test_a_piece_that_needs_more_points_gets_them(network, monkeypatch):
     write_pages(network, "a quick fox", steps=2)
     assert lengths == [None, 8]
     # A piece that is written again because it is read wrong, too.
-    write_pages(network, "a quick fox", steps=2, tries=1, reader=lambda inks: [False] * len(inks))
+    write_pages(network, "a quick fox", steps=2, tries=1, is_right=lambda inks: [False] * len(inks))
     assert lengths[2:] == [None, 8, None, 8]
 
 
@@ -108,15 +108,15 @@ def test_what_is_read_wrong_is_written_again_and_counted(network, monkeypatch):
     monkeypatch.setattr(pages, "MORE_ROOM", 0.5)
     tried = []
 
-    def reader(inks):
+    def is_right(inks):
         tried.append([ink.text for ink in inks])
         return [ink.text != "Dear Mary," or len(tried) == 3 for ink in inks]
 
-    written = write_pages(network, TEXT, steps=2, tries=5, reader=reader)
+    written = write_pages(network, TEXT, steps=2, tries=5, is_right=is_right)
     assert written.wrong == (1, 0)
     assert tried[1:] == [["Dear Mary,"]] * 2
     assert seeds[-2:] == [pages.SEED_STRIDE, 2 * pages.SEED_STRIDE]
-    never = write_pages(network, TEXT, steps=2, tries=2, reader=lambda inks: [False] * len(inks))
+    never = write_pages(network, TEXT, steps=2, tries=2, is_right=lambda inks: [False] * len(inks))
     assert never.wrong == (never.pieces, never.pieces)
     first = write_pages(network, TEXT, steps=2)
     np.testing.assert_array_equal(never.pages[0].lines[0][0], first.pages[0].lines[0][0])
