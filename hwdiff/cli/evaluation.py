@@ -254,7 +254,8 @@ def evaluate(
     """Run the protocol of the paper's Table 1, with error bars.
 
     Compares these with real lines: other real lines; lines written by Eq. 12 and by Eq. 9 without guidance,
-    as in the paper, and with the model's own; by the sampler fast; and corrupted real lines.
+    as in the paper, and with the model's own; by Eq. 12 in foreign styles; by the sampler fast; and corrupted
+    real lines.
     """
     from hwdiff.evaluation.bench import Bench
 
@@ -403,7 +404,7 @@ def diversity(
         device=device,
     )
     indices = subsample_lines(bench.dataset, split.value, texts)
-    with Progress("writing", len(bench.table1_rows) - 1, unit="rows") as progress:
+    with Progress("writing", len(bench.table1_rows) - 2, unit="rows") as progress:
         found = bench.diversity(indices, repeats, seed, progress=lambda row: progress.update())
     print(f"split {split.value}, {len(indices)} texts, each written {repeats} times in one style")
     print(found.text())

@@ -38,6 +38,7 @@ COMPARED = (
     ("eq9", "eq12"),
     ("eq9_guided", "eq12_guided"),
     ("eq12_guided", "eq12"),
+    ("eq12", "eq12_foreign"),
 )
 
 
@@ -45,11 +46,13 @@ class Written(NamedTuple):
     """How the lines of a row are written.
 
     sampler: its name.   alpha_bar: None for the sampler's own levels.   guidance: None for the bench's.
+    foreign_styles: as in `regenerate_lines`.
     """
 
     sampler: str
     alpha_bar: Tensor | None = None
     guidance: float | None = None
+    foreign_styles: bool = False
 
 
 Rows = dict[str, Written]
@@ -57,8 +60,12 @@ Rows = dict[str, Written]
 
 
 def table1_rows(guidance: float) -> Rows:
-    """The paper's two, with its guidance of 1; the same with a model's own, if that is another; "fast"."""
+    """The paper's two, with its guidance of 1; the same with a model's own, if that is another; "fast".
+
+    Eq. 12 with guidance 1 in foreign styles shows how often form retrieval finds a form by its text alone.
+    """
     rows = {sampler: Written(sampler, guidance=1.0) for sampler in ("eq12", "eq9")}
+    rows["eq12_foreign"] = Written("eq12", guidance=1.0, foreign_styles=True)
     if guidance != 1:
         rows |= {f"{sampler}_guided": Written(sampler) for sampler in ("eq12", "eq9")}
     return {**rows, "fast": Written("fast")}
@@ -167,8 +174,9 @@ class Bench:
         return partial(regenerate_lines, self.network, self.dataset, self.features, **options)
 
     def _options(self, written):
-        sampler, alpha_bar, guidance = written
+        sampler, alpha_bar, guidance, foreign_styles = written
         return {
+            **({"foreign_styles": True} if foreign_styles else {}),
             "sampler": sampler,
             "alpha_bar": signal_levels(self.network, sampler) if alpha_bar is None else alpha_bar,
             "guidance": self.guidance if guidance is None else guidance,
@@ -178,8 +186,9 @@ class Bench:
         """What values of rows depend on, in JSON types."""
         about = {}
         for row, written in rows.items():
-            sampler, alpha_bar, guidance = self._options(written).values()
-            about[row] = {"sampler": sampler, "levels": alpha_bar.tolist(), "guidance": guidance}
+            options = self._options(written)
+            levels = options.pop("alpha_bar").tolist()
+            about[row] = {**options, "levels": levels}
         return {**self.settings, "rows": about}
 
     def table(
@@ -235,7 +244,8 @@ class Bench:
         repeats: how often each is written, each time from other noise.   seed: of the noise.
         progress: of `measure_diversity`.
         """
-        rows = {row: written for row, written in self.table1_rows.items() if row != "fast"}
+        rows = {row: self.table1_rows[row] for row in self.table1_rows if row.startswith(("eq12", "eq9"))}
+        rows.pop("eq12_foreign")
         return measure_diversity(
             self.measures(),
             indices,

@@ -51,12 +51,35 @@ def styles_of(network: UNet, dataset: Dataset, features: StyleFeatures, indices:
     return features[style_lines(dataset.forms)[indices]]
 
 
+def lines_of_others(dataset: Dataset, indices: np.ndarray) -> np.ndarray:
+    """For each line one of another form of its split, half-way through the list of the forms from its own.
+
+    A person's forms follow one another in that list, so it is most likely by another person.
+
+    indices: (n,) the lines.
+    Returns (n,) int. A split of one form gives its own lines.
+    """
+    others = np.zeros(len(indices), dtype=int)
+    for split in np.unique(dataset.splits[indices]):
+        members = {}
+        for line in dataset.split(str(split)).tolist():
+            members.setdefault(dataset.forms[line], []).append(line)
+        forms = sorted(members)
+        for number in np.flatnonzero(dataset.splits[indices] == split):
+            own = dataset.forms[indices[number]]
+            other = members[forms[(forms.index(own) + len(forms) // 2) % len(forms)]]
+            others[number] = other[members[own].index(indices[number]) % len(other)]
+    return others
+
+
 def regenerate_lines(
     network: UNet,
     dataset: Dataset,
     features: StyleFeatures,
     indices: np.ndarray,
     seed: int | Sequence[int] = 0,
+    *,
+    foreign_styles: bool = False,
     **options,
 ) -> list[Ink]:
     """Lines of a dataset as the model writes them.
@@ -64,10 +87,12 @@ def regenerate_lines(
     features: of the dataset.
     indices: (n,) the lines.
     seed, options: of `sample`.
+    foreign_styles: write in the styles of `lines_of_others`, as a control of what is said of styles.
     Does not warn of characters that the alphabet lacks: people wrote these texts. Raises HwdiffError as
     `styles_of` does.
     """
-    styles = styles_of(network, dataset, features, indices)
+    in_styles_of = lines_of_others(dataset, indices) if foreign_styles else indices
+    styles = styles_of(network, dataset, features, in_styles_of)
     with no_text_warnings():
         return sample(
             network, [str(text) for text in dataset.texts[indices]], style=styles, seed=seed, **options

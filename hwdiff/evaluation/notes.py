@@ -90,7 +90,8 @@ def notes_on_values(table: Table) -> Iterator[str]:
         percent = f"{100 * np.mean(chances):.1f} %"
         yield (
             f"of forms drawn at random the one asked for would be among the first {TOP} in {percent} of the "
-            "lines. Texts may add to that: the features tell a little of how long a text is"
+            "lines. The text alone may find it more often, since the features tell a little of how long it "
+            "is: what is written in foreign styles, those of other forms, shows how often"
         )
     beyond = [value for values in table.values.values() for value in values["beyond_i_max"] if value]
     if beyond:

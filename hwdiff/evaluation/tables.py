@@ -17,6 +17,7 @@ ROW_TITLES = {
     "eq9": "Eq. 9",
     "eq12_guided": "Eq. 12",
     "eq9_guided": "Eq. 9",
+    "eq12_foreign": "Eq. 12, foreign styles",
     CORRUPTED: "real, corrupted",
     REPEATED: "real, repeated",
 }

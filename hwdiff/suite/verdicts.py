@@ -205,13 +205,15 @@ def _legible(table):
 def _style(table):
     key = "form_top10"  # by features in which no network has a part
     rates = [_spread(table, row, key, 100, 1) for row in ("eq12", "ground_truth")]
-    chance, _ = mean_sd(table.values["eq12"]["style_chance"])
+    alone = "how often the text alone finds it was not measured"
+    if "eq12_foreign" in table.values:
+        alone = f"in foreign styles {_spread(table, 'eq12_foreign', key, 100, 1)} %"
     return Verdict(
         "the style of an image is followed",
         "samples (Fig. 11 to 15)",
         f"its form among the {TOP} nearest by hand-made features: {rates[0]} %, of real lines {rates[1]} %, "
-        f"of forms drawn at random {100 * chance:.1f} %; how often the text alone finds it was not measured",
-        **_about(table, EVALUATE),
+        f"{alone}",
+        **_about(table, EVALUATE, _interval(table, "eq12", "eq12_foreign", key)),
     )
 
 

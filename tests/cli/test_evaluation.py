@@ -27,6 +27,7 @@ def test_evaluate_makes_the_table(data, untrained, tmp_path):
     assert {row: written.guidance for row, written in bench.table1_rows.items()} == {
         "eq12": 1,  # the paper's method, whatever the model's own guidance is
         "eq9": 1,
+        "eq12_foreign": 1,
         "eq12_guided": None,
         "eq9_guided": None,
         "fast": None,
@@ -42,7 +43,9 @@ def test_evaluate_makes_the_table(data, untrained, tmp_path):
     assert "ablation (Eq. 9), guidance 1 less model (Eq. 12), guidance 1: CER, % " in result.output
     settings = json.loads((tmp_path / "out" / "table1.json").read_text())["settings"]
     assert settings["lines"] == 2
-    assert list(settings["rows"]) == ["eq12", "eq9", "fast"]  # with guidance 1 there is nothing to add
+    # with guidance 1 there is nothing to add
+    assert list(settings["rows"]) == ["eq12", "eq9", "eq12_foreign", "fast"]
+    assert settings["rows"]["eq12_foreign"]["foreign_styles"]
     assert len(settings["rows"]["eq12"]["levels"]) == 61
     assert settings["rows"]["fast"]["guidance"] == 1
     assert settings["model"]["sha256"]

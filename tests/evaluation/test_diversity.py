@@ -63,7 +63,7 @@ def test_a_sampler_with_more_noise_is_more_diverse(measures, written, tmp_path):
 
         return generate
 
-    rows = {"eq12": {"guidance": 1.0}, "eq9": {"guidance": 1.0}}
+    rows = {row: {"guidance": 1.0, "levels": [1.0] * 61} for row in ("eq12", "eq9")}
     done = []
     found = measure_diversity(
         measures,

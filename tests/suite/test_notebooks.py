@@ -79,6 +79,7 @@ def test_all_files_come_out(run):
         "ground truth",
         "model (Eq. 12), guidance 1",
         "ablation (Eq. 9), guidance 1",
+        "Eq. 12, foreign styles, guidance 1",
         "Eq. 12, guidance 2.5",
         "Eq. 9, guidance 2.5",
         "fast, guidance 2.5",

@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from hwdiff import HwdiffError, Ink, load_model
+from hwdiff.data.dataset import style_lines
 from hwdiff.diffusion import generate, texts
 from hwdiff.diffusion.generate import sample
 from hwdiff.diffusion.style_gallery import Styles, load_styles
-from hwdiff.evaluation.generation import regenerate_lines, subsample_lines
+from hwdiff.evaluation.generation import lines_of_others, regenerate_lines, subsample_lines
 from hwdiff.model.checkpoint import save_model
 from hwdiff.suite import release
 
@@ -181,8 +182,6 @@ def test_lines_are_written_again_in_the_style_of_their_form(opened, dataset, fea
     assert np.array_equal(subsample_lines(dataset, "train", 10_000), dataset.split("train"))
     inks = regenerate_lines(opened, dataset, features, indices, seed=4, **FEW)
     assert [ink.text for ink in inks] == dataset.texts[indices].tolist()
-    from hwdiff.data.dataset import style_lines
-
     other = style_lines(dataset.forms)[indices[1]]
     assert dataset.forms[other] == dataset.forms[indices[1]]
     [alone] = sample(opened, [str(dataset.texts[indices[1]])], style=features[[other]], seed=5, **FEW)
@@ -193,6 +192,19 @@ def test_lines_are_written_again_in_the_style_of_their_form(opened, dataset, fea
     untested.splits = np.full(len(dataset), "train")
     with pytest.raises(HwdiffError, match=r"\.npz: has no lines in the split test; prepare more lines"):
         subsample_lines(untested, "test")
+
+
+def test_foreign_styles_are_of_other_forms_of_the_split(opened, dataset, features):
+    indices = dataset.split("train")
+    others = lines_of_others(dataset, indices)
+    assert set(dataset.splits[others]) == {"train"}
+    assert not (dataset.forms[others] == dataset.forms[indices]).any()
+    assert np.array_equal(lines_of_others(dataset, indices[2:3]), others[2:3])  # whatever is beside it
+    [ink] = regenerate_lines(opened, dataset, features, indices[:1], seed=4, foreign_styles=True, **FEW)
+    assert ink.text == dataset.texts[indices[0]]
+    style = features[style_lines(dataset.forms)[others[:1]]]
+    [same] = sample(opened, [ink.text], style=style, seed=4, **FEW)
+    np.testing.assert_array_equal(ink.offsets, same.offsets)
 
 
 def test_pages_of_samples_say_what_was_read(network, monkeypatch):

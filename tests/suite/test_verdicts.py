@@ -11,7 +11,7 @@ from hwdiff.suite.verdicts import DIFFERS, OPEN, PAPER_PARAMETERS, REPRODUCED, m
 def measurements(tmp_path):
     """Measurements of five seeds in which Eq. 12 is a little better than Eq. 9."""
 
-    def write(*, guidance=1.0, kernel=(3, 2, 4), file="pretrained.safetensors", **model):
+    def write(*, guidance=1.0, kernel=(3, 2, 4), retrieval=None, file="pretrained.safetensors", **model):
         papers = {"file": file, "step": 60_000, "parameters": PAPER_PARAMETERS, "guided_attention": 0}
         settings = {
             "writing": {"guidance": guidance},
@@ -31,6 +31,9 @@ def measurements(tmp_path):
             "eq9": {"eq12": {"kernel_distance": kernel, "cer": (0.1, 0.09, 0.11)}},
             "eq12": {"ground_truth": {"cer": (0.02, 0.01, 0.03)}},
         }
+        if retrieval:
+            values["eq12_foreign"] = {**values["eq12"], "form_top10": [0.2] * 5}
+            differences["eq12"]["eq12_foreign"] = {"form_top10": retrieval}
         table = {"settings": settings, "values": values, "differences": differences}
         table["distance"] = "Fréchet distance (MobileNetV2)"
         (tmp_path / "evaluate-test" / "table1.json").write_text(json.dumps(table))
@@ -63,6 +66,11 @@ def test_the_interval_decides(measurements):
     assert rows["Table 1, Eq. 12"]["verdict"] == OPEN  # no FID
     assert rows["the text can be read"]["verdict"] == REPRODUCED
     assert rows["the style of an image is followed"]["verdict"] == OPEN  # no control
+    rows = measurements(retrieval=(0.3, 0.2, 0.4))
+    assert rows["the style of an image is followed"]["verdict"] == REPRODUCED
+    assert "in foreign styles 20.0 ± 0.0 %" in rows["the style of an image is followed"]["here"]
+    rows = measurements(retrieval=(0.1, -0.1, 0.3))
+    assert rows["the style of an image is followed"]["verdict"] == OPEN
     assert rows["the text can be read"]["here"] == "CER 9.8 ± 0.4 %, of real lines 8.0 ± 0.0 %"
 
 
