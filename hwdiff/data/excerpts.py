@@ -11,6 +11,7 @@ from hwdiff.data.dataset import Dataset
 EXTRA_CHARACTERS = 0.3
 WIDTH_SPREAD = 0.25
 GAP_WORTH = 4.0  # of a gap as wide as a character, against misfits of width
+_STREAM = 1  # of random numbers: the order of the lines has that of the same seed and epoch
 MAX_GAP = 2.0  # in widths of a character; wider ones count no more
 # Of a cut that is trusted: words cut so are recognised about as well as whole lines.
 MIN_GAP, MAX_MISFIT = 0.6, 0.9
@@ -124,7 +125,7 @@ class Excerpts:
         """
         if not fraction:
             return self._whole
-        generator, spans = np.random.default_rng((self.seed, epoch)), self._whole.copy()
+        generator, spans = np.random.default_rng((self.seed, epoch, _STREAM)), self._whole.copy()
         draws = generator.random((len(spans), 3))
         for index, (points, characters) in self._starts.items():
             chosen, doublings, place = draws[index]

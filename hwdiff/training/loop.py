@@ -34,6 +34,7 @@ from hwdiff.utils.progress import Progress
 
 # Fraction of a bucket's longest line. The network must learn to end a text in more room than it needs.
 MAX_EXTRA_PADDING = 0.5
+_PADDING_STREAM = 2  # of random numbers, beside those of excerpts and of the order of lines
 VALIDATION_LINES = 48  # the first of the split, so by few writers: a run's log shows how it goes, no more
 # The settings that may change when a run is resumed.
 CHANGEABLE = (
@@ -231,7 +232,7 @@ def train(
 
 
 def _extra_padding(seed, step):
-    return MAX_EXTRA_PADDING * np.random.default_rng((seed, step)).random()
+    return MAX_EXTRA_PADDING * np.random.default_rng((seed, step, _PADDING_STREAM)).random()
 
 
 def _write_samples(network, path, step):
