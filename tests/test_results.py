@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from hwdiff.cli import app
 from hwdiff.evaluation.tables import Table
 from hwdiff.suite.page import FOLDERS
-from hwdiff.suite.verdicts import verdicts
+from hwdiff.suite.verdicts import RULE, verdicts
 from hwdiff.utils.files import sha256_of
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -62,6 +62,7 @@ def test_the_page_has_all_notebooks():
 def test_the_report_has_the_verdicts_of_the_measurements():
     printed = CliRunner().invoke(app, ["verdicts"]).output
     assert printed.count("\n") == 2 + len(verdicts())
+    assert RULE in (RESULTS.parent / "docs" / "report.md").read_text()
     assert f"\n\n{printed}\n" in (RESULTS.parent / "docs" / "report.md").read_text()
 
 

@@ -217,8 +217,8 @@ Repetitions = Annotated[
     int,
     typer.Option(
         min=1,
-        help="Repetitions of the Geometry Score (of 600 lines or more); of larger sets of real lines at "
-        "most 100.",
+        help="Sets of landmarks of the Geometry Score, which needs 600 lines a set; with fewer lines it is "
+        "taken of real lines alone, with at most 100.",
     ),
 ]
 TableFolder = Annotated[
@@ -317,9 +317,8 @@ def compare_samplers(
     """Compare samplers, numbers of steps and noise levels.
 
     Prints the measures of hwdiff evaluate for each combination, and the fewest steps that are not worse than
-    Eq. 12 with 60: for which the intervals of the differences in CER and kernel distance end below a
-    margin, for the kernel distance one of 0.0005. With --out there is a figure too, of CER against network
-    evaluations.
+    Eq. 12 with 60: the interval of the difference must end below --margin in CER and below 0.0005 in kernel
+    distance. With --out there is a figure too, of CER against network evaluations.
     """
     from hwdiff.diffusion.samplers import SAMPLERS
     from hwdiff.evaluation.bench import Bench
@@ -385,8 +384,8 @@ def diversity(
     """Measure how much lines of one text in one style differ, by Eq. 12 and by Eq. 9.
 
     Without guidance, as in the paper, and with the model's own. Distances are means over pairs of lines: of
-    the ink (dynamic time warping), of hand-made features and of style features, where 1 is that
-    between real lines that are held out. Intervals are of a bootstrap over texts.
+    the ink (dynamic time warping), of hand-made features and of style features, where 1 is about
+    that of lines of the other splits. Intervals are of a bootstrap over texts.
     """
     from hwdiff.evaluation.bench import Bench
     from hwdiff.evaluation.generation import subsample_lines
@@ -418,7 +417,9 @@ def diversity(
 def geometry_floor(
     data: Annotated[Path, typer.Option(help="A dataset file.")],
     split: Annotated[Split, typer.Option(help="The split whose lines are compared.")] = Split.train,
-    lines: Annotated[int, typer.Option(min=2, help="Lines of each of both sets; 4500 in the paper.")] = 4500,
+    lines: Annotated[
+        int, typer.Option(min=2, help="Lines in each of the two sets; 4500 in the paper.")
+    ] = 4500,
     seeds: Annotated[int, typer.Option(min=1, help="Drawings of both sets.")] = 5,
     repetitions: Annotated[int, typer.Option(min=1, help="Sets of landmarks (n).")] = 1000,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="A file for all values, *.json.")] = None,

@@ -38,7 +38,7 @@ Minutes = Annotated[float | None, typer.Option(min=0, help="Save and stop after 
 Resume = Annotated[
     bool, typer.Option("--resume", help="Resume the run in the folder, or begin it if there is none.")
 ]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda, ...; by default CUDA if available, else cpu.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N; by default CUDA if available.")]
 UNFINISHED = 3  # exit code of a run that was saved and stopped before its end
 
 

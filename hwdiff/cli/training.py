@@ -42,9 +42,9 @@ def train(
     preset: Annotated[
         str | None,
         typer.Option(
-            help="smoke (a quick trial, the default), small (a small network, for a CPU), tune (that "
-            "network, trained, to one's own lines), paper (the paper's recipe) or paper-cpu (the published "
-            "network, for a CPU)."
+            help="smoke (a quick trial, the default), small (a small network, for a CPU), tune (the "
+            "bundled small network, to lines of your own), paper (the paper's recipe) or paper-cpu (the "
+            "paper's network, for a CPU)."
         ),
     ] = None,
     style_encoder: StyleEncoder = "bundled",
@@ -60,7 +60,7 @@ def train(
         int | None,
         typer.Option(
             help="Number of processes that share each batch; must divide the batch size. By default 1 on a "
-            "GPU, otherwise as many as there are cores for."
+            "GPU; on a CPU one per core, as far as that divides the batch."
         ),
     ] = None,
     minutes: Minutes = None,
@@ -189,8 +189,8 @@ def distil(
 ):
     """Train a style encoder to imitate another, the teacher.
 
-    The bundled encoder was made this way, with ImageNet weights as the teacher. Prints how well both agree on
-    test lines.
+    The bundled encoder was made this way, with ImageNet weights as the teacher. Prints how well the two agree
+    on test lines.
     Ctrl-C saves and stops; the same command with --resume resumes the run.
     """
     from hwdiff.data.dataset import Dataset

@@ -345,14 +345,14 @@ def release(
     guidance: Annotated[
         float | None,
         typer.Option(
-            help="The model's default guidance, see hwdiff write. By default as it is, which is 1 at first."
+            help="The model's default guidance, see hwdiff write. By default unchanged (1 in a new network)."
         ),
     ] = None,
     points_per_character: Annotated[
         float | None,
         typer.Option(
-            help="How many points the model writes per character of a text. By default as it is, "
-            "which is 16 at first."
+            help="How many points the model writes per character of a text. By default unchanged "
+            "(16 in a new network)."
         ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the lines written for the styles.")] = 0,

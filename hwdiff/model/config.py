@@ -22,8 +22,8 @@ class ModelConfig:
     num_layers: int = setting(2, "Attention blocks in the middle, at an eighth of the rate.", low=1, high=64)
     position_variant: str = setting(
         "strokes",
-        "Which positions are multiplied where strokes have more cells than at the deepest level: strokes "
-        "(released) or text (paper).",
+        "Which positions are multiplied in attention above the deepest level: strokes (released) or text "
+        "(paper).",
         choices=("strokes", "text"),
     )
 

@@ -64,7 +64,9 @@ class TrainingConfig:
         low=0,
         high=1,
     )
-    excerpt_steps: int = setting(0, "Steps in which that fraction falls to 0; 0: it stays.", low=0)
+    excerpt_steps: int = setting(
+        0, "Steps over which the fraction of excerpts falls to 0; 0 keeps it.", low=0
+    )
     guided_attention: float = setting(
         0.0,
         "Weight of a loss that draws each point's attention to the letters of its word. The paper has none.",
