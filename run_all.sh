@@ -25,9 +25,9 @@ find_python() {
   fail "Python 3.11 or later is needed; install one, or name it with PYTHON=..."
 }
 
-imports_this_clone='import os, sys, hwdiff; sys.exit(not os.path.samefile(os.path.dirname(hwdiff.__file__), sys.argv[1] + "/hwdiff"))'
+has_this_clone='import importlib.util, os, sys; found = importlib.util.find_spec("hwdiff"); sys.exit(not (found and os.path.samefile(os.path.dirname(found.origin), sys.argv[1] + "/hwdiff")))'
 # An environment will do if this clone is installed in it, with all that the notebooks need, and for `test` the tests.
-will_do='import sys, jupyterlab, papermill, ipywidgets; sys.argv[2:] == ["test"] and (__import__("pytest"), __import__("xdist")); '$imports_this_clone
+will_do='import sys, jupyterlab, papermill, ipywidgets; sys.argv[2:] == ["test"] and (__import__("pytest"), __import__("xdist")); '$has_this_clone
 
 set_up() {
   if [ -n "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ] && (cd / && python -c "$will_do" "$OLDPWD" "$@") 2>/dev/null; then
@@ -36,7 +36,7 @@ set_up() {
   fi
   local stamp wanted
   stamp=.venv/.installed
-  if [ -e $stamp ] && ! (cd / && "$OLDPWD/.venv/bin/python" -c "$imports_this_clone" "$OLDPWD") 2>/dev/null; then
+  if [ -e $stamp ] && ! (cd / && "$OLDPWD/.venv/bin/python" -c "$has_this_clone" "$OLDPWD") 2>/dev/null; then
     say "making .venv anew: it is broken, or of another clone"
     rm -rf .venv
   fi

@@ -114,9 +114,9 @@ def require_output_folder(folder: Path, path: Path | None = None) -> None:
 
     path: what the error names, by default the folder.
     """
-    folder = Path(os.path.realpath(folder))
-    there = next(there for there in (folder, *folder.parents) if os.path.exists(there))
-    if not os.path.isdir(there) or not os.access(there, os.W_OK):
+    target = Path(os.path.realpath(folder))
+    there = next(there for there in (target, *target.parents) if os.path.exists(there))
+    if not os.path.isdir(there) or not os.access(there, os.W_OK | os.X_OK):
         raise HwdiffError(f"--out {path or folder}: cannot be written; choose another path")
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from numbers import Integral
 from pathlib import Path
 from typing import Any, Protocol
+from weakref import WeakSet
 
 import numpy as np
 import torch
@@ -41,6 +42,7 @@ WRITING = {"guidance": 1.0, "points_per_character": 16.0}
 MIN_POINTS = 10
 BATCH_SIZE = 64
 MAX_NAMED = 10  # characters that cannot be written
+_WARNED_OF = WeakSet()  # networks whose guidance was warned of
 
 
 class TextWarning(UserWarning):
@@ -195,14 +197,17 @@ def _check_numbers(count, seeds, length, guidance, style_guidance, end_tokens):
 
 
 def _check_guidance(network, guidance, style_guidance):
-    """Warns when a network is guided that was never trained without what guides it."""
+    """Warns, once of a network, when it is guided and was never trained without what guides it."""
+    if network in _WARNED_OF:
+        return
     training = network.metadata.get("training") or {}
     for name, weight, trained in (
         ("guidance", guidance, training.get("drop_text")),
         ("style_guidance", style_guidance, training.get("drop_style")),
     ):
         if weight != 1 and trained == 0:
-            found = "the model never saw lines without it in its training"
+            _WARNED_OF.add(network)
+            found = "this network never saw lines without what it guides by"
             warnings.warn(f"{name} = {weight:g}: {found}; 1 is the paper's method", stacklevel=3)
 
 

@@ -63,8 +63,13 @@ def paired_difference(
     first, second, groups = first[known], second[known], groups[known]
     if len(np.unique(groups)) < 2:
         return None
-    drawn = Bootstrap(groups, resamples, seed)
-    low, high = drawn.interval(_average(drawn.counts @ first) - _average(drawn.counts @ second))
+    names, members = np.unique(groups, return_inverse=True)
+    drawn = Bootstrap(names, resamples, seed)  # the sums of groups take less memory than their lines
+    of_groups = (
+        np.stack([np.bincount(members, column) for column in one.T], axis=1) for one in (first, second)
+    )
+    resampled = [_average(drawn.counts @ sums) for sums in of_groups]
+    low, high = drawn.interval(resampled[0] - resampled[1])
     difference = _average(first.sum(axis=0)) - _average(second.sum(axis=0))
     return float(difference), float(low), float(high)
 

@@ -14,8 +14,8 @@ ON_SPREAD = "a ± in these tables is the standard deviation over the seeds"
 ON_RATES = (
     "the CER is micro-averaged: all edits over all characters. The bundled recognizer did more than measure: "
     "it chose the guidance of the bundled models and the sampler fast, on validation lines, and the styles, "
-    "by five short texts. It was trained on the training forms of IAM, as the bundled models were. That the "
-    "network of the paper's size is the default was seen on test lines too"
+    "by five short texts. It was trained on the training forms of IAM, as the bundled models were. That "
+    "the network of the paper's size became the default was decided with test lines in view"
 )
 ON_INTERVALS = (
     "an interval is one of 95 %, of a paired bootstrap over forms: what is compared has the same sets, texts "
@@ -90,8 +90,12 @@ def notes_on_values(table: Table) -> Iterator[str]:
         percent = f"{100 * np.mean(chances):.1f} %"
         yield (
             f"of forms drawn at random the one asked for would be among the first {TOP} in {percent} of the "
-            "lines. The text alone may find it more often, since the features tell a little of how long it "
-            "is: what is written in foreign styles, those of other forms, shows how often"
+            "lines"
+        )
+    if "eq12_foreign" in table.values:
+        yield (
+            "the text alone may find its form more often than that, since the features tell a little of its "
+            "length: what is written in foreign styles, those of other forms, shows how often"
         )
     beyond = [value for values in table.values.values() for value in values["beyond_i_max"] if value]
     if beyond:

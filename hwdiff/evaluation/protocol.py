@@ -14,6 +14,7 @@ from hwdiff.data.dataset import Dataset, style_lines
 from hwdiff.evaluation.bootstrap import paired_difference
 from hwdiff.evaluation.corruption import JITTER, jittered
 from hwdiff.evaluation.frechet import kernel_distance
+from hwdiff.evaluation.generation import lines_of_others
 from hwdiff.evaluation.measures import Measures
 from hwdiff.evaluation.notes import notes_on_sets, notes_on_values
 from hwdiff.evaluation.pictures import Canvas
@@ -132,8 +133,11 @@ def _rows(measures, sets, generators, settings, writing):
     second = real_inks(measures.dataset, sets.second)
     writing["progress"](len(second))
     yield GROUND_TRUTH, second, None
-    # Computed now, so that it is not counted as time of the first row.
-    measures.features.compute(style_lines(measures.dataset.forms)[sets.second])
+    # Computed now, so that it is not counted as time of writing.
+    give_styles = [sets.second]
+    if any(about.get("foreign_styles") for about in settings.get("rows", {}).values()):
+        give_styles.append(lines_of_others(measures.dataset, sets.second))
+    measures.features.compute(np.unique(style_lines(measures.dataset.forms)[np.concatenate(give_styles)]))
     for row, generate in generators.items():
         inks, seconds = write_row(row, sets, measures.dataset, generate, settings, **writing)
         yield row, inks, seconds / len(inks)

@@ -20,7 +20,7 @@ class Sets:
     first: (n,) what is compared with.
     second: (n,) whose texts and styles are written.
     known: (k,) at most 4 lines of each form; none is to be found itself, nor gave a line of `second` its
-        style.
+        style (but perhaps its foreign one).
     seed: by which they were drawn.
     """
 

@@ -1,6 +1,5 @@
 """The page of a run, its manifest, and what of it may be published."""
 
-import json
 import os
 import re
 import shutil
@@ -27,6 +26,7 @@ _TEMPLATES = Environment(loader=FileSystemLoader(Path(__file__).parent), autoesc
 FOLDERS = ("figures", "tables", "timings", "notebooks")
 PEOPLES = ("source", "photo")  # parameters that may name people's files, whose names are not published
 UNNAMED = "not published"
+_PUBLISHING = ".publishing-"  # what the names of folders begin with that a killed process leaves
 # Records of notebooks, of any state and of one that is done; and tables. Files stay below the run's folder.
 _FILES = {"*": str}
 _OUTPUT = {"kind": str, "file": is_file_name, "title": str, "of_people": bool, "cell?": int, "takeaway?": str}
@@ -75,9 +75,7 @@ def write_page(run: Path) -> None:
     text = _TEMPLATES.get_template("page.html").render(
         manifest=manifest,
         records=records,
-        environments=list(
-            {json.dumps(record["environment"]): record["environment"] for record in done}.values()
-        ),
+        environments=list({_told(record["environment"]): record["environment"] for record in done}.values()),
         seconds=sum(record["seconds"] for record in done if "seconds" in record),
         about=manifest.get("about") or _about(manifest),
         verdicts=verdicts(),
@@ -87,6 +85,12 @@ def write_page(run: Path) -> None:
         content=lambda file: (run / file).read_text(encoding="utf-8", errors="replace"),
     )
     write_text(run / PAGE, text)
+
+
+def _told(environment):
+    """What the page tells of an environment."""
+    told = [environment[name] for name in ("device", "processor", "cores")]
+    return (*told, environment["packages"]["torch"], str(environment.get("code")))
 
 
 def _records(run, names):
@@ -218,15 +222,19 @@ def publish(run: str | Path, out: str | Path) -> list[str]:
         raise HwdiffError(
             f"{out}: holds other things than what was published before; choose a folder of its own"
         )
+    is_new = not out.exists()
     try:
         out.mkdir(parents=True, exist_ok=True)
+        for left_over in out.glob(f"{_PUBLISHING}*"):
+            shutil.rmtree(left_over)
         return _publish(run, records, out, before or ())
     except OSError as error:
         advice = "free some space or choose another folder"
         raise HwdiffError(f"{out}: cannot be written ({error.strerror}); {advice}") from error
     finally:
-        with suppress(OSError):
-            out.rmdir()  # if it is empty, as it is when nothing was published
+        if is_new:
+            with suppress(OSError):
+                out.rmdir()  # if it is empty, as it is when nothing was published
 
 
 def _check_that_they_fit(run, records):
@@ -254,7 +262,7 @@ def _published_files(out):
 
 
 def _publish(run, records, out, before):
-    with tempfile.TemporaryDirectory(prefix=".publishing-", dir=out) as temporary:
+    with tempfile.TemporaryDirectory(prefix=_PUBLISHING, dir=out) as temporary:
         fresh = Path(temporary)
         left_out = _copy(run, records, fresh)
         manifest = _published_manifest(run, records, fresh, left_out)
@@ -264,13 +272,22 @@ def _publish(run, records, out, before):
         paths = [value for value in given if isinstance(value, str) and os.path.isabs(value)]
         places = (Path.home(), Path.cwd(), sys.prefix, Path(__file__).parents[2], run, *paths)
         _check_places(fresh, places)
-        files = [path.relative_to(fresh) for path in fresh.rglob("*") if path.is_file()]
-        for file in files:
+        files = [path.relative_to(fresh).as_posix() for path in fresh.rglob("*") if path.is_file()]
+        # Page and manifest last: until then the old manifest tells what was published.
+        for file in sorted(files, key=lambda file: file in (PAGE, MANIFEST)):
+            if file == PAGE:
+                _delete(out, set(before) - set(files))
             (out / file).parent.mkdir(parents=True, exist_ok=True)
             os.replace(fresh / file, out / file)
-        for file in set(before) - {file.as_posix() for file in files}:
-            (out / file).unlink(missing_ok=True)
     return left_out
+
+
+def _delete(out, files):
+    """Delete files of a folder, and folders in it that are empty then."""
+    for file in files:
+        (out / file).unlink(missing_ok=True)
+        with suppress(OSError):
+            (out / file).parent.rmdir()
 
 
 def _copy(run, records, out):
@@ -342,6 +359,9 @@ def _without_places(notebook, run):
         cell.metadata.pop("papermill", None)
         cell.metadata.pop("execution", None)
         if "injected-parameters" in cell.metadata.get("tags", []):
+            cell.source = re.sub(
+                rf'^({"|".join(PEOPLES)}) = ".*"$', rf'\1 = "{UNNAMED}"', cell.source, flags=re.M
+            )
             cell.source = re.sub(r'"(?:/|\.\.?/)(?:[^"\n]*/)?([^"/\n]*)"', r'"\1"', cell.source)
         for output in cell.get("outputs", ()):
             if output.output_type == "stream":
@@ -351,7 +371,7 @@ def _without_places(notebook, run):
 
 def _check_places(out, places):
     # Neither a tag, as </code>, nor letters that happen to stand in a picture.
-    found = rb"(?<![\w+])%s(?=[/\s'\"<),:;\\]|$)"
+    found = rb"(?<![\w+<])%s(?![\w+-])"
     places = {place: re.compile(found % re.escape(place.encode())) for place in set(map(str, places)) - {"/"}}
     for path in out.rglob("*"):
         if not path.is_file():

@@ -286,7 +286,7 @@ class Reproduction:
         """
         found = [name for name in os.listdir(self.out) if name[0] != "."] if os.path.isdir(self.out) else []
         manifest = read_json(self.out / MANIFEST, None)  # all that a run of an older version has
-        if found and "records" not in found and not (isinstance(manifest, dict) and "profile" in manifest):
+        if found and "records" not in found and not _is_runs(manifest):
             raise HwdiffError(f"{self.out}: no folder of a run (it holds {found[0]}); choose another")
         order = self._with_needs([notebook.name for notebook in wanted])
         bad = []
@@ -581,6 +581,11 @@ class _Tee:
 
     def flush(self):
         self.file.flush()
+
+
+def _is_runs(manifest):
+    """Whether a manifest is that of a run, and not of a published one."""
+    return isinstance(manifest, dict) and "profile" in manifest and "left_out" not in manifest
 
 
 def _printable(path):

@@ -72,15 +72,21 @@ def hover_svg(ink: Ink, aligned: Alignment) -> str:
 
 
 def inspect_attention(
-    network: UNet, text: str, *, style: str | None = None, seed: int = 0
+    network: UNet,
+    text: str,
+    *,
+    style: str | None = None,
+    seed: int = 0,
+    guidance: float | None = None,
 ) -> ipywidgets.Widget | None:
     """Write a text and look through its attention, by step, block and head.
 
     Choosing a character, or pointing at it, lights up its ink.
-    text, style, seed: what to start with; style None is the first of `load_styles()`.
+    text, style, seed, guidance: what to start with; style None is the first of `load_styles()`, guidance None
+        the network's own.
     """
     styles = load_styles()
-    style, guidance = style or next(iter(styles)), writing_settings(network)["guidance"]
+    style, guidance = style or next(iter(styles)), _own(network, guidance)
     written = aligned = None
 
     def write(text, style, seed, guidance):
@@ -163,12 +169,19 @@ def _heads(written, block):
 
 
 def interpolate(
-    network: UNet, text: str, first: str, second: str, *, seed: int = 0, sampler: str = "fast"
+    network: UNet,
+    text: str,
+    first: str,
+    second: str,
+    *,
+    seed: int = 0,
+    guidance: float | None = None,
+    sampler: str = "fast",
 ) -> ipywidgets.Widget | None:
     """Write a text in a style between two of `load_styles()` (Fig. 5 of Luhman & Luhman 2020).
 
     first, second: their names. At λ = 1 the style is the first alone.
-    seed, sampler: as in `sample`.
+    seed, guidance, sampler: as in `sample`.
     """
     styles = named_styles(network)
 
@@ -182,7 +195,7 @@ def interpolate(
             ],
         )
 
-    guidance = writing_settings(network)["guidance"]
+    guidance = _own(network, guidance)
     if headless():
         return display(_image(render(text, first, second, 0.5, seed, guidance)))
     controls = {
@@ -204,13 +217,15 @@ def desk(
     *,
     style: str | None = None,
     seed: int = 0,
+    guidance: float | None = None,
     sampler: str = "fast",
     folder: str | Path = ".",
 ) -> ipywidgets.Widget | None:
     """A desk at which to write any text. The ink is shown at once.
 
     Choosing a sampler sets its own number of steps and spacing (see `schedule`), which can be changed then.
-    text, style, seed, sampler: what to start with; style None is the first of `load_styles()`.
+    text, style, seed, guidance, sampler: what to start with; style None is the first of `load_styles()`,
+        guidance None the network's own.
     folder: where the ink can be saved as SVG.
     """
     styles, written = load_styles(), {}
@@ -223,7 +238,7 @@ def desk(
         written["now"] = ink, name
         return plot_inks([ink], titles=[f"{sampler}, {steps} steps, guidance {guidance:g}"])
 
-    style, guidance = style or next(iter(styles)), writing_settings(network)["guidance"]
+    style, guidance = style or next(iter(styles)), _own(network, guidance)
     named = SAMPLERS[sampler]
     if headless():
         return display(_image(render(text, style, seed, guidance, sampler, named.steps, named.spacing)))
@@ -264,6 +279,10 @@ def desk(
 
     save.on_click(store)
     return ipywidgets.VBox([*controls.values(), picture, ipywidgets.HBox([save, said])])
+
+
+def _own(network, guidance):
+    return writing_settings(network)["guidance"] if guidance is None else guidance
 
 
 def _text(value):

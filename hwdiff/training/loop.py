@@ -70,18 +70,23 @@ def start_from(network: UNet, path: str | Path, style_weights: dict[str, str]) -
     writing = weights.metadata.get("writing", {})
     network.metadata = {
         "writing": {key: value for key, value in writing.items() if key != "levels"},
-        "training": {"guided_attention": _guided_attention(weights)},
+        "training": _largest(weights),
         **{key: value for key, value in weights.metadata.items() if key == "teacher"},
     }
 
 
-def _guided_attention(network, config=None, changes=()):
-    """The largest weight of guided attention that a network was ever trained with."""
-    weights = [network.metadata.get("training", {}).get("guided_attention", 0.0)]
-    weights += [config.guided_attention] if config else []
-    for change in changes:
-        weights += [weight or 0.0 for weight in change.get("guided_attention", ())]
-    return max(weights)
+def _largest(network, config=None, changes=()):
+    """The largest weight of guided attention, and dropouts of text and style, that a network was ever trained
+    with, as its metadata has them under "training".
+    """
+    found = {}
+    for name in ("guided_attention", "drop_text", "drop_style"):
+        values = [network.metadata.get("training", {}).get(name, 0.0)]
+        values += [getattr(config, name)] if config else []
+        for change in changes:
+            values += [value or 0.0 for value in change.get(name, ())]
+        found[name] = max(values)
+    return found
 
 
 def run_directory(
@@ -163,8 +168,7 @@ def train(
             network.metadata = read_metadata(directory.path / "model.safetensors")
         about |= {key: network.metadata[key] for key in ("writing", "teacher") if network.metadata.get(key)}
         # What a checkpoint says of its training holds for all of it.
-        most = _guided_attention(network, config, directory.settings["changes"])
-        about["training"] = {**asdict(config), "guided_attention": most}
+        about["training"] = {**asdict(config), **_largest(network, config, directory.settings["changes"])}
         network.default_style = style_features[train_lines[:1]][0]
         ema = make_ema(network, config.ema) if config.ema else None
         sampling_network = ema.module if ema else network

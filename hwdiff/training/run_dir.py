@@ -176,7 +176,7 @@ class RunDirectory:
 def _refuse_to_overwrite(path):
     """Raises HwdiffError when the directory `path`, which has no config.json, holds files of some run."""
     for name in OVERWRITTEN:
-        if (path / name).exists():
+        if os.path.exists(path / name):
             found = f"holds {name} without the config.json of its run; it would be overwritten"
             raise HwdiffError(f"{path}: {found}; choose another directory")
 
@@ -221,8 +221,8 @@ def branch(run: str | Path, out: str | Path) -> None:
     read_config(run)
     settings = _saved_settings(run)
     # A copy that was interrupted has the state of this run, and is made again.
-    begun = (out / "state.safetensors").exists() and _saved_settings(out) == settings
-    if not begun and not (out / "config.json").exists():
+    begun = os.path.exists(out / "state.safetensors") and _saved_settings(out) == settings
+    if not begun and not os.path.exists(out / "config.json"):
         _refuse_to_overwrite(out)
     try:
         out.mkdir(parents=True, exist_ok=True)

@@ -84,7 +84,7 @@ def is_special(path: str | Path) -> bool:
 def _mode(path):
     """The permissions of a file at `path`, or of a new one."""
     with suppress(OSError):
-        return stat.S_IMODE(os.stat(path).st_mode)
+        return stat.S_IMODE(os.stat(path).st_mode) | 0o600
     umask = os.umask(0)
     os.umask(umask)
     return 0o666 & ~umask

@@ -85,7 +85,7 @@ def test_guidance_changes_the_ink_and_1_does_not(tame):
 
 def test_guidance_by_what_was_never_left_out_in_the_training_is_warned_of(tame):
     tame.metadata = {"training": {"drop_text": 0.0, "drop_style": 0.1}}
-    with pytest.warns(UserWarning, match=r"guidance = 2: the model never saw lines without it"):
+    with pytest.warns(UserWarning, match=r"guidance = 2: this network never saw lines without"):
         sample(tame, "abc", steps=1, guidance=2)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -262,7 +262,7 @@ def test_what_a_notebook_printed_names_no_folder(tmp_path):
 def test_a_place_on_this_machine_is_a_whole_path(tmp_path):
     (tmp_path / "page.html").write_text("<code>1</code> src='AB/code/Cd'")
     page._check_places(tmp_path, ["/code", "/"])
-    for told in ("read /code/iam.npz", '"/code"', "at /code", "file:///code/x"):
+    for told in ("read /code/iam.npz", '"/code"', "at /code.", "file:///code/x", "[/code]"):
         (tmp_path / "page.html").write_text(told)
         with pytest.raises(HwdiffError, match=r"page\.html: names /code, a place on this machine"):
             page._check_places(tmp_path, ["/code", "/"])

@@ -346,6 +346,10 @@ def test_a_folder_of_other_things_is_left_alone(suite, tmp_path):
     (tmp_path / "thesis" / "notebooks").mkdir(parents=True)
     with pytest.raises(HwdiffError, match=r"thesis: no folder of a run \(it holds notebooks\); choose"):
         run_all(suite, tmp_path / "thesis")
+    (tmp_path / "published").mkdir()
+    (tmp_path / "published" / "manifest.json").write_text('{"profile": "smoke", "left_out": []}')
+    with pytest.raises(HwdiffError, match=r"published: no folder of a run \(it holds manifest\.json\)"):
+        run_all(suite, tmp_path / "published")
     with pytest.raises(HwdiffError, match="--minutes inf: must be a finite number"):
         reproduction(suite, tmp_path / "out", minutes=float("inf"))
 
@@ -414,7 +418,7 @@ def test_many_hours_are_told_before_they_begin(source, tmp_path, monkeypatch):
     result = CliRunner().invoke(app, command)
     assert result.exit_code == 0, result.output
     # Without guidance 60 for Eq. 12, as many for Eq. 9; twice as many with guidance; and 80 for fast.
-    assert "writes 20 lines with 440 network evaluations each: " in result.output
+    assert "writes 20 lines with 500 network evaluations each: " in result.output
 
 
 def test_profiles_name_notebooks_and_parameters_that_exist():
