@@ -29,6 +29,12 @@ has_this_clone='import importlib.util, os, sys; found = importlib.util.find_spec
 # An environment will do if this clone is installed in it, with all that the notebooks need, and for `test` the tests.
 will_do='import sys, jupyterlab, papermill, ipywidgets; sys.argv[2:] == ["test"] and (__import__("pytest"), __import__("xdist")); '$has_this_clone
 
+# As hwdiff/utils/memory.py.
+keep_freed_memory() {
+  export MALLOC_MMAP_THRESHOLD_=${MALLOC_MMAP_THRESHOLD_:-33554432}
+  export MALLOC_TRIM_THRESHOLD_=${MALLOC_TRIM_THRESHOLD_:-268435456} MALLOC_TOP_PAD_=${MALLOC_TOP_PAD_:-16777216}
+}
+
 set_up() {
   if [ -n "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ] && (cd / && python -c "$will_do" "$OLDPWD" "$@") 2>/dev/null; then
     say "using the active environment ${VIRTUAL_ENV:-$CONDA_PREFIX}"
@@ -59,13 +65,14 @@ set_up() {
 }
 
 case "${1:-}" in
-  # Kernels load torch before hwdiff can say that threads shall sleep soon when they wait, see hwdiff/cli.
-  lab) set_up; export GOMP_SPINCOUNT=${GOMP_SPINCOUNT:-3000}; exec jupyter lab notebooks "${@:2}" ;;
+  # Kernels load torch before hwdiff can say what hwdiff/cli says of threads and memory.
+  lab) set_up; export GOMP_SPINCOUNT=${GOMP_SPINCOUNT:-3000}; keep_freed_memory; exec jupyter lab notebooks "${@:2}" ;;
   test)
     set_up test
     say "running the tests"
     options=()
     if [ "${2:-}" = --fast ]; then options=(-m "not slow"); set -- test "${@:3}"; fi
+    keep_freed_memory
     # Processes of one thread each: threads of several would wait for one another. The third works while one waits.
     OMP_NUM_THREADS=1 exec python -m pytest -n 3 --dist loadfile --no-loadscope-reorder ${options[@]+"${options[@]}"} "${@:2}" ;;
   -h | --help) sed -n '2,12s/^# \{0,1\}//p' "${0##*/}" ;;

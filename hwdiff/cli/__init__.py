@@ -8,6 +8,7 @@ import os
 # Importing these registers their commands.
 from hwdiff.cli import data, evaluation, reproduction, training, writing  # noqa: F401
 from hwdiff.cli.options import app
+from hwdiff.utils.memory import keep_freed_memory
 
 __all__ = ["app"]
 
@@ -15,3 +16,4 @@ __all__ = ["app"]
 # keep their cores busy: beside one other busy program on two cores, writing took eleven times
 # as long as alone.
 os.environ.setdefault("GOMP_SPINCOUNT", "3000")
+keep_freed_memory()
