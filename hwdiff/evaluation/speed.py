@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from scipy.spatial.distance import cdist
 from torch import Tensor
-from torch.nn.parallel import DistributedDataParallel
 
 from hwdiff.data.batches import Lines, bucket_length, training_order
 from hwdiff.data.dataset import Dataset
@@ -23,7 +22,7 @@ from hwdiff.model.unet import UNet
 from hwdiff.training import optimizers
 from hwdiff.training.config import TrainingConfig
 from hwdiff.training.distributed import Processes, first_process, launch
-from hwdiff.training.objective import Draws, Objective, accumulate_gradients, compiled_objective, draw
+from hwdiff.training.objective import Draws, accumulate_gradients, draw, training_objective
 
 MIDDLING_POINTS = 320
 
@@ -72,11 +71,7 @@ def training_rate(
     lines = Lines(dataset, _RandomStyle(), np.arange(len(dataset)), device)
     torch.manual_seed(0)
     network = UNet(config.model).to(device).train()
-    objective = Objective(network, config.precision)
-    if device.type == "cuda":
-        objective = compiled_objective(objective, device)
-    if processes.count > 1:
-        objective = DistributedDataParallel(objective, gradient_as_bucket_view=True)
+    objective = training_objective(network, config, processes)
     made = optimizers.make_optimizers(network, config, processes)
     generator, alpha_bar = torch.Generator(device).manual_seed(0), process.alpha_bars()
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch.nn.parallel import DistributedDataParallel
 
 from hwdiff.data.batches import Lines, bucket_length, training_order
 from hwdiff.data.dataset import Dataset, style_lines
@@ -22,7 +21,7 @@ from hwdiff.model.checkpoint import load_model, read_metadata, save_model
 from hwdiff.model.unet import UNet
 from hwdiff.training.config import TrainingConfig
 from hwdiff.training.distributed import Processes
-from hwdiff.training.objective import Draws, Objective, accumulate_gradients, compiled_objective, draw
+from hwdiff.training.objective import Draws, accumulate_gradients, draw, training_objective
 from hwdiff.training.optimizers import clip_gradients, make_ema, make_optimizers
 from hwdiff.training.run_dir import RunDirectory
 from hwdiff.training.steps import Steps
@@ -176,13 +175,7 @@ def train(
         modules = {"network": network, **({"ema": ema} if ema else {})}
         if done:
             directory.load(modules, optimizers, generator)
-        objective = Objective(network, config.precision, config.guided_attention)
-        if compiled is None:
-            compiled = device.type == "cuda"
-        if compiled:
-            objective = compiled_objective(objective, device, graphs=processes.count == 1)
-        if processes.count > 1:
-            objective = DistributedDataParallel(objective, gradient_as_bucket_view=True)
+        objective = training_objective(network, config, processes, compiled)
 
         if processes.first:
             directory.begin()

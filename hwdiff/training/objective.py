@@ -12,6 +12,7 @@ from hwdiff.data import tokenizer
 from hwdiff.data.batches import Batch
 from hwdiff.diffusion import process
 from hwdiff.training.config import TrainingConfig
+from hwdiff.training.distributed import Processes
 
 STYLE_DROPOUT = 0.3  # of single features, Fig. 10
 CPU_POINTS = {"fp32": 24 * 320, "bf16": 48 * 320}  # with more points at a time a CPU is slower
@@ -88,6 +89,24 @@ def compiled_objective(objective: Objective, device: str | torch.device, graphs:
     torch._dynamo.config.recompile_limit = 64
     mode = "reduce-overhead" if graphs and torch.device(device).type == "cuda" else None
     return torch.compile(objective, dynamic=False, mode=mode)
+
+
+def training_objective(
+    network: nn.Module,
+    config: TrainingConfig,
+    processes: Processes,
+    compiled: bool | None = None,
+) -> Callable[..., torch.Tensor]:
+    """The `Objective` of a run, compiled and shared among its processes where that applies.
+
+    compiled: None to compile it on a GPU only.
+    """
+    objective, device = Objective(network, config.precision, config.guided_attention), processes.device
+    if compiled or (compiled is None and device.type == "cuda"):
+        objective = compiled_objective(objective, device, graphs=processes.count == 1)
+    if processes.count > 1:
+        objective = DistributedDataParallel(objective, gradient_as_bucket_view=True)
+    return objective
 
 
 class Draws(NamedTuple):
