@@ -710,7 +710,7 @@ def test_options_of_writing_reach_the_sampler(trained, monkeypatch, tmp_path):
 
 
 def test_a_folder_that_cannot_be_written_is_told_before_anything_is_measured(trained, monkeypatch, tmp_path):
-    monkeypatch.setattr("os.access", lambda path, mode: mode != os.W_OK)
+    monkeypatch.setattr("os.access", lambda path, mode: not mode & os.W_OK)
     out = tmp_path / "new" / "floor.json"
     result = hwdiff("geometry-floor", "--data", trained / "data" / "lines.npz", "-o", out)
     assert result.output == f"error: --out {out}: cannot be written; choose another path\n"
