@@ -96,6 +96,9 @@ def test_tables_are_csv_and_json(tmp_path):
             ["b", "", "4"],
         ]
     assert "<td>0.1235</td>" in shown._repr_html_()
+    spread = [{"x, mean": 2.0, "x, sd": 0.5}]
+    noted = Outputs(tmp_path, "01_notebook").table(spread, "noted", "Noted", notes=["few lines"])
+    assert "<p>few lines</p>" in noted._repr_html_() and "<td>2 ± 0.5</td>" in noted._repr_html_()
     html = Shown([{"row": "<b>"}], "A <title>", ["a <note>"])._repr_html_()
     assert "&lt;b&gt;" in html
     assert html.index("A &lt;title&gt;") < html.index("<table>") < html.index("a &lt;note&gt;")

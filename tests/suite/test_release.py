@@ -10,7 +10,7 @@ from hwdiff.data.dataset import style_lines
 from hwdiff.diffusion import generate, texts
 from hwdiff.diffusion.generate import sample
 from hwdiff.diffusion.style_gallery import Styles, load_styles
-from hwdiff.evaluation.generation import lines_of_others, regenerate_lines, subsample_lines
+from hwdiff.evaluation.generation import lines_of_others, regenerate_lines, subsample_lines, training_of
 from hwdiff.model.checkpoint import save_model
 from hwdiff.suite import release
 
@@ -192,6 +192,14 @@ def test_lines_are_written_again_in_the_style_of_their_form(opened, dataset, fea
     untested.splits = np.full(len(dataset), "train")
     with pytest.raises(HwdiffError, match=r"\.npz: has no lines in the split test; prepare more lines"):
         subsample_lines(untested, "test")
+
+
+def test_of_a_student_no_planned_steps_are_recorded(network):
+    of = copy(network)
+    of.metadata = {"step": 7, "training": {"steps": 9, "init": "/home/me/small.safetensors"}}
+    assert training_of(of)["planned"] == 9 and training_of(of)["init"] == "small.safetensors"
+    of.metadata = {**of.metadata, "teacher": {}, "writing": {"levels": [60, 1]}}
+    assert training_of(of)["planned"] is None and training_of(of)["distilled"]
 
 
 def test_foreign_styles_are_of_other_forms_of_the_split(opened, dataset, features):
