@@ -115,14 +115,8 @@ def legibility(
     from hwdiff.utils.files import write_json
 
     require_output(out, ".json")
-    writing = (
-        sampler is not Sampler.eq12,
-        steps is not None,
-        guidance is not None,
-        seed,
-        style_encoder != "bundled",
-    )
-    if not model and any(writing):
+    by_default = (Sampler.eq12, None, None, 0, "bundled")
+    if not model and (sampler, steps, guidance, seed, style_encoder) != by_default:
         options = "--sampler, --steps, --guidance, --seed, --style-encoder"
         raise HwdiffError(f"{options}: of what a model writes; name it with --model")
     dataset, judge = Dataset(data), load_recognizer(recognizer or BUNDLED, device)
@@ -403,7 +397,7 @@ def diversity(
         device=device,
     )
     indices = subsample_lines(bench.dataset, split.value, texts)
-    with Progress("writing", len(bench.table1_rows) - 2, unit="rows") as progress:
+    with Progress("writing", len(bench.diversity_rows), unit="rows") as progress:
         found = bench.diversity(indices, repeats, seed, progress=lambda row: progress.update())
     print(f"split {split.value}, {len(indices)} texts, each written {repeats} times in one style")
     print(found.text())

@@ -149,6 +149,11 @@ class Bench:
         return table1_rows(self.guidance)
 
     @property
+    def diversity_rows(self) -> Rows:
+        """Those of `table1_rows` whose diversity is measured: Eq. 12 and Eq. 9 in the styles asked for."""
+        return {row: how for row, how in self.table1_rows.items() if row != "fast" and not how.foreign_styles}
+
+    @property
     def table1_compared(self) -> list[tuple[str, str]]:
         """The pairs of Table 1's rows whose differences are noted."""
         rows = {GROUND_TRUTH, *self.table1_rows}
@@ -244,8 +249,7 @@ class Bench:
         repeats: how often each is written, each time from other noise.   seed: of the noise.
         progress: of `measure_diversity`.
         """
-        rows = {row: self.table1_rows[row] for row in self.table1_rows if row.startswith(("eq12", "eq9"))}
-        rows.pop("eq12_foreign")
+        rows = self.diversity_rows
         return measure_diversity(
             self.measures(),
             indices,

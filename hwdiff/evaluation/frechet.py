@@ -117,8 +117,9 @@ def kernel_distance(first: np.ndarray, second: np.ndarray) -> float:
 def kernel_by_line(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """What each line has to do with the kernel distance: pseudo-values of the jackknife (Efron 1982).
 
-    Their mean is the distance. Their standard error is its, since those of each set differ from it by as many
-    times more as there are more lines in both: so a bootstrap may draw them as it draws any value of a line.
+    Their mean is the distance. Those of a set of n lines are moved away from it (n + m) / n times, so that
+    the standard error of the mean over both sets is that of the distance: a bootstrap may draw them as it
+    draws any value of a line.
 
     first, second: (n, d) and (m, d).
     Returns (n + m,) float64, the lines of `first` before those of `second`; NaN where a set has fewer than

@@ -273,21 +273,17 @@ def _publish(run, records, out, before):
         places = (Path.home(), Path.cwd(), sys.prefix, Path(__file__).parents[2], run, *paths)
         _check_places(fresh, places)
         files = [path.relative_to(fresh).as_posix() for path in fresh.rglob("*") if path.is_file()]
-        # Page and manifest last: until then the old manifest tells what was published.
-        for file in sorted(files, key=lambda file: file in (PAGE, MANIFEST)):
-            if file == PAGE:
-                _delete(out, set(before) - set(files))
+        for file in set(files) - {PAGE, MANIFEST}:
             (out / file).parent.mkdir(parents=True, exist_ok=True)
             os.replace(fresh / file, out / file)
+        for file in set(before) - set(files):
+            (out / file).unlink(missing_ok=True)
+            with suppress(OSError):  # unless other files are in it
+                (out / file).parent.rmdir()
+        # Last of all the manifest: until then the old one tells what was published.
+        for file in (PAGE, MANIFEST):
+            os.replace(fresh / file, out / file)
     return left_out
-
-
-def _delete(out, files):
-    """Delete files of a folder, and folders in it that are empty then."""
-    for file in files:
-        (out / file).unlink(missing_ok=True)
-        with suppress(OSError):
-            (out / file).parent.rmdir()
 
 
 def _copy(run, records, out):

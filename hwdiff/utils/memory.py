@@ -16,8 +16,8 @@ def keep_freed_memory() -> None:
     """Let this process, and those that it starts, use memory again that arrays leave.
 
     By default glibc gives arrays of some megabytes back to the system at once, and asks for them again, page
-    by page, at the next layer of a network: a quarter of the time of writing on a CPU. What the environment
-    says already stays; without glibc nothing changes.
+    by page, at the next layer of a network: a fifth to a third of the time of writing on a CPU. What the
+    environment says already stays; without glibc nothing changes.
     """
     for name, (parameter, size) in _SETTINGS.items():
         if name not in os.environ:
