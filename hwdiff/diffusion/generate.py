@@ -343,12 +343,12 @@ def style_features(
 
 
 def named_styles(network: UNet, advice: str = "") -> Styles:
-    """The styles of `load_styles`, for `network`.
+    """The named styles of `network`: those that came with it, else those of `load_styles()`.
 
     advice: what to do without them.
     Raises HwdiffError when it was trained with other style weights than theirs.
     """
-    styles = load_styles()
+    styles = load_styles(network.gallery) if network.gallery else load_styles()
     advice = f"the named styles do not fit it{'; ' if advice else ''}{advice}"
     require_style_weights(network, styles.metadata["style_weights"], advice)
     return styles

@@ -96,6 +96,11 @@ def path_of_model(name: str | Path) -> Path:
     return BUNDLED.get(str(name), Path(name))
 
 
+def path_of_gallery(path: Path) -> Path:
+    """Where the styles drawn by the network in the file `path` lie, if it has any of its own."""
+    return path.with_name(f"{path.stem}-styles.safetensors")
+
+
 def load_model(path: str | Path = "pretrained", device: str | torch.device | None = None) -> UNet:
     """Load a model, in eval mode.
 
@@ -149,4 +154,6 @@ def _load_network(path):
         found = f"its weights do not fit its metadata ({str(error).splitlines()[0]})"
         raise HwdiffError(f"{path}: {found}; copy the file again") from error
     network.metadata = metadata
+    gallery = path_of_gallery(path)
+    network.gallery = gallery if gallery.is_file() else None
     return network

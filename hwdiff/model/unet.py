@@ -1,6 +1,7 @@
 """The network: Fig. 9 of Luhman & Luhman 2020, a U-Net over pen offsets that attends to the text."""
 
 from dataclasses import asdict
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +33,7 @@ class UNet(nn.Module):
         super().__init__()
         self.metadata: dict = {}  # of the checkpoint it came from
         self.default_style: Tensor | None = None  # (14, 1280): the style it writes in when none is given
+        self.gallery: Path | None = None  # the file of its named styles, if they came with it
         self.config = config = config or ModelConfig()
         c1, c2, c3, emb = config.c1, config.c2, config.c3, config.c1 // 4
         text_channels = 2 * c2

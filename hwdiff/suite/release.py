@@ -21,7 +21,7 @@ from hwdiff.evaluation.recognizer import load_recognizer
 from hwdiff.ink import images
 from hwdiff.ink.ink import Ink
 from hwdiff.ink.plot import plot_inks
-from hwdiff.model.checkpoint import save_model
+from hwdiff.model.checkpoint import path_of_gallery, save_model
 from hwdiff.model.style_encoder import StyleExtractor
 from hwdiff.model.unet import UNet
 from hwdiff.utils.errors import HwdiffError
@@ -147,6 +147,7 @@ def release(
     network.metadata = {**network.metadata, "writing": {**network.metadata.get("writing", {}), **writing}}
     kept = ("step", "training", "teacher", "dataset", "style_weights", "writing")
     metadata = {key: value for key, value in network.metadata.items() if key in kept}
+    path = Path(out) / f"{name}.safetensors"
     if init := metadata.get("training", {}).get("init"):  # of the folders of who releases it nothing is told
         metadata["training"] = {**metadata["training"], "init": Path(init).name}
     if features is None:
@@ -161,10 +162,9 @@ def release(
         about = {name: metadata.get(name) for name in ("step", "dataset")}
         about |= {"text": STYLE_TEXT, "seed": seed}
         metadata["style_weights"] = extractor.identity
-        path = Path(out) / f"{name}-styles.safetensors"
-        save_styles(path, styles, style_weights=extractor.identity, drawn_by=about)
+        save_styles(path_of_gallery(path), styles, style_weights=extractor.identity, drawn_by=about)
     network.default_style = styles[default].float()
-    save_model(network, Path(out) / f"{name}.safetensors", half=True, **metadata)
+    save_model(network, path, half=True, **metadata)
     return default
 
 

@@ -20,7 +20,7 @@ from hwdiff.diffusion.alignment import Alignment
 from hwdiff.diffusion.attention_figures import plot_attention, plot_characters
 from hwdiff.diffusion.generate import named_styles, sample, writing_settings
 from hwdiff.diffusion.samplers import SAMPLERS, SPACINGS, schedule
-from hwdiff.diffusion.style_gallery import load_styles, mixed
+from hwdiff.diffusion.style_gallery import mixed
 from hwdiff.diffusion.tracing import alignment_of_trace, trace
 from hwdiff.ink.ink import Ink
 from hwdiff.ink.plot import COLOURS, plot_inks
@@ -82,11 +82,10 @@ def inspect_attention(
     """Write a text and look through its attention, by step, block and head.
 
     Choosing a character, or pointing at it, lights up its ink.
-    text, style, seed, guidance: what to start with; style None is the first of `load_styles()`, guidance None
+    text, style, seed, guidance: what to start with; style None is the first of `named_styles`, guidance None
         the network's own.
     """
-    styles = load_styles()
-    style, guidance = style or next(iter(styles)), _own(network, guidance)
+    guidance = _own(network, guidance)
     written = aligned = None
 
     def write(text, style, seed, guidance):
@@ -104,6 +103,8 @@ def inspect_attention(
         return plot_characters(written.ink, aligned, None if character == ALL else character)
 
     try:
+        styles = named_styles(network)
+        style = style or next(iter(styles))
         write(text, style, seed, guidance)
     except HwdiffError as error:
         return ipywidgets.HTML(escape(str(error)))
@@ -178,7 +179,7 @@ def interpolate(
     guidance: float | None = None,
     sampler: str = "fast",
 ) -> ipywidgets.Widget | None:
-    """Write a text in a style between two of `load_styles()` (Fig. 5 of Luhman & Luhman 2020).
+    """Write a text in a style between two of `named_styles` (Fig. 5 of Luhman & Luhman 2020).
 
     first, second: their names. At λ = 1 the style is the first alone.
     seed, guidance, sampler: as in `sample`.
@@ -224,11 +225,11 @@ def desk(
     """A desk at which to write any text. The ink is shown at once.
 
     Choosing a sampler sets its own number of steps and spacing (see `schedule`), which can be changed then.
-    text, style, seed, guidance, sampler: what to start with; style None is the first of `load_styles()`,
+    text, style, seed, guidance, sampler: what to start with; style None is the first of `named_styles`,
         guidance None the network's own.
     folder: where the ink can be saved as SVG.
     """
-    styles, written = load_styles(), {}
+    styles, written = named_styles(network), {}
 
     def render(text, style, seed, guidance, sampler, steps, spacing):
         options = {"seed": seed, "guidance": guidance, "sampler": sampler}

@@ -124,6 +124,12 @@ def test_a_release_holds_the_weights_in_half_and_styles_of_its_own(
     )
     np.testing.assert_array_equal(ink.offsets, same.offsets)
     assert not np.array_equal(ink.offsets, plain.offsets)
+    # Its styles go by name with it, and with no other.
+    [named] = sample(shipped, ["abcd"], style="one", **FEW)
+    np.testing.assert_array_equal(ink.offsets, named.offsets)
+    (tmp_path / "other.safetensors").write_bytes((tmp_path / "small.safetensors").read_bytes())
+    with pytest.raises(HwdiffError, match="the named styles do not fit it"):
+        sample(load_model(tmp_path / "other.safetensors", "cpu"), ["abcd"], style="one", **FEW)
 
 
 def test_a_release_does_not_replace_the_checkpoint_of_a_run(opened, tmp_path):
