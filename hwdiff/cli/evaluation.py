@@ -457,7 +457,7 @@ def attention(
     ),
     device: Device = None,
 ):
-    """Save the attention of three fixed lines, to watch a training by.
+    """Save the attention of three fixed lines, to monitor training.
 
     Writes attention-STEP.npz, the maps at t = 55, 30 and 5 as in the paper's Fig. 4, and alignment-STEP.json,
     how far they are diagonals. Written with guidance 1, from fixed seeds.

@@ -89,7 +89,7 @@ def write(
     ] = None,
     color: Annotated[
         str | None,
-        typer.Option(help="With --file: of the pen, a name or one such as #1a2a6c; by default black."),
+        typer.Option(help="With --file: the pen's colour, a name or e.g. #1a2a6c; by default black."),
     ] = None,
     smooth: Annotated[
         bool,
