@@ -220,8 +220,8 @@ TableFolder = Annotated[
     typer.Option(
         "--out",
         "-o",
-        help="A folder for table1.csv, table1.json, timings.json and the lines that are written. A "
-        "stopped command resumes from them.",
+        help="A folder for table1.csv, table1.json, timings.json, what was measured of each line (lines.npz) "
+        "and the lines that are written. A stopped command resumes from them.",
     ),
 ]
 SPACINGS = "log-snr, time, karras"
@@ -237,6 +237,13 @@ def evaluate(
     ] = Split.train,
     lines: SetSize = None,
     seeds: Seeds = 5,
+    rows: Annotated[
+        str | None,
+        typer.Option(
+            help="What to write, separated by commas: of eq12, eq9, eq12_foreign, eq12_guided, eq9_guided, "
+            "fast. By default all."
+        ),
+    ] = None,
     inception_weights: InceptionWeights = None,
     repetitions: Repetitions = 1000,
     guidance: Guidance = None,
@@ -251,7 +258,7 @@ def evaluate(
     as in the paper, and with the model's own; by Eq. 12 in foreign styles; by the sampler fast; and corrupted
     real lines.
     """
-    from hwdiff.evaluation.bench import Bench
+    from hwdiff.evaluation.bench import Bench, chosen_rows
 
     if out:
         require_output_folder(out)
@@ -266,7 +273,8 @@ def evaluate(
         guidance=guidance,
         device=device,
     )
-    _finish(bench, _measure(bench, bench.table1_rows, seeds, out, repetitions=repetitions), out)
+    wanted = chosen_rows(bench.table1_rows, rows and [name.strip() for name in rows.split(",")])
+    _finish(bench, _measure(bench, wanted, seeds, out, repetitions=repetitions), out)
 
 
 def _measure(bench, rows, seeds, out, **options):
@@ -358,7 +366,7 @@ def _finish(bench, table, out):
     print(f"split {bench.split}, two sets of {bench.lines} lines, {seeds} seed{'s' * (seeds != 1)}")
     print(table_text(table))
     if out:
-        print(f"wrote {out / 'table1.csv'}, table1.json and timings.json")
+        print(f"wrote {out / 'table1.csv'}, table1.json, lines.npz and timings.json")
 
 
 @command
@@ -498,7 +506,12 @@ def alignment(
     seed: Annotated[int, typer.Option(help="Seed of the first line.")] = 0,
     style_encoder: StyleEncoder = "bundled",
     recognizer: RecognizerFile = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="A table of all lines, *.csv.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", "-o", help="A table of all lines, *.csv; the correlations go into *.json beside it."
+        ),
+    ] = None,
     device: Device = None,
 ):
     """Measure how attention relates to misspelling.
@@ -511,12 +524,13 @@ def alignment(
 
     from hwdiff.data.dataset import Dataset
     from hwdiff.data.style_features import StyleFeatures
+    from hwdiff.diffusion.generate import signal_levels, writing_settings
     from hwdiff.evaluation.attention import regenerate_aligned, relations
-    from hwdiff.evaluation.generation import subsample_lines
+    from hwdiff.evaluation.generation import record_of, subsample_lines
     from hwdiff.evaluation.recognizer import BUNDLED, load_recognizer
     from hwdiff.model.checkpoint import load_model
     from hwdiff.model.style_encoder import load_style_extractor
-    from hwdiff.utils.files import atomic_write
+    from hwdiff.utils.files import atomic_write, write_json
     from hwdiff.utils.progress import Progress
 
     require_output(out, ".csv")
@@ -547,4 +561,15 @@ def alignment(
             for index, row in inked:
                 values = (*row.scores.values(), row.cer, row.real_cer)
                 table.writerow([dataset.ids[index], *(f"{value:.6f}" for value in values)])
-        print(f"wrote {out}")
+        settings = {
+            **options,
+            "steps": len(signal_levels(network, sampler.value, steps)) - 1,
+            "guidance": writing_settings(network)["guidance"] if guidance is None else guidance,
+            "model": record_of(network, model),
+            "dataset": dataset.fingerprint,
+            "split": split.value,
+            "lines": len(inked),
+        }
+        relations_by_score = {name: asdict(one) for name, one in found.items()}
+        write_json(out.with_suffix(".json"), {"settings": settings, "relations": relations_by_score})
+        print(f"wrote {out} and {out.with_suffix('.json').name}")

@@ -144,14 +144,17 @@ def _tell_hours(run, wanted):
     if not will_run or chosen["checkpoint"] == "trained":  # which is not there yet
         return
     network = load_model(chosen["checkpoint"], "cpu")
-    evaluations = table1_evaluations(network)
-    unseen_seeds = chosen["unseen_seeds"] or chosen["seeds"]
-    lines = chosen["lines"] * chosen["seeds"] + chosen["unseen_lines"] * unseen_seeds
+    tables = [
+        (chosen["lines"] * chosen["seeds"], table1_evaluations(network, chosen["table_rows"])),
+        (chosen["unseen_lines"] * (chosen["unseen_seeds"] or chosen["seeds"]), table1_evaluations(network)),
+    ]
+    evaluations = sum(lines * of_line for lines, of_line in tables)
     cores = torch.get_num_threads()
-    hours = seconds_of_writing(network, lines, evaluations) / cores / 3600
+    hours = seconds_of_writing(network, evaluations) / cores / 3600
     print(
-        f"{name} writes {lines:,} lines with {evaluations} network evaluations each: about "
-        f"{hours:.1f} hours on {cores} cores, if nothing else runs. Ctrl-C stops, the same command resumes."
+        f"{name} evaluates the network {evaluations:,} times for the lines of its tables: about {hours:.1f} "
+        f"hours on {cores} cores, if nothing else runs. Lines that are there already are not written again. "
+        "Ctrl-C stops, the same command resumes."
     )
 
 

@@ -14,7 +14,7 @@ from hwdiff.data.style_features import StyleFeatures
 from hwdiff.diffusion.generate import signal_levels, writing_settings
 from hwdiff.diffusion.samplers import network_evaluations
 from hwdiff.evaluation.diversity import Diversity, measure_diversity
-from hwdiff.evaluation.generation import regenerate_lines, training_of
+from hwdiff.evaluation.generation import record_of, regenerate_lines
 from hwdiff.evaluation.geometry import REPETITIONS
 from hwdiff.evaluation.measures import Measures
 from hwdiff.evaluation.protocol import table1, write_row
@@ -23,10 +23,11 @@ from hwdiff.evaluation.sets import Sets
 from hwdiff.evaluation.tables import GROUND_TRUTH, PAPER_LINES, Table
 from hwdiff.evaluation.written import Generator
 from hwdiff.ink.ink import Ink
-from hwdiff.model.checkpoint import load_model, path_of_model
+from hwdiff.model.checkpoint import load_model
 from hwdiff.model.style_encoder import load_style_extractor
 from hwdiff.model.unet import UNet
 from hwdiff.utils.environment import environment
+from hwdiff.utils.errors import require_choice
 from hwdiff.utils.files import sha256_of
 from hwdiff.utils.progress import Progress
 
@@ -34,7 +35,10 @@ CPU_LINES = 60
 # Pairs of rows of Table 1 that are compared, the first less the second; those that there are.
 COMPARED = (
     ("eq12", GROUND_TRUTH),
+    ("eq9", GROUND_TRUTH),
     ("eq12_guided", GROUND_TRUTH),
+    ("eq9_guided", GROUND_TRUTH),
+    ("fast", GROUND_TRUTH),
     ("eq9", "eq12"),
     ("eq9_guided", "eq12_guided"),
     ("eq12_guided", "eq12"),
@@ -71,15 +75,32 @@ def table1_rows(guidance: float) -> Rows:
     return {**rows, "fast": Written("fast")}
 
 
-def table1_evaluations(network: UNet) -> int:
-    """How often a network is evaluated for a line of all rows together (NFE), with its own guidance."""
+def chosen_rows(rows: Rows, names: Sequence[str] | None) -> Rows:
+    """Those of `rows` that are named, all for None. Raises HwdiffError for a name that is not among them."""
+    for name in names or ():
+        require_choice("row", name, rows)
+    return rows if names is None else {name: rows[name] for name in rows if name in names}
+
+
+def table1_evaluations(network: UNet, names: Sequence[str] | None = None) -> int:
+    """How often a network is evaluated for a line of some rows together (NFE), with its own guidance.
+
+    names: of `chosen_rows`.
+    """
     own = writing_settings(network)["guidance"]
     return sum(
         network_evaluations(
             len(signal_levels(network, row.sampler)) - 1, own if row.guidance is None else row.guidance
         )
-        for row in table1_rows(own).values()
+        for row in chosen_rows(table1_rows(own), names).values()
     )
+
+
+def compared_rows(rows: Rows) -> list[tuple[str, str]]:
+    """The pairs of Table 1's rows whose differences are noted."""
+    there = {GROUND_TRUTH, *rows}
+    fast = ("fast", "eq12_guided" if "eq12_guided" in there else "eq12")
+    return [pair for pair in (*COMPARED, fast) if there.issuperset(pair)]
 
 
 class Bench:
@@ -120,17 +141,12 @@ class Bench:
         self.inception_weights, self._measures = inception_weights, {}
         writing = writing_settings(self.network)
         self.guidance = writing["guidance"] if guidance is None else guidance
-        file = path_of_model(model)
         self.settings = {
             "dataset": {
                 "fingerprint": self.dataset.fingerprint,
                 "parameters": self.dataset.manifest["parameters"],
             },
-            "model": {
-                "file": file.name,
-                "sha256": sha256_of(file),
-                **training_of(self.network),
-            },
+            "model": record_of(self.network, model),
             "writing": {**writing, "guidance": self.guidance},
             "recognizer": sha256_of(recognizer or BUNDLED),
             "style_encoder": self.features.extractor.identity,
@@ -152,13 +168,6 @@ class Bench:
     def diversity_rows(self) -> Rows:
         """Those of `table1_rows` whose diversity is measured: Eq. 12 and Eq. 9 in the styles asked for."""
         return {row: how for row, how in self.table1_rows.items() if row != "fast" and not how.foreign_styles}
-
-    @property
-    def table1_compared(self) -> list[tuple[str, str]]:
-        """The pairs of Table 1's rows whose differences are noted."""
-        rows = {GROUND_TRUTH, *self.table1_rows}
-        pairs = [pair for pair in COMPARED if rows.issuperset(pair)]
-        return [*pairs, ("fast", "eq12_guided" if "eq12_guided" in rows else "eq12")]
 
     def measures(self, repetitions: int = REPETITIONS) -> Measures:
         """The measures of lines of the split. repetitions: of the Geometry Score."""
@@ -208,11 +217,13 @@ class Bench:
     ) -> Table:
         """Measure what samplers write, and show the progress.
 
-        rows, compared: by default `table1_rows` and `table1_compared`.
+        rows, compared: by default `table1_rows` and those of `COMPARED` that there are.
         repetitions: of the Geometry Score.
         seeds, canvases, folder: of `table1`.
         """
         rows = rows or self.table1_rows
+        if compared is None:
+            compared = compared_rows(rows)
         total = len(seeds) * (len(rows) + 2) * self.lines  # of real lines there are two rows
         with Progress(f"evaluating on {self.split}", total, "lines") as progress:
             return table1(
@@ -221,7 +232,7 @@ class Bench:
                 count=self.lines,
                 seeds=seeds,
                 generators={row: self.writer(written) for row, written in rows.items()},
-                compared=self.table1_compared if compared is None else compared,
+                compared=compared,
                 settings=self._settings(rows),
                 canvases=canvases,
                 folder=folder,

@@ -11,7 +11,9 @@ from hwdiff.data.dataset import Dataset, style_lines
 from hwdiff.data.style_features import StyleFeatures
 from hwdiff.diffusion.generate import no_text_warnings, require_style_weights, sample, writing_settings
 from hwdiff.ink.ink import Ink
+from hwdiff.model.checkpoint import path_of_model
 from hwdiff.model.unet import UNet
+from hwdiff.utils.files import sha256_of
 
 
 def subsample_lines(dataset: Dataset, split: str, count: int | None = None) -> np.ndarray:
@@ -37,6 +39,12 @@ def training_of(network: UNet) -> dict[str, Any]:
         "guided_attention": training.get("guided_attention", 0),
         "distilled": "teacher" in network.metadata,
     }
+
+
+def record_of(network: UNet, model: str | Path) -> dict[str, Any]:
+    """What a measurement records of its network. model: what it was loaded from."""
+    file = path_of_model(model)
+    return {"file": file.name, "sha256": sha256_of(file), **training_of(network)}
 
 
 def styles_of(network: UNet, dataset: Dataset, features: StyleFeatures, indices: np.ndarray) -> Tensor:

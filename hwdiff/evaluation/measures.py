@@ -36,6 +36,8 @@ from hwdiff.ink.ink import Ink
 MAX_STYLE_FORMS = 200  # forms of the other splits that writer styles are learnt from
 MAX_AXES_LINES = 200  # lines of the other splits that the axes of picture features are learnt from
 MAX_REAL_REPETITIONS = 100  # of the Geometry Score of larger sets of real lines
+# The paper leaves open whether the pen flag is part of a point: {value: whether it is}.
+GEOMETRY_SCORES = {"geometry_score": True, "geometry_score_offsets": False}
 RETRIEVALS = ("form_top10", "style_top10")  # by hand-made features, and by style features
 
 
@@ -45,13 +47,13 @@ class Reference:
 
     sets: the lines that are compared, and those among which forms are looked for.
     pictures: (n, d) features of the pictures of `sets.first`.
-    holes: of the same lines, None where they are too few.
+    holes: {value: of the same lines}, as `points_of` has them; {} where they are too few.
     known: {retrieval: (k, d)} the writer styles of `sets.known`.   known_forms: (k,).
     """
 
     sets: Sets
     pictures: np.ndarray
-    holes: geometry.Mean | None
+    holes: dict[str, geometry.Mean]
     known: dict[str, np.ndarray]
     known_forms: np.ndarray
 
@@ -190,21 +192,22 @@ class Measures:
         holes = self._holes(inks, (seed, 1))  # other landmarks than the reference's
         edits = edits_of(inks, self.recognizer)
         ranks, forms = self._ranks(inks, reference)
-        ones = np.ones(len(inks))
+        right, ones = edits[:, 0] == 0, np.ones(len(inks))
         kernel = kernel_by_line(reference.pictures, pictures)
         hits = {by: _within(found, TOP) for by, found in ranks.items()}
         by_line = {
             "kernel_distance": np.stack((kernel, np.ones(len(kernel))), axis=1),
             "cer": edits,
+            "right": np.stack((right, ones), axis=1),
             **{by: np.stack((found, ones), axis=1) for by, found in hits.items()},
         }
         values = {
             "kernel_distance": kernel_distance(reference.pictures, pictures),
             "frechet": self._frechet(reference.pictures, pictures, seed),
             "distance": frechet_distance(reference.pictures, pictures),
-            "geometry_score": holes and geometry.geometry_score(reference.holes, holes),
-            "beyond_i_max": holes and max(reference.holes.beyond, holes.beyond),
+            **self._geometry_scores(reference.holes, holes),
             "cer": float(edits[:, 0].sum() / edits[:, 1].sum()),
+            "right": float(right.mean()),
             **{by: _mean(found) for by, found in hits.items()},
             "style_chance": min(1.0, TOP / forms) if forms else None,
         }
@@ -223,10 +226,21 @@ class Measures:
         return frechet_at_infinity(self.axes(first), self.axes(second), seed=seed)
 
     def _holes(self, inks, seed):
-        """The holes of the cloud of lines; None where there are too few for the Geometry Score."""
+        """The holes of the clouds of lines; {} where there are too few for the Geometry Score."""
         if len(inks) < GEOMETRY_LINES:
-            return None
-        return geometry.mrlt(points(inks), n=self.repetitions, seed=seed)
+            return {}
+        return {
+            key: geometry.mrlt(points(inks, with_pen=with_pen), n=self.repetitions, seed=seed)
+            for key, with_pen in GEOMETRY_SCORES.items()
+        }
+
+    def _geometry_scores(self, first, second):
+        beyond = [holes.beyond for cloud in (first, second) for holes in cloud.values()]
+        scores = {
+            key: geometry.geometry_score(first[key], second[key]) if second else None
+            for key in GEOMETRY_SCORES
+        }
+        return {**scores, "beyond_i_max": max(beyond, default=None)}
 
     def _ranks(self, inks, reference):
         """{retrieval: (n,) the rank of each line's form, NaN where that is not known}, and how many are."""

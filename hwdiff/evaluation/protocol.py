@@ -30,16 +30,17 @@ from hwdiff.evaluation.tables import (
 )
 from hwdiff.evaluation.written import WRITING_CODE, Generator, write_lines
 from hwdiff.ink.ink import Ink
-from hwdiff.utils.files import json_fingerprint, tree_fingerprint
+from hwdiff.utils.files import atomic_write, json_fingerprint, tree_fingerprint
 
 # Between the noise of one seed and the next: line i of one must not be written as line i + 1 of the other.
 SEED_STRIDE = 1_000_000
-TABLES_CANVAS = "1200 x 120, pen 2"
-OTHER_CANVASES = {
+CANVASES = {
+    "1200 x 120, pen 2": Canvas(),  # the table's
     "1200 x 120, pen 4": Canvas(pen=4.0),
     "600 x 60, pen 1": Canvas(600, 60, 2.5, 1.0),
     "1200 x 240, pen 2": Canvas(height=240),
 }
+CANVAS_LINES = 600  # of each set at most: drawing thousands anew takes an hour
 
 PACKAGE = Path(__file__).parents[1]
 
@@ -66,9 +67,10 @@ def table1(
     compared: pairs of rows whose differences are noted, with intervals.
     settings: what is noted with the table. A row that is written depends on its "dataset", "model" and
         "style_encoder", and on what is in "rows" for it.
-    canvases: also measure the first seed's kernel distance on OTHER_CANVASES.
-    folder: where the table is saved after each seed, and in "written" the lines as they are written; those of
-        an evaluation that was stopped are read there. None for nowhere.
+    canvases: also measure the first seed's kernel distance on CANVASES, of at most CANVAS_LINES lines a set.
+    folder: where the table is saved after each seed, in "lines.npz" what was measured of each line, and in
+        "written" the lines as they are written; those of an evaluation that was stopped are read there. None
+        for nowhere.
     workers: of `write_lines`.
     progress(count): called when so many more lines, real ones too, are there to be measured.
     Raises HwdiffError when the split is too small.
@@ -89,22 +91,21 @@ def table1(
             measured[row] = measures(inks, reference)
             table.add(row, measured[row].values, seconds)
             inks_of[row] = inks
-        forms = (dataset.forms[sets.first], dataset.forms[sets.second])
-        by_line.append((forms, {row: found.by_line for row, found in measured.items()}))
+        by_line.append((sets, {row: found.by_line for row, found in measured.items()}))
 
         # What is measured besides: the first seed on other canvases, and more real lines.
         if canvases and not table.canvases:
-            distances = {row: found.values["kernel_distance"] for row, found in measured.items()}
-            table.canvases = {TABLES_CANVAS: distances, **_distances_by_canvas(measures, sets, inks_of)}
+            table.canvases = _distances_by_canvas(measures, sets, inks_of)
         if larger > count:
             many = Sets.draw(dataset, split, count=larger, seed=seed)
             table.add_geometry(measures.geometry_of_real(many))
 
         table.settings["seeds"].append(seed)
-        table.differences = _differences(by_line, compared)
+        table.differences = _differences(by_line, dataset.forms, compared)
         table.notes = [*notes, *notes_on_values(table)]
         if folder:
             save_table(table, folder)
+            _save_by_line(by_line, dataset.ids, folder)
     return table
 
 
@@ -177,22 +178,33 @@ def write_row(
     )
 
 
-def _differences(by_line, compared):
+def _save_by_line(by_line, ids, folder):
+    """Write `Measured.by_line` of each row and seed, and whose lines they are, into lines.npz."""
+    found = {}
+    for sets, rows in by_line:
+        found |= {f"{sets.seed}/first": ids[sets.first], f"{sets.seed}/second": ids[sets.second]}
+        for row, measures in rows.items():
+            found |= {f"{sets.seed}/{row}/{measure}": values for measure, values in measures.items()}
+    with atomic_write(folder / "lines.npz") as path, path.open("wb") as file:
+        np.savez_compressed(file, **found)
+
+
+def _differences(by_line, forms, compared):
     """{row: {other: {measure: (value, low, high)}}} of pairs of rows, over the lines of all seeds.
 
-    by_line: of each seed the forms of the lines of both sets, and {row: {measure: (n, 2)}}, as `Measured` has
-        it. The bootstrap draws whole forms, with all their lines of all seeds, since lines of one writer are
-        alike.
+    by_line: of each seed its sets, and {row: {measure: (n, 2)}}, as `Measured` has it.
+    forms: of all lines of the dataset. The bootstrap draws whole forms, with all their lines of all seeds,
+        since lines of one writer are alike.
     """
     differences = {}
-    forms_of_second = np.concatenate([second for (_, second), _ in by_line])
-    forms_of_both = np.concatenate([form for both, _ in by_line for form in both])
+    forms_of_second = np.concatenate([forms[sets.second] for sets, _ in by_line])
+    forms_of_both = np.concatenate([forms[some] for sets, _ in by_line for some in (sets.first, sets.second)])
     for row, other in compared:
         found = differences.setdefault(row, {}).setdefault(other, {})
         for measure in by_line[0][1][row]:
-            forms = forms_of_both if measure == KERNEL_DISTANCE.key else forms_of_second
+            groups = forms_of_both if measure == KERNEL_DISTANCE.key else forms_of_second
             values = (np.concatenate([rows[one][measure] for _, rows in by_line]) for one in (row, other))
-            difference = paired_difference(*values, forms)
+            difference = paired_difference(*values, groups)
             # Where no line differs, no resample does: an interval of no width would say too much.
             if difference and any(difference):
                 found[measure] = difference
@@ -200,11 +212,12 @@ def _differences(by_line, compared):
 
 
 def _distances_by_canvas(measures, sets, inks_of):
-    first, distances = real_inks(measures.dataset, sets.first), {}
-    for name, canvas in OTHER_CANVASES.items():
+    some = np.linspace(0, len(sets.first) - 1, min(len(sets.first), CANVAS_LINES)).round().astype(int)
+    first, distances = real_inks(measures.dataset, sets.first[some]), {}
+    for name, canvas in CANVASES.items():
         against = measures.picture_features(first, canvas)
         distances[name] = {
-            row: kernel_distance(against, measures.picture_features(inks, canvas))
+            row: kernel_distance(against, measures.picture_features([inks[line] for line in some], canvas))
             for row, inks in inks_of.items()
         }
     return distances

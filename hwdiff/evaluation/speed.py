@@ -38,11 +38,10 @@ def network_inputs(count: int, length: int) -> tuple[Tensor, Tensor, Tensor, Ten
     )
 
 
-def seconds_of_writing(network: UNet, lines: int, evaluations: int) -> float:
-    """About how long a network takes to write so many lines, with one thread.
+def seconds_of_writing(network: UNet, evaluations: int) -> float:
+    """About how long a network on the CPU takes for so many evaluations of a line each, with one thread.
 
     It is reckoned from a few evaluations of one line of 320 points, about the middle of IAM's.
-    evaluations: of the network, for each line.
     """
     inputs = network_inputs(1, MIDDLING_POINTS)
     threads, times = torch.get_num_threads(), []
@@ -55,7 +54,7 @@ def seconds_of_writing(network: UNet, lines: int, evaluations: int) -> float:
                 times.append(time.perf_counter() - began)
     finally:
         torch.set_num_threads(threads)
-    return lines * evaluations * min(times)
+    return evaluations * min(times)
 
 
 def training_rate(

@@ -90,6 +90,9 @@ class Column:
 
 KERNEL_DISTANCE = Column("kernel_distance", "kernel distance", "kernel distance x 1000", 1000)
 GEOMETRY_SCORE = Column("geometry_score", "Geometry Score", "Geometry Score x 1000", 1000)
+OFFSETS_SCORE = Column(
+    "geometry_score_offsets", "Geometry Score, no pen flag", "Geometry Score x 1000, no pen flag", 1000
+)
 SECONDS = Column("seconds_per_line", "seconds a line", "s a line")
 
 
@@ -107,7 +110,9 @@ def columns(distance: str) -> tuple[Column, ...]:
         Column("frechet", unbiased, unbiased),
         *([Column("distance", FID, FID)] if distance == FID else []),
         GEOMETRY_SCORE,
+        OFFSETS_SCORE,
         Column("cer", "CER", "CER, %", 100, "{:.1f}"),
+        Column("right", "lines without an error", "lines without an error, %", 100, "{:.1f}", sign=-1),
         Column("form_top10", own, f"{own}, %", 100, "{:.1f}", sign=-1),
         Column("style_top10", f"{circular} (circular)", f"{circular} (circular), %", 100, "{:.1f}", sign=-1),
     )

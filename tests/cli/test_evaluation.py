@@ -57,6 +57,9 @@ def test_evaluate_makes_the_table(data, untrained, tmp_path):
     result = hwdiff("evaluate", "--data", data, *options, "--recognizer", tmp_path / "none.safetensors")
     assert result.exit_code == 1
     assert f"{tmp_path / 'none.safetensors'}: " in result.output
+    result = hwdiff("evaluate", "--data", data, *options, "--rows", "eq12, none")
+    assert result.exit_code == 1
+    assert "row: no such row as 'none'; choose one of eq12, eq9, " in result.output
     result = hwdiff("evaluate", "--data", data, "--lines", 5000)
     assert result.exit_code == 1
     assert "two sets of 5000 lines of the split train" in result.output
@@ -109,3 +112,13 @@ def test_alignment_prints_correlations_and_keeps_the_lines(data, recognizer, tmp
         real = legibility([dataset.ink(dataset.index_of(row["line"]))], recognizer, resamples=0).cer.value
         assert float(row["real_cer"]) == pytest.approx(real, abs=1e-6)
     assert any(row["cer"] != row["real_cer"] for row in rows)
+    kept = json.loads((tmp_path / "lines.json").read_text())
+    assert {key: kept["settings"][key] for key in ("guidance", "steps", "split", "lines")} == {
+        "guidance": 1,
+        "steps": 6,
+        "split": "test",
+        "lines": 4,
+    }
+    assert kept["settings"]["model"]["file"] == "small.safetensors"
+    assert set(kept["relations"]) == set(rows[0]) - {"line", "cer", "real_cer"}
+    assert f"{kept['relations']['monotonicity']['correlation']:6.2f} (" in result.output

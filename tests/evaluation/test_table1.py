@@ -1,4 +1,6 @@
 import json
+from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -69,7 +71,12 @@ def test_lines_become_points_of_one_space():
 
 
 @pytest.fixture(scope="module")
-def table(measures, written, tmp_path_factory):
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("table")
+
+
+@pytest.fixture(scope="module")
+def table(measures, written, folder):
     """Real lines handed over as what was written: once the right ones, once scribbles."""
 
     def copied(indices, seeds):
@@ -93,7 +100,7 @@ def table(measures, written, tmp_path_factory):
             generators=rows,
             compared=[("copied", GROUND_TRUTH), ("scribbled", "copied")],
             settings={"origin": "a test"},
-            folder=tmp_path_factory.mktemp("table"),
+            folder=folder,
         )
 
 
@@ -113,6 +120,49 @@ def test_every_measure_moves_the_way_it_should(table):
     assert set(table.seconds) == {"copied", "scribbled"}
     assert all(set(rows) == set(table.values) for rows in table.canvases.values())
     assert len({rows[CORRUPTED] for rows in table.canvases.values()}) == len(table.canvases)
+    tables_canvas, *_ = table.canvases.values()
+    for row, distance in tables_canvas.items():
+        assert distance == pytest.approx(table.values[row]["kernel_distance"][0])
+
+
+def test_what_was_measured_of_each_line_is_kept(table, written, folder):
+    """Whatever is asked later can be computed from it."""
+    sets = Sets.draw(written, "train", count=12, seed=1)
+    with np.load(folder / "lines.npz") as kept:
+        assert kept["1/first"].tolist() == [written.ids[line] for line in sets.first]
+        assert kept["1/second"].tolist() == [written.ids[line] for line in sets.second]
+        for row, values in table.values.items():
+            edits, characters = kept[f"1/{row}/cer"].T
+            assert values["cer"][1] == pytest.approx(edits.sum() / characters.sum())
+            assert values["right"][1] == kept[f"1/{row}/right"][:, 0].mean() == (edits == 0).mean()
+            assert len(kept[f"1/{row}/kernel_distance"]) == 24
+
+
+def test_canvases_are_compared_on_some_lines_of_all_forms(measures, written, monkeypatch):
+    monkeypatch.setattr(protocol, "CANVAS_LINES", 3)
+    seen = []
+    monkeypatch.setattr(measures, "picture_features", lambda inks, canvas: seen.append(list(inks)))
+    monkeypatch.setattr(protocol, "kernel_distance", lambda first, second: 0.0)
+    sets = Sets.draw(written, "train", count=9, seed=0)
+    protocol._distances_by_canvas(measures, sets, {"row": list(range(9))})
+    assert [ink.text for ink in seen[0]] == written.texts[sets.first[[0, 4, 8]]].tolist()
+    assert seen[1] == [0, 4, 8]
+
+
+def test_the_geometry_score_is_taken_with_and_without_the_pen_flag(measures, written, monkeypatch):
+    few = partial(geometry.mrlt, landmarks=8, workers=1)  # there are not so many lines here
+    fake = SimpleNamespace(**{**vars(geometry), "mrlt": few})
+    monkeypatch.setattr("hwdiff.evaluation.measures.geometry", fake)
+    monkeypatch.setattr("hwdiff.evaluation.measures.GEOMETRY_LINES", 20)
+    sets = Sets.draw(written, "train", count=20, seed=0)
+    lines = [written.ink(line).trimmed() for line in sets.second]
+    reference, lifted = measures.reference(sets), [replace(ink, pen_up=~ink.pen_up) for ink in lines]
+    found, other = (measures(inks, reference).values for inks in (lines, lifted))
+    scores = ("geometry_score", "geometry_score_offsets")
+    assert all(found[score] is not None for score in scores)
+    assert found[scores[0]] != other[scores[0]]
+    assert found[scores[1]] == other[scores[1]]
+    assert found["beyond_i_max"] is not None
 
 
 def test_differences_have_intervals_over_the_same_lines(table):
@@ -142,6 +192,7 @@ def test_what_few_lines_cannot_tell_is_left_out(table):
     assert [column.key for column in table.columns] == [
         "kernel_distance",
         "cer",
+        "right",
         "form_top10",
         "style_top10",
     ]
@@ -160,8 +211,9 @@ def test_the_bootstrap_draws_whole_forms():
         row: {measure: np.stack((found, np.ones_like(found)), axis=1) for measure, found in of.items()}
         for row, of in values.items()
     }
-    forms = (np.repeat(["a", "b"], 50), np.repeat(["c", "d"], 50))
-    found = protocol._differences([(forms, rows)], [("new", "old")])["new"]["old"]
+    forms = np.repeat(["a", "b", "c", "d"], 50)
+    sets = Sets(np.arange(100), np.arange(100, 200), np.arange(0), seed=0)
+    found = protocol._differences([(sets, rows)], forms, [("new", "old")])["new"]["old"]
     assert found["cer"] == (0.5, 0, 1)
     value, low, high = found["kernel_distance"]
     assert value == 0.5 and low < 0.25 and high > 0.75
@@ -471,6 +523,22 @@ def test_a_row_without_intervals_is_not_chosen(comparison):
 def test_a_split_whose_others_have_too_few_forms_is_refused(dataset, features, recognizer):
     with pytest.raises(HwdiffError, match=r"lines of \d forms"):
         Measures(dataset, "test", features=features, recognizer=recognizer)
+
+
+def test_rows_are_chosen_by_name_and_compared_with_those_that_there_are():
+    rows = bench_module.table1_rows(2.5)
+    chosen = bench_module.chosen_rows(rows, ["eq9", "eq12"])
+    assert list(chosen) == ["eq12", "eq9"]
+    assert bench_module.compared_rows(chosen) == [
+        ("eq12", GROUND_TRUTH),
+        ("eq9", GROUND_TRUTH),
+        ("eq9", "eq12"),
+    ]
+    assert bench_module.chosen_rows(rows, None) == rows
+    assert ("fast", "eq12_guided") in bench_module.compared_rows(rows)
+    assert ("fast", "eq12") in bench_module.compared_rows(bench_module.table1_rows(1.0))
+    with pytest.raises(HwdiffError, match="no such row as 'eq13'; choose one of eq12, eq9, eq12_foreign"):
+        bench_module.chosen_rows(rows, ["eq12", "eq13"])
 
 
 def test_a_bench_writes_in_as_many_processes_as_there_are_threads(monkeypatch):

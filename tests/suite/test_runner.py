@@ -418,7 +418,10 @@ def test_many_hours_are_told_before_they_begin(source, tmp_path, monkeypatch):
     result = CliRunner().invoke(app, command)
     assert result.exit_code == 0, result.output
     # Without guidance 60 for Eq. 12, as many for Eq. 9; twice as many with guidance; and 80 for fast.
-    assert "writes 20 lines with 500 network evaluations each: " in result.output
+    assert (
+        f"evaluates the network {10 * 3 * 120 + 5 * 2 * 500:,} times for the lines of its tables: "
+        in result.output
+    )
 
 
 def test_profiles_name_notebooks_and_parameters_that_exist():
