@@ -63,6 +63,7 @@ class Command:
 
 def _run(arguments, folder, file_size, forked):
     os.setsid()
+    os.environ.pop("LOKY_MAX_CPU_COUNT", None)  # it has workers that it could leave behind, as for a user
     if forked:
         distributed.START_METHOD = "fork"
     for number, name in ((1, "output"), (2, "errors")):

@@ -23,7 +23,10 @@ from hwdiff.ink.ink import Ink
 from hwdiff.model.config import ModelConfig
 from hwdiff.model.style_encoder import load_style_extractor
 from hwdiff.model.unet import UNet
+from hwdiff.training import pipeline
 
+# What any number of processes may do is done by one, but where a test asks for more.
+os.environ.setdefault("LOKY_MAX_CPU_COUNT", "1")
 GOLDEN = Path(__file__).parent / "golden"
 SHARED = Path(os.environ.get("HWDIFF_SHARED", Path(__file__).parents[2] / "shared"))
 # Of the built-in writers that the recognizer was not trained on, those that it reads best.
@@ -43,6 +46,13 @@ def shared():
     if not SHARED.is_dir():
         pytest.skip(f"no reference data at {SHARED}: set HWDIFF_SHARED to its folder")
     return SHARED
+
+
+@pytest.fixture
+def few_steps(monkeypatch):
+    """The chain's page of samples in few steps: it is only looked at whether it is there."""
+    few = {name: (sampler, 2) for name, (sampler, _) in pipeline.REPORTED.items()}
+    monkeypatch.setattr(pipeline, "REPORTED", few)
 
 
 @pytest.fixture(scope="session")

@@ -262,7 +262,7 @@ class Bench:
         """
         rows = self.diversity_rows
         return measure_diversity(
-            self.measures(),
+            next(iter(self._measures.values()), None) or self.measures(),  # whatever their repetitions
             indices,
             repeats,
             seed,

@@ -5,7 +5,8 @@ from matplotlib.figure import Figure
 
 from hwdiff.evaluation.error_rates import Recognition, letters
 from hwdiff.evaluation.recognizer import ALPHABET, BLANK
-from hwdiff.evaluation.tables import GROUND_TRUTH, Table, mean_sd, spacing_of_row
+from hwdiff.evaluation.spread import mean_sd
+from hwdiff.evaluation.tables import GROUND_TRUTH, Table, spacing_of_row
 from hwdiff.ink.ink import Ink
 from hwdiff.ink.plot import COLOURS, draw_coloured
 

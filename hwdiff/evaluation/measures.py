@@ -97,7 +97,7 @@ class Measures:
         if inception_weights:
             path = None if inception_weights == "download" else inception_weights
             self.inception = load_inception(path, features.device)
-        self._others = np.flatnonzero(dataset.splits != split)
+        self._others, self._handmade = np.flatnonzero(dataset.splits != split), {}
         self.writer_styles = self._learn_writer_styles()
 
     @property
@@ -136,7 +136,11 @@ class Measures:
     def _features_of(self, by, indices):
         """Features of real lines for a retrieval: (n, d)."""
         if by == "form_top10":
-            return handmade_features(real_inks(self.dataset, indices))
+            # Sets of several seeds have most of their known lines in common.
+            missing = [line for line in indices.tolist() if line not in self._handmade]
+            found = handmade_features(real_inks(self.dataset, missing))
+            self._handmade |= zip(missing, found, strict=True)
+            return np.array([self._handmade[line] for line in indices.tolist()])
         return descriptors(self.features.half(indices).numpy())
 
     def ink_features(self, by: str, inks: Sequence[Ink]) -> np.ndarray:

@@ -1,16 +1,15 @@
 """Table 1 for people and as files."""
 
 import csv
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from hwdiff.diffusion.process import STEPS
-from hwdiff.evaluation.tables import GEOMETRY_SCORE, KERNEL_DISTANCE, SECONDS, Table, mean_sd
+from hwdiff.evaluation.spread import mean_sd, spread
+from hwdiff.evaluation.tables import GEOMETRY_SCORE, KERNEL_DISTANCE, SECONDS, Table
 from hwdiff.utils.files import atomic_write, write_json
 
 NFE = "NFE"  # network evaluations a line, a guided step being two
-MEAN, SD = ", mean", ", sd"  # what ends the names of two cells that belong together
 
 
 def table_text(table: Table) -> str:
@@ -126,15 +125,6 @@ def named_geometry(table: Table) -> list[dict]:
 def _in_units(column, values):
     """The `spread` of a measure in the unit that its title names."""
     return spread(column.title, [None if value is None else column.factor * value for value in values])
-
-
-def spread(name: str, values: Sequence[float | None]) -> dict[str, float]:
-    """Mean and standard deviation of some values as two cells of a table for people; NaN without values.
-
-    The page of a run shows the two as one, by their names.
-    """
-    mean, sd = mean_sd(values)
-    return {name + MEAN: mean, name + SD: sd}
 
 
 def save_table(table: Table, folder: Path) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 from hwdiff.diffusion.process import STEPS
 from hwdiff.diffusion.samplers import network_evaluations
 from hwdiff.evaluation.frechet import AXES
+from hwdiff.evaluation.spread import mean_sd
 
 # Rows. Those that a sampler wrote are named by `sampler_row`, but for those of `Bench.table1_rows`.
 GROUND_TRUTH, CORRUPTED, REPEATED = "ground_truth", "corrupted", "repeated"
@@ -199,10 +200,3 @@ class Table:
         """Append a seed's Geometry Scores of larger sets: {row: score}."""
         for row, score in scores.items():
             self.geometry.setdefault(row, []).append(score)
-
-
-def mean_sd(values: Sequence[float | None]) -> tuple[float, float]:
-    """Mean and standard deviation of the values that there are; NaN where there are too few."""
-    values = np.asarray([value for value in values if value is not None], dtype=float)
-    mean = values.mean() if len(values) else np.nan
-    return mean, values.std(ddof=1) if len(values) > 1 else np.nan

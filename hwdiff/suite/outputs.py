@@ -14,7 +14,7 @@ from IPython.display import HTML, Image, display
 from matplotlib.figure import Figure
 
 from hwdiff.data.dataset import Dataset
-from hwdiff.evaluation.report import MEAN, SD
+from hwdiff.evaluation.spread import MEAN, SD
 from hwdiff.ink.plot import save_figure
 from hwdiff.utils.errors import HwdiffError
 from hwdiff.utils.files import atomic_write, write_json, write_text

@@ -5,7 +5,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from hwdiff.evaluation.tables import FID, PAPER, TOP, Table, mean_sd
+from hwdiff.evaluation.spread import mean_sd
+from hwdiff.evaluation.tables import FID, PAPER, TOP, Table
 from hwdiff.model.checkpoint import BUNDLED
 from hwdiff.utils.errors import HwdiffError
 from hwdiff.utils.json_values import parse_json

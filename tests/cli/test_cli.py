@@ -75,6 +75,7 @@ def test_the_bundled_model_writes_in_named_styles(tmp_path):
 
 
 def test_measuring_and_releasing_a_model(trained, style_weights, monkeypatch):
+    monkeypatch.setattr("hwdiff.suite.release.CANDIDATES", 5)
     model, data = trained / "run" / "model.safetensors", trained / "data" / "lines.npz"
     of_model = ("--model", model, "--data", data, "--style-encoder", style_weights)
     result = hwdiff("loss", *of_model, "--lines", 3)
@@ -335,7 +336,7 @@ def test_a_run_out_of_time_says_how_to_resume(trained, style_weights, tmp_path):
     assert hwdiff("train", *options, "--resume").exit_code == 0
 
 
-def test_the_chain_with_the_smoke_preset(trained, style_weights, tmp_path):
+def test_the_chain_with_the_smoke_preset(trained, style_weights, tmp_path, few_steps):
     options = ("--data", trained / "data" / "lines.npz", "--out", tmp_path)
     options += ("--preset", "smoke", "--teacher", style_weights)
     short = ("--steps", 3, "--distillation-steps", 2, "--batch-size", 4)
@@ -572,7 +573,10 @@ def test_a_branch_that_cannot_be_resumed_is_not_made(trained, style_weights, tmp
     assert steps == [3, 2]
 
 
-def test_a_model_of_another_style_encoder_is_watched_with_a_picture(trained, style_weights, tmp_path):
+def test_a_model_of_another_style_encoder_is_watched_with_a_picture(
+    trained, style_weights, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("hwdiff.evaluation.attention.WATCHED", ("a fox", "ten", "no way"))
     model, out = trained / "run" / "model.safetensors", tmp_path / "attention"
     refused = hwdiff("attention", "--model", model, "--out", out)
     assert refused.exit_code == 1

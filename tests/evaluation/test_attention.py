@@ -90,6 +90,7 @@ def test_hard_texts_alone_make_no_relation():
 
 def test_a_training_is_watched_by_three_fixed_lines(network, monkeypatch):
     monkeypatch.setattr(network, "metadata", {"writing": {"guidance": 2.0}})  # of no account
+    monkeypatch.setattr(module, "WATCHED", ("a fox", "ten", "no way"))
     maps, record = watch_attention(network, network.default_style)
     assert [name for name in maps if name.endswith("t55")] == ["0.t55", "1.t55", "2.t55"]
     for seed, text in enumerate(module.WATCHED):

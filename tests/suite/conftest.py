@@ -20,6 +20,7 @@ SMALL = [
     "writers=16",
     "steps=4",
     "sample_every=2",
+    "pulled=2",
     "seeds=1",
     "repetitions=20",
     "measured_lines=1",

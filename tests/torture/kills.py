@@ -96,7 +96,7 @@ def commands(folder: Path) -> dict[str, Arguments]:
 
     return {
         "prepare": lambda out: ["prepare", "--source", needs.source, "--out", out / "lines.npz"],
-        "prepare, built-in writers": lambda out: ["prepare", "--writers", 4, "--out", out / "lines.npz"],
+        "prepare, built-in writers": lambda out: ["prepare", "--writers", 1, "--out", out / "lines.npz"],
         "train, one process": lambda out: train(out, 1),
         "train, two processes": lambda out: train(out, 2),
         "distil-steps": distil,

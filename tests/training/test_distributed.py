@@ -115,7 +115,7 @@ TWO = ("--processes", 2, "--optimizer", "muon", "--resume")
 def two(train, tmp_path_factory):
     """The directory of the run of two processes that nothing ever stopped."""
     out = tmp_path_factory.mktemp("two") / "run"
-    process = train(out, *TWO)
+    process = train(out, *TWO, forked=True)
     assert process.wait() == 0, process.errors
     return out
 

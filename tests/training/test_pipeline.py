@@ -27,7 +27,7 @@ class StopAfter(Stop):
         return "time is up" if self.left < 0 else None
 
 
-def test_the_chain_resumes_from_every_step(dataset, style_weights, tmp_path):
+def test_the_chain_resumes_from_every_step(dataset, style_weights, tmp_path, few_steps):
     arguments = (dataset.path, tmp_path, CONFIG, "smoke", style_weights, 4, "cpu")
     steps, asked = [], 0
     while True:
