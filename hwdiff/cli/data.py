@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from hwdiff.cli.options import SplitScheme, StyleEncoder, Variant, command
+from hwdiff.cli.options import SplitScheme, StyleEncoder, Variant, command, require_figure
 
 
 @command
@@ -73,6 +73,7 @@ def show(
     from hwdiff.data.figures import plot_lines
     from hwdiff.ink.plot import save_figure
 
+    require_figure(out, inputs=[data])
     save_figure(plot_lines(Dataset(data), rows), out)
     print(f"wrote {out}")
 
@@ -92,10 +93,10 @@ def compare_images(
     from hwdiff.data.figures import compare_line_images
     from hwdiff.data.iam import Source, read_pairs
     from hwdiff.data.lines import Report
-    from hwdiff.ink.plot import require_figure_name, save_figure
+    from hwdiff.ink.plot import save_figure
     from hwdiff.model.style_encoder import load_style_extractor
 
-    require_figure_name(out)
+    require_figure(out)
     report = Report()
     pairs = read_pairs(Source(source), report)
     figure, cosines = compare_line_images(pairs, load_style_extractor(style_encoder))

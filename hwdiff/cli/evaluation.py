@@ -19,6 +19,7 @@ from hwdiff.cli.options import (
     Steps,
     StyleEncoder,
     command,
+    require_figure,
     require_output,
     require_output_folder,
 )
@@ -53,6 +54,7 @@ def recognize(
     from hwdiff.ink.ink import Ink
     from hwdiff.ink.plot import save_figure
 
+    require_figure(out, inputs=[file])
     if (file.suffix == ".npz") != (line is not None):
         raise HwdiffError(f"{file}: give --line with a dataset file (.npz), and only with one")
     if line is None:
@@ -555,7 +557,7 @@ def alignment(
             f"{one.given_text:6.2f} ({one.given_low:.2f} to {one.given_high:.2f}); {one.differing} differ"
         )
     if out:
-        with atomic_write(out) as temporary, temporary.open("w", newline="") as file:
+        with atomic_write(out) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
             table = csv.writer(file)
             table.writerow(["line", *found, "cer", "real_cer"])
             for index, row in inked:

@@ -4,7 +4,7 @@ import inspect
 import os
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import fields
 from enum import StrEnum
 from functools import wraps
@@ -94,10 +94,13 @@ RecognizerFile = Annotated[
 Lines = Annotated[int | None, typer.Option(min=1, help="At most this many lines, evenly spread.")]
 
 
-def require_output(path: Path | None, suffix: str | None = None) -> None:
+def require_output(
+    path: Path | None, suffix: str | None = None, *, inputs: Iterable[str | Path] = ()
+) -> None:
     """Raises HwdiffError when a result cannot be written to `path`: before it is computed, not after.
 
     suffix: which the file must have; None for any.
+    inputs: what is read, if they are files, and must not be replaced.
     """
     if path is None:
         return
@@ -106,7 +109,19 @@ def require_output(path: Path | None, suffix: str | None = None) -> None:
     target = Path(os.path.realpath(path))
     if os.path.isdir(target) or is_special(target):
         raise HwdiffError(f"--out {path}: cannot be written; choose another path")
+    for given in inputs:
+        if os.path.exists(given) and os.path.exists(target) and os.path.samefile(given, target):
+            raise HwdiffError(f"--out {path}: is read, and would be replaced; choose another path")
     require_output_folder(target.parent, path)
+
+
+def require_figure(path: Path | None, *, inputs: Iterable[str | Path] = ()) -> None:
+    """As `require_output`, of a figure: a .png or .svg file."""
+    if path is not None:
+        from hwdiff.ink.plot import require_figure_name
+
+        require_figure_name(path)
+    require_output(path, inputs=inputs)
 
 
 def require_output_folder(folder: Path, path: Path | None = None) -> None:
@@ -137,6 +152,12 @@ def command(function: Callable) -> Callable:
                 function(*args, **kwargs)
             except HwdiffError as error:
                 print(f"error: {error}", file=sys.stderr)
+                raise typer.Exit(1) from None
+            except RuntimeError as error:
+                if type(error).__name__ != "OutOfMemoryError":  # PyTorch's, which may not be loaded
+                    raise
+                found = str(error).split(". ")[0]
+                print(f"error: {found}; give fewer lines at once, or --device cpu", file=sys.stderr)
                 raise typer.Exit(1) from None
             except KeyboardInterrupt:
                 print("stopped", file=sys.stderr)

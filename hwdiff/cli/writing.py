@@ -18,6 +18,7 @@ from hwdiff.cli.options import (
     Steps,
     StyleEncoder,
     command,
+    require_figure,
     require_output,
     require_output_folder,
 )
@@ -122,7 +123,8 @@ def write(
         what = "a line is" if file is None else "pages are"
         more = "; with --file FILE pages are saved as .pdf" if out.suffix.lower() == ".pdf" else ""
         raise HwdiffError(f"{out}: {what} saved as {or_list(suffixes)}; choose such a name{more}")
-    require_output(out)
+    chosen = mixture(style)
+    require_output(out, inputs=chosen if isinstance(chosen, dict) else [chosen or ""])
     of_pages = {
         "paper": paper,
         "margin": margin,
@@ -150,7 +152,7 @@ def write(
     if file is None:
         if strict:
             require_writable(text, "the text")
-        [ink] = sample(load_model(model, device), [text], mixture(style), seed=seed, **options)
+        [ink] = sample(load_model(model, device), [text], chosen, seed=seed, **options)
         ink.save(out)
         print(f"wrote {out}: {len(ink)} points, {len(ink.strokes())} strokes")
         return
@@ -176,7 +178,7 @@ def write(
     network = load_model(model, device)
     with Progress("writing", count_pieces(content, layout), unit="pieces of lines") as progress:
         options |= {"layout": layout, "seed": seed, "tries": tries, "is_right": is_right}
-        written = write_pages(network, content, mixture(style), progress=progress.update, **options)
+        written = write_pages(network, content, chosen, progress=progress.update, **options)
     paths = save_pages(written.pages, out)
     print(f"wrote {', '.join(map(str, paths))}: {written.pieces} pieces of lines")
     if written.wrong:
@@ -248,10 +250,10 @@ def style(
     """Show what the model will see of a picture of handwriting, and to which named style it is nearest."""
     from hwdiff.diffusion.style_gallery import FAR, by_likeness, load_styles
     from hwdiff.ink.photos import plot_lines
-    from hwdiff.ink.plot import require_figure_name, save_figure
+    from hwdiff.ink.plot import save_figure
     from hwdiff.model.style_encoder import load_style_extractor
 
-    require_figure_name(out)
+    require_figure(out, inputs=[picture])
     features = load_style_extractor("bundled").of_image(picture)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the picture's, which were given just now
@@ -283,11 +285,10 @@ def styles(
     import torch
 
     from hwdiff.diffusion.generate import named_styles, sample
-    from hwdiff.ink.plot import plot_inks, require_figure_name, save_figure
+    from hwdiff.ink.plot import plot_inks, save_figure
     from hwdiff.model.checkpoint import load_model
 
-    require_figure_name(out)
-    require_output(out)
+    require_figure(out)
     network = load_model(model, device)
     named = named_styles(network)
     features = torch.stack(list(named.values()))

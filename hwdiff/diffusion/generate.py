@@ -86,7 +86,7 @@ def sample(
 
     network: from `load_model`.
     texts: a list of strings, or one.
-    style: the name of one of `load_styles()`; an image of a line of handwriting to imitate (a path, a PIL
+    style: the name of one of `named_styles`; an image of a line of handwriting to imitate (a path, a PIL
         image or a uint8 array); features (S, 1280), or (len(texts), S, 1280) for a style for each text;
         several names and paths with weights, {"ada": 0.7, "line.png": 0.3}; None for the model's default.
     sampler: the name of one of `samplers.SAMPLERS`, or a function like those in `samplers`.

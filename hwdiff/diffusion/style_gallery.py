@@ -18,7 +18,6 @@ FORMAT = "hwdiff styles 1"
 BUNDLED = Path(__file__).parents[1] / "weights" / "small-styles.safetensors"
 # Of 298 training lines of IAM, every 31st, one in twenty has a lower cosine to the nearest named style.
 FAR = 0.88
-_ABOUT = {"what": "file of styles", "advice": "install hwdiff again"}
 
 
 class Styles(dict):
@@ -83,13 +82,15 @@ def load_styles(path: str | Path = BUNDLED) -> Styles:
 
     Raises HwdiffError when the file is missing, damaged, or something else.
     """
-    metadata, tensors = load_tensors(path, FORMAT, **_ABOUT)
+    is_bundled = Path(path) == BUNDLED
+    advice = "install hwdiff again" if is_bundled else "copy it again, or make it with hwdiff release"
+    metadata, tensors = load_tensors(path, FORMAT, what="file of styles", advice=advice)
     wanted = {"names": [str], "style_weights?": {"name": str, "fingerprint": str}}
-    require(metadata, wanted, name=path, what="a whole file of styles", advice=_ABOUT["advice"])
+    require(metadata, wanted, name=path, what="a whole file of styles", advice=advice)
     for name in metadata["names"]:
         style = tensors.get(name)
         if style is None or style.ndim != 2 or style.shape[1] != STYLE_FEATURES or not style.isfinite().all():
             shape = "missing" if style is None else f"of shape {tuple(style.shape)}"
             found = f"its style {name!r} is {shape}; finite features (14, 1280) are needed"
-            raise HwdiffError(f"{path}: {found}; {_ABOUT['advice']}")
+            raise HwdiffError(f"{path}: {found}; {advice}")
     return Styles({name: tensors[name].float() for name in metadata["names"]}, metadata)

@@ -28,7 +28,7 @@ from hwdiff.evaluation.recognizer import (
 from hwdiff.ink import strokes
 from hwdiff.training.config import warmup_and_cosine
 from hwdiff.training.distributed import Processes
-from hwdiff.training.optimizers import make_ema
+from hwdiff.training.optimizers import Ema
 from hwdiff.training.run_dir import RunDirectory
 from hwdiff.training.steps import Steps
 from hwdiff.utils.errors import require_choice
@@ -184,11 +184,11 @@ def train_recognizer(
     excerpts = Excerpts(dataset, config.seed)
     order = training_order(excerpts, lines["train"], config.batch_size, seed=config.seed, done=done)
     order = chain([next(order)], order)  # an error in the data shows before anything is written
-    with lock_directory(directory.path), torch.random.fork_rng():
+    with lock_directory(directory.path), torch.random.fork_rng([device] if device.type == "cuda" else []):
         # Make the network and what trains it, or load the state of both.
         torch.manual_seed(config.seed)
         recognizer = Recognizer(config.network).to(device).train()
-        ema = make_ema(recognizer, config.ema)
+        ema = Ema(recognizer, config.ema)
         options = {"lr": 0.0, "betas": (0.9, 0.98), "weight_decay": config.weight_decay, "fused": True}
         optimizer = torch.optim.AdamW(recognizer.parameters(), **options)
         generator = torch.Generator().manual_seed(config.seed)

@@ -218,7 +218,8 @@ def _read_weights(path):
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds here, pickle's among them
         raise HwdiffError(
-            f"{path}: neither safetensors nor torchvision's weights file; nothing in it was run"
+            f"{path}: neither safetensors nor torchvision's weights file, and nothing in it was run "
+            f"({str(error).splitlines()[0]}); download it again"
         ) from error
     named = isinstance(state, dict) and all(isinstance(name, str) for name in state)
     if not named or not all(isinstance(tensor, Tensor) for tensor in state.values()):

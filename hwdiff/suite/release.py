@@ -137,7 +137,9 @@ def release(
     extractor: the one that the network was trained with, for styles of its own.
     options: of `sample`, for the styles.
     Returns the name of its default style.
-    Raises HwdiffError when it was trained with other style weights.
+    `network` has its metadata and its default style from here on.
+    Raises HwdiffError when it was trained with other style weights, or is to have none of its own where
+    another's are.
     """
     for setting, number in writing.items():
         if not 0 < number < 1000:
@@ -151,6 +153,9 @@ def release(
     if init := metadata.get("training", {}).get("init"):  # of the folders of who releases it nothing is told
         metadata["training"] = {**metadata["training"], "init": Path(init).name}
     if features is None:
+        if path_of_gallery(path).exists():
+            found = "its styles would be taken for those of this network"
+            raise HwdiffError(f"{path_of_gallery(path)}: {found}; delete it, or choose another name")
         styles = named_styles(network, "give --data FILE and those weights with --style-encoder")
         rates = _trial_rates(network, torch.stack(list(styles.values())), seed, options)
         default = list(styles)[int(rates.argmin())]

@@ -110,7 +110,7 @@ def _result(folder, rank):
     path = folder / str(rank)
     if not path.exists():
         return None, None
-    kind, value = path.read_text().split(" ", 1)
+    kind, value = path.read_text(encoding="utf-8", errors="surrogateescape").split(" ", 1)
     return kind, int(value) if kind == "code" else value
 
 
@@ -127,12 +127,15 @@ def _work(rank, count, device, folder, function, arguments):
         result = f"code {function(*arguments)}"
     except HwdiffError as error:
         result = f"error {error}"
+    except torch.OutOfMemoryError as error:
+        result = f"error {str(error).split('. ')[0]}; choose a smaller batch"
     except RuntimeError as error:
-        if "onnection" not in str(error):  # what gloo says when a process has died
+        # Gloo says it when a process has died; NCCL has a kind of its own.
+        if "onnection" not in str(error) and not isinstance(error, dist.DistBackendError):
             raise
         result = None
     if result:
-        (Path(folder) / str(rank)).write_text(result)
+        (Path(folder) / str(rank)).write_text(result, encoding="utf-8", errors="surrogateescape")
     if not result or result.startswith("error"):
         os._exit(1)  # without the destructors of a group that may have lost a process
     dist.destroy_process_group()

@@ -22,7 +22,7 @@ from hwdiff.model.unet import UNet
 from hwdiff.training.config import TrainingConfig
 from hwdiff.training.distributed import Processes
 from hwdiff.training.objective import Draws, accumulate_gradients, draw, training_objective
-from hwdiff.training.optimizers import clip_gradients, make_ema, make_optimizers
+from hwdiff.training.optimizers import Ema, clip_gradients, make_optimizers
 from hwdiff.training.run_dir import RunDirectory
 from hwdiff.training.steps import Steps
 from hwdiff.training.validation import validation_loss
@@ -169,7 +169,7 @@ def train(
         # What a checkpoint says of its training holds for all of it.
         about["training"] = {**asdict(config), **_largest(network, config, directory.settings["changes"])}
         network.default_style = style_features[train_lines[:1]][0]
-        ema = make_ema(network, config.ema) if config.ema else None
+        ema = Ema(network, config.ema) if config.ema else None
         sampling_network = ema.module if ema else network
         optimizers = make_optimizers(network, config, processes)
         modules = {"network": network, **({"ema": ema} if ema else {})}

@@ -42,18 +42,27 @@ def make_optimizers(
     return {"muon": muon, "optimizer": torch.optim.Adam(rest, lr=0.0, betas=BETAS, fused=True)}
 
 
-def make_ema(network: nn.Module, decay: float) -> AveragedModel:
-    """The EMA of the weights of `network`; `update_parameters` updates it.
+class Ema(AveragedModel):
+    """The EMA of the weights of a network; `update_parameters` updates it.
 
     In the first steps, in which the weights change fast, its decay is lower: (1 + n) / (10 + n) after n
     updates.
     """
 
-    @torch.no_grad()
-    def update(averages, weights, _):
-        # This count is on the CPU. The copy that is handed in would make a GPU wait.
-        count = int(ema.n_averaged)
-        torch._foreach_lerp_(averages, weights, 1 - min(decay, (1 + count) / (10 + count)))
+    def __init__(self, network: nn.Module, decay: float):
+        super().__init__(network)
+        self.decay = decay
 
-    ema = AveragedModel(network, multi_avg_fn=update)
-    return ema
+    @torch.no_grad()
+    def update_parameters(self, model: nn.Module) -> None:
+        """Take in the weights of `model`, the network after a step. Its buffers are copied."""
+        # The class above would copy the count to the device of the weights, and make a GPU wait for it.
+        count = int(self.n_averaged)
+        averages, weights = list(self.module.parameters()), list(model.parameters())
+        if count:
+            torch._foreach_lerp_(averages, weights, 1 - min(self.decay, (1 + count) / (10 + count)))
+        else:
+            torch._foreach_copy_(averages, weights)
+        for own, new in zip(self.module.buffers(), model.buffers(), strict=True):
+            own.copy_(new)
+        self.n_averaged += 1

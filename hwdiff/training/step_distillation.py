@@ -28,7 +28,7 @@ from hwdiff.model.checkpoint import save_model
 from hwdiff.model.unet import UNet
 from hwdiff.training.config import StepDistillationConfig
 from hwdiff.training.distributed import Processes
-from hwdiff.training.optimizers import BETAS, make_ema
+from hwdiff.training.optimizers import BETAS, Ema
 from hwdiff.training.run_dir import RunDirectory
 from hwdiff.training.steps import Steps
 from hwdiff.utils.errors import HwdiffError
@@ -133,7 +133,7 @@ def distil_steps(
     student = copy.deepcopy(teacher).train()
     teacher = guided(copy.deepcopy(teacher).eval().requires_grad_(False), guidance)
     optimizer = torch.optim.Adam(student.parameters(), lr=0.0, betas=BETAS, fused=True)
-    ema = make_ema(student, config.ema)
+    ema = Ema(student, config.ema)
     generator = torch.Generator(device).manual_seed(config.seed)
     modules = {"student": student, "ema": ema}
 

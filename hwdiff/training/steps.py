@@ -72,7 +72,7 @@ class Steps:
         Raises HwdiffError when a value is not finite, after writing the steps before it. On a GPU that may be
         some steps later.
         """
-        cpu = torch.tensor(self._clock.tick(), device=self.processes.device)
+        cpu = torch.full((), self._clock.tick(), device=self.processes.device)  # a copy would wait for a GPU
         own = [value.detach().float() for value in values.values()]
         means = self.processes.mean(torch.stack([*own, cpu]))
         self._waiting.append((self.step, list(values), means, settings, self._clock.seconds))

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
 
@@ -16,13 +17,14 @@ def rate_of(
     """
     on_gpu = torch.device(device).type == "cuda"
     burst = 10 if on_gpu else 1  # a GPU works while it is given more to do
+    wait = partial(torch.cuda.synchronize, device) if on_gpu else lambda: None
     function()
+    wait()
     calls, start = 0, time.perf_counter()
     while time.perf_counter() - start < seconds:
         for _ in range(burst):
             function()
-        if on_gpu:
-            torch.cuda.synchronize()
+        wait()
         calls += burst
     return flop * calls / (time.perf_counter() - start)
 

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -718,3 +719,47 @@ def test_a_folder_that_cannot_be_written_is_told_before_anything_is_measured(tra
     out = tmp_path / "new" / "floor.json"
     result = hwdiff("geometry-floor", "--data", trained / "data" / "lines.npz", "-o", out)
     assert result.output == f"error: --out {out}: cannot be written; choose another path\n"
+
+
+def test_what_is_read_is_not_replaced(trained, tmp_path):
+    photo, line, data = tmp_path / "photo.png", tmp_path / "line.svg", trained / "data" / "lines.npz"
+    Image.new("L", (300, 60), 255).save(photo)
+    dataset = Dataset(data)
+    dataset.ink(0).save(line)
+    (tmp_path / "link.png").symlink_to(photo)
+    before = photo.read_bytes(), line.read_bytes()
+    model = ("--model", trained / "run" / "model.safetensors")
+    for arguments in (
+        ("style", photo, "-o", photo),
+        ("style", photo, "-o", tmp_path / "link.png"),
+        ("recognize", line, "-o", line),
+        ("write", "a fox", *model, "--style", photo, "-o", photo),
+        ("write", "a fox", *model, "--style", f"{photo}:0.5", "--style", "ada:0.5", "-o", photo),
+    ):
+        result = hwdiff(*arguments)
+        assert result.exit_code == 1
+        assert f"error: --out {arguments[-1]}: is read, and would be replaced" in result.output
+    assert (photo.read_bytes(), line.read_bytes()) == before
+
+
+@pytest.mark.parametrize("command", ["show", "recognize", "styles"])
+def test_a_figure_of_another_kind_is_refused_before_anything_is_drawn(trained, tmp_path, command):
+    data, name = trained / "data" / "lines.npz", tmp_path / "page.pdf"
+    given = {"show": ("--data", data), "recognize": (tmp_path / "none.svg",), "styles": ("a fox",)}
+    result = hwdiff(command, *given[command], "-o", name)
+    assert (result.exit_code, result.output) == (
+        1,
+        f"error: {name}: figures are saved as .png or .svg; choose such a name\n",
+    )
+
+
+def test_a_full_gpu_is_one_line(tmp_path, monkeypatch):
+    def fails(*arguments, **options):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has ...")
+
+    monkeypatch.setattr("hwdiff.model.checkpoint.load_model", fails)
+    result = hwdiff("write", "a fox", "-o", tmp_path / "a.svg")
+    assert (result.exit_code, result.output) == (
+        1,
+        "error: CUDA out of memory; give fewer lines at once, or --device cpu\n",
+    )

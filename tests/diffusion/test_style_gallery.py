@@ -56,7 +56,7 @@ def test_what_is_no_file_of_styles_is_refused(tmp_path):
     with pytest.raises(HwdiffError, match="not a whole file of styles"):
         style_gallery.load_styles(tmp_path / "none.safetensors")
     save_file({"a": torch.zeros(1)}, tmp_path / "other.safetensors")
-    with pytest.raises(HwdiffError, match="not a file of styles; install hwdiff again"):
+    with pytest.raises(HwdiffError, match="not a file of styles; copy it again, or make"):
         style_gallery.load_styles(tmp_path / "other.safetensors")
 
 

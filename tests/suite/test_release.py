@@ -125,6 +125,8 @@ def test_a_release_holds_the_weights_in_half_and_styles_of_its_own(
     np.testing.assert_array_equal(ink.offsets, same.offsets)
     assert not np.array_equal(ink.offsets, plain.offsets)
     # Its styles go by name with it, and with no other.
+    with pytest.raises(HwdiffError, match="its styles would be taken for those"):
+        release.release(opened, "small", tmp_path, {}, **FEW)
     [named] = sample(shipped, ["abcd"], style="one", **FEW)
     np.testing.assert_array_equal(ink.offsets, named.offsets)
     (tmp_path / "other.safetensors").write_bytes((tmp_path / "small.safetensors").read_bytes())

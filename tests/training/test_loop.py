@@ -313,7 +313,7 @@ def test_bf16_is_close_to_fp32(dataset, features):
 
 def test_the_ema_follows_the_weights():
     network = torch.nn.Linear(1, 1, bias=False)
-    ema = optimizers.make_ema(network, 0.5)
+    ema = optimizers.Ema(network, 0.5)
     expected = None
     for count, value in enumerate((1.0, 2.0, 4.0, 8.0)):
         torch.nn.init.constant_(network.weight, value)
