@@ -50,7 +50,7 @@ def recognize(
     """
     from hwdiff.evaluation.error_rates import recognize as recognize_inks
     from hwdiff.evaluation.figures import plot_recognition
-    from hwdiff.evaluation.recognizer import BUNDLED, load_recognizer
+    from hwdiff.evaluation.recognizer import load_recognizer
     from hwdiff.ink.ink import Ink
     from hwdiff.ink.plot import save_figure
 
@@ -64,7 +64,7 @@ def recognize(
 
         dataset = Dataset(file)
         ink = dataset.ink(dataset.index_of(line))
-    judge = load_recognizer(recognizer or BUNDLED, device)
+    judge = load_recognizer(recognizer, device)
     try:
         [recognition] = recognize_inks([ink], judge)
     except HwdiffError as error:
@@ -113,7 +113,7 @@ def legibility(
     from hwdiff.evaluation.error_rates import legibility as measure
     from hwdiff.evaluation.generation import subsample_lines
     from hwdiff.evaluation.notes import ON_RATES
-    from hwdiff.evaluation.recognizer import BUNDLED, load_recognizer
+    from hwdiff.evaluation.recognizer import load_recognizer
     from hwdiff.utils.files import write_json
 
     require_output(out, ".json")
@@ -121,7 +121,7 @@ def legibility(
     if not model and (sampler, steps, guidance, seed, style_encoder) != by_default:
         options = "--sampler, --steps, --guidance, --seed, --style-encoder"
         raise HwdiffError(f"{options}: of what a model writes; name it with --model")
-    dataset, judge = Dataset(data), load_recognizer(recognizer or BUNDLED, device)
+    dataset, judge = Dataset(data), load_recognizer(recognizer, device)
     indices = subsample_lines(dataset, split.value, lines)
     real, forms = [dataset.ink(index).trimmed() for index in indices], dataset.forms[indices]
     if corrupted and len(indices) < 2:
@@ -529,7 +529,7 @@ def alignment(
     from hwdiff.diffusion.generate import signal_levels, writing_settings
     from hwdiff.evaluation.attention import regenerate_aligned, relations
     from hwdiff.evaluation.generation import record_of, subsample_lines
-    from hwdiff.evaluation.recognizer import BUNDLED, load_recognizer
+    from hwdiff.evaluation.recognizer import load_recognizer
     from hwdiff.model.checkpoint import load_model
     from hwdiff.model.style_encoder import load_style_extractor
     from hwdiff.utils.files import atomic_write, write_json
@@ -537,7 +537,7 @@ def alignment(
 
     require_output(out, ".csv")
     dataset, network = Dataset(data), load_model(model, device)
-    judge = load_recognizer(recognizer or BUNDLED, device)
+    judge = load_recognizer(recognizer, device)
     features = StyleFeatures(dataset, load_style_extractor(style_encoder, next(network.parameters()).device))
     indices = subsample_lines(dataset, split.value, lines)
     options = {"seed": seed, "sampler": sampler.value, "steps": steps, "guidance": guidance, "block": block}

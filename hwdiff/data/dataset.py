@@ -18,7 +18,7 @@ from hwdiff.utils.json_values import misfit, parse_json
 FORMAT = "hwdiff dataset 2"
 BUILT_IN = "built-in writers"  # the source of datasets by them
 SPLITS = ("train", "validation", "test")
-LINES_AT_ONCE = 4096  # that are checked, so that large datasets take little more memory than they hold
+BATCH_SIZE = 4096  # that are checked, so that large datasets take little more memory than they hold
 # Of the manifest, what is used later.
 _MANIFEST = {
     "parameters": {"split_scheme": str, "max_points": int, "max_tokens": int, "max_image_width": int},
@@ -102,8 +102,8 @@ def _misfit(arrays, manifest):
     kept = np.unpackbits(arrays["kept"], count=points).astype(bool)
     if not kept[ends - 1].all():
         return "a line whose last point is not kept"
-    for first in range(0, lines, LINES_AT_ONCE):
-        last = min(first + LINES_AT_ONCE, lines)
+    for first in range(0, lines, BATCH_SIZE):
+        last = min(first + BATCH_SIZE, lines)
         span = slice(starts[first], ends[last - 1])
         some = {name: arrays[name][first:last] for name in ("ids", "texts")}
         some["starts"] = arrays["starts"][first : last + 1] - span.start

@@ -25,7 +25,7 @@ PIECE = 30  # characters that are written at a time: what lines of the training 
 CHARACTER_WIDTH = 3.1  # in the unit of offsets, spaces included: a little more than most styles need
 MORE_ROOM = 1.3  # times as many points for a piece that used all of its own
 SEED_STRIDE = 1_000_003  # between the seeds of two tries of a piece
-AT_ONCE = 16  # pieces, between two calls of `progress`
+BATCH_SIZE = 16  # pieces, between two calls of `progress`
 
 IsRight = Callable[[Sequence[Ink]], Sequence[bool]]
 """is_right(inks): whether each says what it is meant to say."""
@@ -111,8 +111,8 @@ def write_pages(
     # were given.
     inks = [None] * len(pieces)
     by_length = sorted(range(len(pieces)), key=lambda number: len(spell(pieces[number]).text))
-    for start in range(0, len(pieces), AT_ONCE):
-        some = by_length[start : start + AT_ONCE]
+    for start in range(0, len(pieces), BATCH_SIZE):
+        some = by_length[start : start + BATCH_SIZE]
         seeds = [seed + number for number in some]
         written = _sample(network, [pieces[number] for number in some], features, seed=seeds, **options)
         for number, ink in zip(some, written, strict=True):

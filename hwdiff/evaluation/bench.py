@@ -46,7 +46,7 @@ COMPARED = (
 )
 
 
-class Written(NamedTuple):
+class RowSettings(NamedTuple):
     """How the lines of a row are written.
 
     sampler: its name.   alpha_bar: None for the sampler's own levels.   guidance: None for the bench's.
@@ -59,7 +59,7 @@ class Written(NamedTuple):
     foreign_styles: bool = False
 
 
-Rows = dict[str, Written]
+Rows = dict[str, RowSettings]
 """{row: how its lines are written}."""
 
 
@@ -68,11 +68,11 @@ def table1_rows(guidance: float) -> Rows:
 
     Eq. 12 with guidance 1 in foreign styles shows how often form retrieval finds a form by its text alone.
     """
-    rows = {sampler: Written(sampler, guidance=1.0) for sampler in ("eq12", "eq9")}
-    rows["eq12_foreign"] = Written("eq12", guidance=1.0, foreign_styles=True)
+    rows = {sampler: RowSettings(sampler, guidance=1.0) for sampler in ("eq12", "eq9")}
+    rows["eq12_foreign"] = RowSettings("eq12", guidance=1.0, foreign_styles=True)
     if guidance != 1:
-        rows |= {f"{sampler}_guided": Written(sampler) for sampler in ("eq12", "eq9")}
-    return {**rows, "fast": Written("fast")}
+        rows |= {f"{sampler}_guided": RowSettings(sampler) for sampler in ("eq12", "eq9")}
+    return {**rows, "fast": RowSettings("fast")}
 
 
 def chosen_rows(rows: Rows, names: Sequence[str] | None) -> Rows:
@@ -136,7 +136,7 @@ class Bench:
         Sets.draw(
             self.dataset, split, count=self.lines, seed=0
         )  # fails at once, not after minutes, with too few lines
-        self.recognizer = load_recognizer(recognizer or BUNDLED, device)
+        self.recognizer = load_recognizer(recognizer, device)
         self.features = StyleFeatures(self.dataset, load_style_extractor(style_encoder, device))
         self.inception_weights, self._measures = inception_weights, {}
         writing = writing_settings(self.network)
@@ -182,7 +182,7 @@ class Bench:
             )
         return self._measures[repetitions]
 
-    def writer(self, written: Written) -> Generator:
+    def writer(self, written: RowSettings) -> Generator:
         """What writes the lines of a row."""
         options = self._options(written)
         return partial(regenerate_lines, self.network, self.dataset, self.features, **options)

@@ -40,7 +40,7 @@ LENGTHS = (160, 320, MAX_POINTS)  # points of a line
 BATCHES = (1, 8)  # lines that are written at once
 CLOUDS = (1000, PAPER_LINES)  # lines of the Geometry Score
 PAGE = " ".join(["the quick brown fox jumps over the lazy dog"] * 33)  # twenty lines of A4
-LEAST_LINES = 96  # of a batch of the preset `paper`
+MIN_LINES = 96  # of a batch of the preset `paper`
 TRIES = 3  # of what takes a whole process: the fastest counts
 
 
@@ -68,8 +68,8 @@ def benchmark(
     """
     # What fails, fails at once, not after minutes.
     archives = source and iam.Source(source)
-    if len(dataset.split("train")) < LEAST_LINES:
-        raise HwdiffError(f"{dataset.path}: fewer than {LEAST_LINES} training lines; prepare more")
+    if len(dataset.split("train")) < MIN_LINES:
+        raise HwdiffError(f"{dataset.path}: fewer than {MIN_LINES} training lines; prepare more")
     device = torch.device(device)
     fp32, bf16 = (matrix_product_rate(dtype, device) for dtype in (torch.float32, torch.bfloat16))
     yield Timing("matrix product, fp32", rate=fp32)
@@ -204,10 +204,13 @@ def _seconds(function: Callable, *arguments, **options) -> float:
 
 def as_markdown(timings: Sequence[Timing], about: dict) -> str:
     """A page with a table.   about: the machine, from `utils.environment.environment`."""
-    packages = about["packages"]
+    packages, device = about["packages"], about["device"]
+    machine = f"{about['processor']}, {about['cores']} cores"
+    if device != "cpu":
+        machine = f"{device}, {machine}"
     head = (
         "# Benchmark\n\n"
-        f"`hwdiff benchmark` on {about['processor']}, {about['cores']} cores, PyTorch {packages['torch']}, "
+        f"`hwdiff benchmark` on {machine}, PyTorch {packages['torch']}, "
         "all in one run:\n\n| | time | rate | of the matrix product |\n|---|---|---|---|\n"
     )
     return head + "".join(f"| {' | '.join(_cells(timing))} |\n" for timing in timings)

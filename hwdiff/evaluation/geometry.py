@@ -122,7 +122,7 @@ def mrlt(
     X: np.ndarray,
     n: int = REPETITIONS,
     *,
-    seed: int = 0,
+    seed: int | tuple[int, ...] = 0,
     landmarks: int = LANDMARKS,
     gamma: float | None = None,
     i_max: int = I_MAX,

@@ -213,13 +213,14 @@ def save_recognizer(recognizer: Recognizer, path: str | Path, **metadata) -> Non
     save_tensors(path, state, {**about, **metadata})
 
 
-def load_recognizer(path: str | Path = BUNDLED, device: str | torch.device | None = None) -> Recognizer:
+def load_recognizer(path: str | Path | None = None, device: str | torch.device | None = None) -> Recognizer:
     """Load a recognizer, in eval mode. Its `metadata` is the file's.
 
-    path: by default the bundled recognizer.
+    path: None for the bundled recognizer.
     device: by default CUDA if available.
     Raises HwdiffError when the file is missing, damaged, or something else.
     """
+    path = path or BUNDLED
     metadata, state = load_tensors(path, FORMAT, EARLIER_FORMAT, **_ABOUT)
     if metadata.get("alphabet") != ALPHABET:
         found = "recognizes another alphabet than this version"

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from hwdiff.diffusion.process import STEPS
 from hwdiff.diffusion.samplers import schedule
-from hwdiff.evaluation.bench import Rows, Written
+from hwdiff.evaluation.bench import Rows, RowSettings
 from hwdiff.evaluation.tables import KERNEL_DISTANCE, Table, row_title, sampler_row
 
 BASE = sampler_row("eq12", STEPS)
@@ -17,12 +17,12 @@ def sampler_rows(samplers: Sequence[str], counts: Sequence[int], spacings: Seque
 
     60 steps have the published levels whatever the spacing. The first row is BASE, Eq. 12 with 60 steps.
     """
-    rows = {BASE: Written("eq12", schedule())}
+    rows = {BASE: RowSettings("eq12", schedule())}
     for sampler in samplers:
         for count in counts:
             for spacing in ("",) if count == STEPS else spacings:
                 levels = schedule(count, spacing or "log-snr")
-                rows[sampler_row(sampler, count, spacing)] = Written(sampler, levels)
+                rows[sampler_row(sampler, count, spacing)] = RowSettings(sampler, levels)
     return rows
 
 

@@ -14,7 +14,7 @@ from hwdiff.utils.errors import HwdiffError
 from hwdiff.utils.files import atomic_write
 from hwdiff.utils.parallel import in_parallel
 
-AT_ONCE = 64  # lines that are written, and kept, at once
+BATCH_SIZE = 64  # lines that are written, and kept, at once
 # The packages and modules on which a line depends that is written.
 WRITING_CODE = (
     "utils",
@@ -51,7 +51,7 @@ def write_lines(
     Returns the lines, and the seconds that writing them took, those of all workers together.
     """
     order = np.argsort([len(texts[index]) for index in indices], kind="stable")
-    parts = [order[start : start + AT_ONCE] for start in range(0, len(order), AT_ONCE)]
+    parts = [order[start : start + BATCH_SIZE] for start in range(0, len(order), BATCH_SIZE)]
     paths = [folder and folder / f"{number:05}.npz" for number in range(len(parts))]
     found = [_read(path, len(part)) if path else None for path, part in zip(paths, parts, strict=True)]
 

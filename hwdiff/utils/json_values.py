@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from pathlib import PurePath
+from pathlib import Path, PurePath
 
 from hwdiff.utils.errors import HwdiffError
 
@@ -71,7 +71,7 @@ def _named(name, value):
     return f"{name or 'the whole'} = {repr(value)[:60]}"
 
 
-def require(value: object, wanted: object, *, name: str, what: str, advice: str) -> None:
+def require(value: object, wanted: object, *, name: str | Path, what: str, advice: str) -> None:
     """Raises HwdiffError where `value` is not as `wanted`, see `misfit`.
 
     name: of the file.   what: it should be.   advice: what to do.

@@ -498,7 +498,7 @@ def test_benchmark_reports_fractions(trained, source, monkeypatch, tmp_path):
     monkeypatch.setattr(benchmark, "schedule", lambda: schedule(2))
     monkeypatch.setattr(benchmark, "PAGE", "a fox")
     monkeypatch.setattr(benchmark, "TRIES", 1)
-    monkeypatch.setattr(benchmark, "LEAST_LINES", 1)
+    monkeypatch.setattr(benchmark, "MIN_LINES", 1)
     # A million operations a point, forward and backward.
     line = 1e6 / 3 * benchmark.MAX_POINTS
     monkeypatch.setattr(benchmark, "_operations", lambda function, *inputs: line)

@@ -216,7 +216,7 @@ def test_arrays_that_do_not_fit_are_refused_on_opening(dataset, tmp_path, change
 def test_lines_are_checked_some_at_a_time(dataset, tmp_path, monkeypatch):
     with np.load(dataset.path) as file:
         arrays = {name: file[name].copy() for name in file.files}
-    monkeypatch.setattr(data, "LINES_AT_ONCE", 7)
+    monkeypatch.setattr(data, "BATCH_SIZE", 7)
     again = ds.Dataset(dataset.path)
     assert again.lengths.tolist() == [len(again.strokes(index)[1]) for index in range(24)]
     arrays["offsets"][:, arrays["starts"][22] : arrays["starts"][23]] = 0

@@ -71,7 +71,7 @@ def test_pieces_keep_their_seeds_and_those_of_like_length_go_together(network, m
         return sample(network, texts, style, **options)
 
     monkeypatch.setattr(pages, "sample", spied)
-    monkeypatch.setattr(pages, "AT_ONCE", 2)
+    monkeypatch.setattr(pages, "BATCH_SIZE", 2)
     write_pages(network, text, seed=3, steps=2)
     written = [one for call in calls for one in call]
     assert sorted(seed for _, seed in written) == [3 + number for number in range(len(pieces))]

@@ -31,7 +31,7 @@ class Scribbler:
 
 @pytest.fixture
 def at_once(monkeypatch):
-    monkeypatch.setattr(written, "AT_ONCE", 5)
+    monkeypatch.setattr(written, "BATCH_SIZE", 5)
 
 
 def assert_same(first, second):
@@ -110,6 +110,6 @@ def test_a_file_of_fewer_lines_is_written_again(at_once, tmp_path):
 
 def test_a_file_of_more_lines_is_written_again(tmp_path, monkeypatch):
     for at_once in (4, 2):  # as versions might differ
-        monkeypatch.setattr(written, "AT_ONCE", at_once)
+        monkeypatch.setattr(written, "BATCH_SIZE", at_once)
         inks, _ = write_lines(Scribbler(), TEXTS, LINES[:8], 0, folder=tmp_path)
     assert_same(inks, write_lines(Scribbler(), TEXTS, LINES[:8], 0)[0])

@@ -14,7 +14,7 @@ from hwdiff.diffusion.generate import require_style_weights
 from hwdiff.diffusion.process import alpha_bars
 from hwdiff.diffusion.samplers import published_levels, sample_eq12
 from hwdiff.evaluation.attention import watch_attention
-from hwdiff.evaluation.bench import Bench, Written
+from hwdiff.evaluation.bench import Bench, RowSettings
 from hwdiff.model.checkpoint import save_model
 from hwdiff.model.unet import UNet
 from hwdiff.training import step_distillation
@@ -192,7 +192,7 @@ def test_commands_take_a_student_for_what_it_is(whole, teacher, dataset, style_w
         device="cpu",
     )
     assert bench.settings["model"]["distilled"]
-    levels = bench._settings({"eq12": Written("eq12")})["rows"]["eq12"]["levels"]
+    levels = bench._settings({"eq12": RowSettings("eq12")})["rows"]["eq12"]["levels"]
     assert levels == published_levels(student_levels(3)).tolist()
 
 
