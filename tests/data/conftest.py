@@ -1,9 +1,10 @@
 import pytest
 
+from hwdiff.data.dataset import Dataset
 from tests.conftest import write_dataset
 
 
 @pytest.fixture(scope="session")
-def written(tmp_path_factory):
+def written(once):
     """A dataset of sixteen built-in writers, one form each."""
-    return write_dataset(tmp_path_factory.mktemp("writers") / "writers.npz", 16)
+    return Dataset(once("writers.npz", lambda path: write_dataset(path, 16)))
