@@ -472,17 +472,16 @@ def attention(
     Writes attention-STEP.npz, the maps at t = 55, 30 and 5 as in the paper's Fig. 4, and alignment-STEP.json,
     how far they are diagonals. Written with guidance 1, from fixed seeds.
     """
-    import numpy as np
 
     from hwdiff.evaluation.attention import watch_attention
     from hwdiff.model.checkpoint import load_model, path_of_model
-    from hwdiff.utils.files import atomic_write, write_json
+    from hwdiff.utils.arrays import save_npz
+    from hwdiff.utils.files import write_json
 
     require_output_folder(out)
     maps, record = watch_attention(load_model(model, device), style, style_encoder)
     name = f"{record['step'] or 0:06}"
-    with atomic_write(out / f"attention-{name}.npz") as temporary, temporary.open("wb") as file:
-        np.savez_compressed(file, **maps)
+    save_npz(out / f"attention-{name}.npz", maps)
     write_json(out / f"alignment-{name}.json", record | {"style": style, "file": path_of_model(model).name})
     for text, forward in record["monotonicity_at"].items():
         said = ", ".join(f"{100 * value:.0f} % at t = {t}" for t, value in forward.items())

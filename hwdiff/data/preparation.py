@@ -16,8 +16,8 @@ from hwdiff.data import iam, recordings, synthetic
 from hwdiff.data.dataset import BUILT_IN, FORMAT, SPLITS, Dataset, hash_fraction
 from hwdiff.data.lines import Limits, Line, Report
 from hwdiff.data.recordings import find_recordings, read_recordings
+from hwdiff.utils.arrays import save_npz
 from hwdiff.utils.errors import HwdiffError, require_choice
-from hwdiff.utils.files import atomic_write
 
 VALIDATION_FRACTION, TEST_FRACTION = 0.05, 0.10
 PACKAGES = ("hwdiff", "numpy", "lxml", "pillow", "scipy", "hershey-fonts")  # of the versions in the manifest
@@ -179,8 +179,7 @@ def write(path: str | Path, lines: Sequence[Line], *, splits: Sequence[str], man
     for name, array in arrays.items():
         digest.update(name.encode() + str(array.dtype).encode() + np.ascontiguousarray(array).tobytes())
     manifest = {**manifest, "fingerprint": digest.hexdigest()}
-    with atomic_write(path) as temporary:
-        np.savez_compressed(temporary, manifest=np.array(json.dumps(manifest)), **arrays)
+    save_npz(path, {"manifest": np.array(json.dumps(manifest)), **arrays})
     return manifest
 
 

@@ -30,7 +30,8 @@ from hwdiff.evaluation.tables import (
 )
 from hwdiff.evaluation.written import WRITING_CODE, Generator, write_lines
 from hwdiff.ink.ink import Ink
-from hwdiff.utils.files import atomic_write, json_fingerprint, tree_fingerprint
+from hwdiff.utils.arrays import save_npz
+from hwdiff.utils.files import json_fingerprint, tree_fingerprint
 
 # Between the noise of one seed and the next: line i of one must not be written as line i + 1 of the other.
 SEED_STRIDE = 1_000_000
@@ -185,8 +186,7 @@ def _save_by_line(by_line, ids, folder):
         found |= {f"{sets.seed}/first": ids[sets.first], f"{sets.seed}/second": ids[sets.second]}
         for row, measures in rows.items():
             found |= {f"{sets.seed}/{row}/{measure}": values for measure, values in measures.items()}
-    with atomic_write(folder / "lines.npz") as path, path.open("wb") as file:
-        np.savez_compressed(file, **found)
+    save_npz(folder / "lines.npz", found)
 
 
 def _differences(by_line, forms, compared):

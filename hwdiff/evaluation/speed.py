@@ -68,7 +68,6 @@ def training_rate(
     device = torch.device(device)
     processes = Processes(device)
     lines = Lines(dataset, _RandomStyle(), np.arange(len(dataset)), device)
-    torch.manual_seed(0)
     network = UNet(config.model).to(device).train()
     objective = training_objective(network, config, processes)
     made = optimizers.make_optimizers(network, config, processes)

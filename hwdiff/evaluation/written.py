@@ -9,9 +9,8 @@ import torch
 from joblib import delayed
 
 from hwdiff.ink.ink import Ink
-from hwdiff.utils.arrays import UNREADABLE, load_npz
+from hwdiff.utils.arrays import UNREADABLE, load_npz, save_npz
 from hwdiff.utils.errors import HwdiffError
-from hwdiff.utils.files import atomic_write
 from hwdiff.utils.parallel import in_parallel
 
 BATCH_SIZE = 64  # lines that are written, and kept, at once
@@ -90,8 +89,7 @@ def _save(path, inks, seconds):
             f"{number}/covered": np.array(sorted(ink.covered), dtype=np.int64),
             **{f"{number}/accents/{place}": points for place, points in enumerate(ink.accents)},
         }
-    with atomic_write(path) as temporary, temporary.open("wb") as file:
-        np.savez_compressed(file, **arrays)
+    save_npz(path, arrays)
 
 
 def _read(path, count):

@@ -158,9 +158,10 @@ def train(
         alpha_bar = process.alpha_bars().to(device)
 
         # Make the network and what trains it, or load the state of both.
-        torch.manual_seed(config.seed)  # initial weights
         generator = torch.Generator(device).manual_seed(config.seed)
-        network = UNet(config.model).to(device).train()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)  # initial weights
+            network = UNet(config.model).to(device).train()
         if config.init and not done:
             start_from(network, config.init, style_weights)
         elif config.init:

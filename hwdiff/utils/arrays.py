@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from hwdiff.utils.files import atomic_write
+
 # What a file may unpack to. Real ones have up to about four times their size, but many zeros take no room.
 SMALL, RATIO = 64 * 2**20, 100
 # What reading a file that is damaged or something else may raise.
@@ -41,6 +43,12 @@ def require_honest_size(path: str | Path) -> None:
         raise ValueError(f"it would unpack to {size:,} bytes, {most_bytes(path):,} at most are expected")
     if kinds - {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
         raise ValueError("compressed in a way that NumPy does not write")
+
+
+def save_npz(path: str | Path, arrays: dict[str, np.ndarray | float]) -> None:
+    """Write arrays into a compressed `.npz` file, whole or not at all. Raises as `atomic_write` does."""
+    with atomic_write(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, **arrays)
 
 
 def load_npz(path: str | Path) -> dict[str, np.ndarray]:
