@@ -275,7 +275,9 @@ def evaluate(
         guidance=guidance,
         device=device,
     )
-    wanted = chosen_rows(bench.table1_rows, rows and [name.strip() for name in rows.split(",")])
+    wanted = chosen_rows(
+        bench.table1_rows, None if rows is None else [name.strip() for name in rows.split(",")]
+    )
     _finish(bench, _measure(bench, wanted, seeds, out, repetitions=repetitions), out)
 
 
@@ -472,7 +474,6 @@ def attention(
     Writes attention-STEP.npz, the maps at t = 55, 30 and 5 as in the paper's Fig. 4, and alignment-STEP.json,
     how far they are diagonals. Written with guidance 1, from fixed seeds.
     """
-
     from hwdiff.evaluation.attention import watch_attention
     from hwdiff.model.checkpoint import load_model, path_of_model
     from hwdiff.utils.arrays import save_npz
@@ -535,6 +536,7 @@ def alignment(
     from hwdiff.utils.progress import Progress
 
     require_output(out, ".csv")
+    require_output(out and out.with_suffix(".json"))
     dataset, network = Dataset(data), load_model(model, device)
     judge = load_recognizer(recognizer, device)
     features = StyleFeatures(dataset, load_style_extractor(style_encoder, next(network.parameters()).device))
@@ -569,7 +571,8 @@ def alignment(
             "model": record_of(network, model),
             "dataset": dataset.fingerprint,
             "split": split.value,
-            "lines": len(inked),
+            "lines": len(indices),
+            "with_ink": len(inked),
         }
         relations_by_score = {name: asdict(one) for name, one in found.items()}
         write_json(out.with_suffix(".json"), {"settings": settings, "relations": relations_by_score})

@@ -157,7 +157,9 @@ def command(function: Callable) -> Callable:
                 if type(error).__name__ != "OutOfMemoryError":  # PyTorch's, which may not be loaded
                     raise
                 found = str(error).split(". ")[0]
-                print(f"error: {found}; give fewer lines at once, or --device cpu", file=sys.stderr)
+                print(
+                    f"error: {found}; give fewer lines or a smaller batch, or --device cpu", file=sys.stderr
+                )
                 raise typer.Exit(1) from None
             except KeyboardInterrupt:
                 print("stopped", file=sys.stderr)

@@ -124,7 +124,7 @@ def write(
         more = "; with --file FILE pages are saved as .pdf" if out.suffix.lower() == ".pdf" else ""
         raise HwdiffError(f"{out}: {what} saved as {or_list(suffixes)}; choose such a name{more}")
     chosen = mixture(style)
-    require_output(out, inputs=chosen if isinstance(chosen, dict) else [chosen or ""])
+    require_output(out, inputs=[file or "", *(chosen if isinstance(chosen, dict) else [chosen or ""])])
     of_pages = {
         "paper": paper,
         "margin": margin,

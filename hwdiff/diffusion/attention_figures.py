@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 
 from hwdiff.diffusion.alignment import Alignment, token_names
 from hwdiff.diffusion.tracing import Trace
@@ -119,10 +120,11 @@ def plot_against_truth(aligned: dict[int, Alignment], true: np.ndarray) -> Figur
     """
     figure = Figure(figsize=(3.8 * len(aligned), 3.4), layout="constrained")
     axes = figure.subplots(1, len(aligned), squeeze=False)[0]
+    rim = [withStroke(linewidth=2.2, foreground="black")]  # the map is as bright where attention is right
     for one, (t, alignment) in zip(axes, aligned.items(), strict=True):
         cells = len(alignment.weights)
         image = _heat_map(one, alignment.weights, alignment.text, cells * alignment.points)
-        one.step(np.arange(len(true)), true, where="post", color="cyan", linewidth=0.8)
+        one.step(np.arange(len(true)), true, where="post", color="cyan", linewidth=0.8, path_effects=rim)
         one.set_title(f"t = {t}", fontsize=8)
         one.set_xlabel("point of the line", fontsize=7)
     axes[0].set_ylabel("character", fontsize=7)

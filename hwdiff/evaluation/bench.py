@@ -77,9 +77,11 @@ def table1_rows(guidance: float) -> Rows:
 
 def chosen_rows(rows: Rows, names: Sequence[str] | None) -> Rows:
     """Those of `rows` that are named, all for None. Raises HwdiffError for a name that is not among them."""
-    for name in names or ():
+    if names is None:
+        return rows
+    for name in names or [""]:
         require_choice("row", name, rows)
-    return rows if names is None else {name: rows[name] for name in rows if name in names}
+    return {name: rows[name] for name in rows if name in names}
 
 
 def table1_evaluations(network: UNet, names: Sequence[str] | None = None) -> int:
@@ -217,11 +219,11 @@ class Bench:
     ) -> Table:
         """Measure what samplers write, and show the progress.
 
-        rows, compared: by default `table1_rows` and those of `COMPARED` that there are.
+        rows, compared: by default `table1_rows` and the `compared_rows` of the rows.
         repetitions: of the Geometry Score.
         seeds, canvases, folder: of `table1`.
         """
-        rows = rows or self.table1_rows
+        rows = self.table1_rows if rows is None else rows
         if compared is None:
             compared = compared_rows(rows)
         total = len(seeds) * (len(rows) + 2) * self.lines  # of real lines there are two rows

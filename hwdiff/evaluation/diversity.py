@@ -58,7 +58,7 @@ class Diversity:
             {
                 "row": self.title(row),
                 **{column.name: float(np.mean(values[column.key])) for column in DIVERSITY},
-                "CER": self.cer[row],
+                "CER, %": 100 * self.cer[row],
             }
             for row, values in self.values.items()
         ]

@@ -67,7 +67,7 @@ def plot_comparison(table: Table) -> Figure:
                 evaluations,
                 100 * rates[:, 0],
                 100 * rates[:, 1],
-                fmt="o" + ("-", "--", ":")[kind % 3],
+                fmt="osD^v"[number % 5] + ("-", "--", ":")[kind % 3],
                 markersize=3,
                 capsize=2,
                 color=f"C{number}",

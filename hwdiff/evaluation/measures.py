@@ -47,7 +47,7 @@ class Reference:
 
     sets: the lines that are compared, and those among which forms are looked for.
     pictures: (n, d) features of the pictures of `sets.first`.
-    holes: {value: of the same lines}, as `points_of` has them; {} where they are too few.
+    holes: {value: of the same lines}, as `GEOMETRY_SCORES` has them; {} where they are too few.
     known: {retrieval: (k, d)} the writer styles of `sets.known`.   known_forms: (k,).
     """
 

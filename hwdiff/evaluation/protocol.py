@@ -118,6 +118,7 @@ def _empty_table(measures, split, count, larger, settings):
         "seeds": [],
         **measures.settings(count),
         "geometry_lines": larger,
+        "canvas_lines": min(count, CANVAS_LINES),
     }
     notes = notes_on_sets(
         measures.dataset,

@@ -68,7 +68,8 @@ def _difference_lines(table):
 def _canvas_lines(table):
     if not table.canvases:
         return
-    yield from ("", f"{KERNEL_DISTANCE.title} on this and other canvases, first seed:")
+    lines = table.settings.get("canvas_lines", table.settings.get("lines"))
+    yield from ("", f"{KERNEL_DISTANCE.title} on this and other canvases, first seed, {lines} lines a set:")
     wide = max(map(len, table.canvases))
     for name, distances in table.canvases.items():
         yield f"  {name:{wide}}  " + ", ".join(

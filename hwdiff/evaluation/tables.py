@@ -133,7 +133,7 @@ class Table:
     seconds: {row: [seconds a line]} of the rows that were written.
     differences: {row: {other: {measure: (value, low, high)}}}, the row less the other with its 95 % interval,
         of the measures by which some line differs.
-    canvases: {canvas: {row: kernel distance}} of the first seed, that of the table first.
+    canvases: {canvas: {row: kernel distance}} of some lines of the first seed, that of the table first.
     geometry: {row: [one Geometry Score a seed]} of larger sets of real lines.
     paper: {row: (FID, Geometry Score)} of the paper, {} where nothing can be compared with it.
     notes: sentences on how far the numbers can be trusted.

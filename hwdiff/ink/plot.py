@@ -15,7 +15,8 @@ from hwdiff.utils.errors import HwdiffError
 from hwdiff.utils.files import atomic_write
 
 GAP, CAPTION, MAX_HEIGHT = 0.1, 0.16, 2.5  # of a page of lines: around them, above them, of a line; in inches
-COLOURS = np.array(matplotlib.color_sequences["Dark2"][:7])  # of neighbouring characters
+# Of neighbouring characters. Yellow is hardly seen on white.
+COLOURS = np.delete(matplotlib.color_sequences["Dark2"][:7], 5, axis=0)
 
 
 def require_figure_name(path: str | Path) -> None:

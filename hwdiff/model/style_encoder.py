@@ -216,10 +216,10 @@ def _read_weights(path):
         if zipfile.is_zipfile(path):
             require_honest_size(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds here, pickle's among them
+    except Exception as error:  # torch raises many kinds here; what it advises for a pickle would run it
         raise HwdiffError(
-            f"{path}: neither safetensors nor torchvision's weights file, and nothing in it was run "
-            f"({str(error).splitlines()[0]}); download it again"
+            f"{path}: neither safetensors nor torchvision's weights file, and nothing in it was run; "
+            "download it again"
         ) from error
     named = isinstance(state, dict) and all(isinstance(name, str) for name in state)
     if not named or not all(isinstance(tensor, Tensor) for tensor in state.values()):

@@ -40,6 +40,7 @@ def attention_map(written: Trace, block: int = -1) -> str:
         "steps": [int(t) for t in steps],
         "weights": [(100 * one).round().astype(int).flatten().tolist() for one in weights],
         "paths": [paths for paths, _ in drawn],
+        "points": written.length // cells,
     }
     content = json.dumps(data, separators=(",", ":"))
     width, height = np.max([size for _, size in drawn], axis=0)

@@ -30,20 +30,25 @@ body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 1rem aut
 img {{ max-width: 100%; height: auto; background: #fff; }}
 .highlight, .output_area {{ overflow-x: auto; }}
 .highlight {{ background: #f6f6f6; padding: 0.1rem 0.6rem; font-size: 0.85rem; }}
-.prompt {{ color: #777; font: 0.75rem monospace; }}
+[tabindex]:focus-visible {{ outline: 3px solid #0b57d0; }}
+.prompt {{ color: #666; font: 0.75rem monospace; }}
 .anchor-link {{ display: none; }}
 table {{ border-collapse: collapse; font-size: 0.85rem; }}
 th, td {{ padding: 0.2rem 0.6rem; text-align: left; border-bottom: 1px solid #ddd; }}
-@media (prefers-color-scheme: dark) {{
+@media print {{ .highlight pre {{ white-space: pre-wrap; }} }}
+@media screen and (prefers-color-scheme: dark) {{
+  {dark}
   body {{ color: #ddd; background: #16181c; }}
-  .highlight {{ background: #ccc; }}
+  .prompt {{ color: #aaa; }}
   a {{ color: #8ab8ff; }}
 }}
 </style>
 </head>
 <body>
-<p><a href="../index.html">the page of the run</a></p>
+<nav><a href="../index.html">the page of the run</a></nav>
+<main>
 {body}
+</main>
 </body>
 </html>
 """
@@ -61,10 +66,17 @@ def notebook_html(path: str | Path) -> str:
         if cell.cell_type == "markdown":
             cell.source = _with_mathml(cell.source)
         for output in cell.get("outputs", []):
-            _link(output.get("data", {}), figures)
+            _link(output, figures)
     body, _ = _exporter().from_notebook_node(notebook)
-    style = HtmlFormatter(style="default").get_style_defs(".highlight")
-    return _PAGE.format(title=escape(path.stem), style=style, body=body)
+    style, dark = (HtmlFormatter(style=name).get_style_defs(".highlight") for name in ("default", "monokai"))
+    return _PAGE.format(title=escape(_heading(notebook) or path.stem), style=style, dark=dark, body=body)
+
+
+def _heading(notebook):
+    """The first heading of a notebook, "" without one."""
+    texts = (cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    found = (line for text in texts for line in text.splitlines() if line.startswith("# "))
+    return next(found, "").removeprefix("# ")
 
 
 @lru_cache(maxsize=1)
@@ -86,11 +98,13 @@ def _with_mathml(source):
     return "".join(part if number % 2 else _MATH.sub(formula, part) for number, part in enumerate(parts))
 
 
-def _link(data, figures):
+def _link(output, figures):
     """Show the picture of an output from the run's file, where there is one with the same bytes."""
+    data = output.get("data", {})
     if "image/png" not in data:
         return
     known = figures.get(hashlib.sha256(base64.b64decode(data["image/png"])).hexdigest())
     if known:
         del data["image/png"]
-        data["text/html"] = f'<img src="../figures/{escape(known.name, quote=True)}" alt="">'
+        alt = escape(output.get("metadata", {}).get("image/png", {}).get("alt", ""), quote=True)
+        data["text/html"] = f'<img src="../figures/{escape(known.name, quote=True)}" alt="{alt}">'

@@ -60,7 +60,7 @@ class Outputs:
             save_figure(figure, path)
         self._list()
         _show_caption(title, takeaway)
-        return Image(path.read_bytes(), width=SHOWN_WIDTH)
+        return Image(path.read_bytes(), width=SHOWN_WIDTH, alt=title)
 
     def picture(self, path: str | Path, name: str, title: str, *, takeaway: str = "") -> Image:
         """Copy a saved figure, which must not show people's ink, to figures/NAME.png and .svg.
@@ -75,7 +75,7 @@ class Outputs:
                 copy.write_bytes(content)
         self._list()
         _show_caption(title, takeaway)
-        return Image(content, width=SHOWN_WIDTH)
+        return Image(content, width=SHOWN_WIDTH, alt=title)
 
     def html(self, fragment: str, name: str, title: str, *, takeaway: str = "") -> HTML:
         """Save HTML that a reader can use, such as `attention_map`, as figures/NAME.html.
@@ -207,18 +207,31 @@ class Shown(list):
 
         return Template(
             "<p><b>{{ title|e }}.</b></p>"
-            "<table><tr>{% for key in rows[0] %}<th>{{ key|e }}</th>{% endfor %}</tr>"
-            "{% for row in rows %}<tr>"
-            "{% for value in row.values() %}<td>{{ value|e }}</td>{% endfor %}"
+            "<table><tr>{% for key in rows[0] %}<th scope='col'>{{ key|e }}</th>{% endfor %}</tr>"
+            "{% for row in rows %}<tr>{% for value in row.values() %}"
+            "{% if loop.first %}<th scope='row'>{{ value|e }}</th>{% else %}<td>{{ value|e }}</td>{% endif %}"
+            "{% endfor %}"
             "</tr>{% endfor %}</table>{% for note in notes %}<p>{{ note|e }}</p>{% endfor %}"
         ).render(rows=list(map(with_spreads, self)), title=self.title, notes=self.notes)
 
 
 def shown(value: object) -> str:
     """A table's value for a person: numbers to four digits, None as nothing."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int) or (isinstance(value, float) and abs(value) >= 1e4):
+        return f"{value:,.0f}".replace("-", "−")
     if isinstance(value, float):
-        return f"{value:.4g}"
+        return f"{value:.4g}".replace("-", "−")
     return "" if value is None else str(value)
+
+
+def _shown_spread(mean, sd):
+    """A mean with its standard deviation, to two digits of the latter and at least three of the former."""
+    if not (mean and sd and np.isfinite((mean, sd)).all()):
+        return f"{shown(mean)} ± {shown(sd)}"
+    digits = max(0, min(1 - np.floor(np.log10(sd)), 3 - np.floor(np.log10(abs(mean)))))
+    return f"{mean:,.{int(digits)}f} ± {sd:,.{int(digits)}f}".replace("-", "−")
 
 
 def with_spreads(row: dict) -> dict[str, str]:
@@ -226,8 +239,9 @@ def with_spreads(row: dict) -> dict[str, str]:
     merged = {}
     for key, number in row.items():
         if key.endswith(SD):
-            mean = merged.get(key.removesuffix(SD), "")
-            merged[key.removesuffix(SD)] = f"{mean} ± {shown(number)}" if number is not None else mean
+            key = key.removesuffix(SD)
+            if number is not None:
+                merged[key] = _shown_spread(row.get(key + MEAN), number)
         else:
             merged[key.removesuffix(MEAN)] = shown(number)
     return merged

@@ -81,6 +81,7 @@ def write_page(run: Path) -> None:
         verdicts=verdicts(),
         rule=RULE,
         shown=shown,
+        quoted=repr,
         exists=lambda file: (run / file).is_file(),
         content=lambda file: (run / file).read_text(encoding="utf-8", errors="replace"),
     )

@@ -132,7 +132,7 @@ def release(
     writing: how it will write where nothing else is asked for, see `generate.writing_settings`; what is not
         given stays as it is.
     features: (n, 14, 1280) of lines by people, for styles of its own: those of what it writes in them. None
-        of people's is kept. Without, it takes those of `load_styles`, and as its default the one in which it
+        of people's is kept. Without, it takes its `named_styles`, and as its default the one in which it
         writes `TRIAL_TEXTS` most legibly.
     extractor: the one that the network was trained with, for styles of its own.
     options: of `sample`, for the styles.
@@ -146,16 +146,16 @@ def release(
             raise HwdiffError(f"{setting} = {number}: must be above 0 and below 1000")
     if os.path.exists(Path(out) / "config.json"):
         raise HwdiffError(f"{out}: holds a training run, whose checkpoint might be replaced; choose another")
+    path = Path(out) / f"{name}.safetensors"
+    if features is None and path_of_gallery(path).exists():
+        found = "its styles would be taken for those of this network"
+        raise HwdiffError(f"{path_of_gallery(path)}: {found}; delete it, or choose another name")
     network.metadata = {**network.metadata, "writing": {**network.metadata.get("writing", {}), **writing}}
     kept = ("step", "training", "teacher", "dataset", "style_weights", "writing")
     metadata = {key: value for key, value in network.metadata.items() if key in kept}
-    path = Path(out) / f"{name}.safetensors"
     if init := metadata.get("training", {}).get("init"):  # of the folders of who releases it nothing is told
         metadata["training"] = {**metadata["training"], "init": Path(init).name}
     if features is None:
-        if path_of_gallery(path).exists():
-            found = "its styles would be taken for those of this network"
-            raise HwdiffError(f"{path_of_gallery(path)}: {found}; delete it, or choose another name")
         styles = named_styles(network, "give --data FILE and those weights with --style-encoder")
         rates = _trial_rates(network, torch.stack(list(styles.values())), seed, options)
         default = list(styles)[int(rates.argmin())]

@@ -98,7 +98,7 @@ _NOTEBOOK = {
     "cells": [{"cell_type": str, "source": (str, [str])}],
 }
 DONE, FAILED, STARTED, SKIPPED = "done", "failed", "started", "skipped"
-KINDS = {"int": int, "float": float, "str": str}
+KINDS = {"int": int, "float": float, "str": str, "list": list}
 PATHS = ("source", "inception_weights", "checkpoint", "photo")  # parameters that may name a file or folder
 # What they may be else, even where there is a file of that name.
 WORDS = {"checkpoint": ("trained", *BUNDLED), "inception_weights": ("download",)}

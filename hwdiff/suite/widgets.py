@@ -66,7 +66,8 @@ def hover_svg(ink: Ink, aligned: Alignment) -> str:
     fade = f"{hovered} path, {hovered} text {{opacity: 0.25}}"
     return (
         '<svg class="hwdiff" xmlns="http://www.w3.org/2000/svg" '
-        f'viewBox="0 0 {width:.2f} {height + 6:.2f}" style="max-width: 900px">'
+        f'viewBox="0 0 {width:.2f} {height + 6:.2f}" style="max-width: 900px; background: #fff" '
+        f'role="img" aria-label="{escape(aligned.text, quote=True)}">'
         f"<style>{style} {fade} {' '.join(rules)}</style>{''.join(names)}{''.join(lines)}</svg>"
     )
 
@@ -229,7 +230,10 @@ def desk(
         guidance None the network's own.
     folder: where the ink can be saved as SVG.
     """
-    styles, written = named_styles(network), {}
+    try:
+        styles, written = named_styles(network), {}
+    except HwdiffError as error:
+        return ipywidgets.HTML(escape(str(error)))
 
     def render(text, style, seed, guidance, sampler, steps, spacing):
         options = {"seed": seed, "guidance": guidance, "sampler": sampler}

@@ -130,7 +130,7 @@ def _work(rank, count, device, folder, function, arguments):
     except torch.OutOfMemoryError as error:
         result = f"error {str(error).split('. ')[0]}; choose a smaller batch"
     except RuntimeError as error:
-        # Gloo says it when a process has died; NCCL has a kind of its own.
+        # Gloo says it when a process has died; NCCL has a kind of its own, for other troubles too.
         if "onnection" not in str(error) and not isinstance(error, dist.DistBackendError):
             raise
         result = None

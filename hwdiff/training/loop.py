@@ -160,7 +160,7 @@ def train(
         # Make the network and what trains it, or load the state of both.
         generator = torch.Generator(device).manual_seed(config.seed)
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(config.seed)  # initial weights
+            torch.default_generator.manual_seed(config.seed)  # initial weights
             network = UNet(config.model).to(device).train()
         if config.init and not done:
             start_from(network, config.init, style_weights)

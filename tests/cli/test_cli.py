@@ -761,5 +761,5 @@ def test_a_full_gpu_is_one_line(tmp_path, monkeypatch):
     result = hwdiff("write", "a fox", "-o", tmp_path / "a.svg")
     assert (result.exit_code, result.output) == (
         1,
-        "error: CUDA out of memory; give fewer lines at once, or --device cpu\n",
+        "error: CUDA out of memory; give fewer lines or a smaller batch, or --device cpu\n",
     )

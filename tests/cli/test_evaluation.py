@@ -113,11 +113,12 @@ def test_alignment_prints_correlations_and_keeps_the_lines(data, recognizer, tmp
         assert float(row["real_cer"]) == pytest.approx(real, abs=1e-6)
     assert any(row["cer"] != row["real_cer"] for row in rows)
     kept = json.loads((tmp_path / "lines.json").read_text())
-    assert {key: kept["settings"][key] for key in ("guidance", "steps", "split", "lines")} == {
+    assert {key: kept["settings"][key] for key in ("guidance", "steps", "split", "lines", "with_ink")} == {
         "guidance": 1,
         "steps": 6,
         "split": "test",
         "lines": 4,
+        "with_ink": 4,
     }
     assert kept["settings"]["model"]["file"] == "small.safetensors"
     assert set(kept["relations"]) == set(rows[0]) - {"line", "cer", "real_cer"}

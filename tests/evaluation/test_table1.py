@@ -126,7 +126,7 @@ def test_every_measure_moves_the_way_it_should(table):
 
 
 def test_what_was_measured_of_each_line_is_kept(table, written, folder):
-    """Whatever is asked later can be computed from it."""
+    """So that other differences and intervals can be computed from it later."""
     sets = Sets.draw(written, "train", count=12, seed=1)
     with np.load(folder / "lines.npz") as kept:
         assert kept["1/first"].tolist() == [written.ids[line] for line in sets.first]
@@ -138,7 +138,7 @@ def test_what_was_measured_of_each_line_is_kept(table, written, folder):
             assert len(kept[f"1/{row}/kernel_distance"]) == 24
 
 
-def test_canvases_are_compared_on_some_lines_of_all_forms(measures, written, monkeypatch):
+def test_canvases_are_compared_on_lines_spread_over_the_sets(measures, written, monkeypatch):
     monkeypatch.setattr(protocol, "CANVAS_LINES", 3)
     seen = []
     monkeypatch.setattr(measures, "picture_features", lambda inks, canvas: seen.append(list(inks)))

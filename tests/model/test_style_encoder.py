@@ -113,6 +113,12 @@ def test_what_is_no_weights_file_is_refused(style_weights, tmp_path, capsys):
     with pytest.raises(HwdiffError, match=r"evil\.pth: neither safetensors nor"):
         style_encoder.load_style_extractor(tmp_path / "evil.pth")
     assert "run" not in capsys.readouterr().out
+    for name, content in (("empty", b""), ("cut", (tmp_path / "evil.pth").read_bytes()[:100])):
+        (tmp_path / f"{name}.pth").write_bytes(content)
+        with pytest.raises(
+            HwdiffError, match=rf"{name}\.pth: neither safetensors nor .*; download it again$"
+        ):
+            style_encoder.load_style_extractor(tmp_path / f"{name}.pth")
     save_file({"weight": torch.zeros(3)}, tmp_path / "other.safetensors")
     with pytest.raises(HwdiffError, match=r"other\.safetensors: not MobileNetV2"):
         style_encoder.load_style_extractor(tmp_path / "other.safetensors")

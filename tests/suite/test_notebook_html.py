@@ -17,7 +17,7 @@ def write(tmp_path, *cells):
 
 def test_nothing_is_loaded_from_elsewhere(tmp_path):
     html = write(tmp_path, new_markdown_cell("# One"), new_code_cell("1 + 1"))
-    assert "<h1" in html and "One" in html
+    assert "<h1" in html and "<title>One</title>" in html
     assert "src=" not in html
     assert "http" not in html
 
@@ -42,10 +42,17 @@ def test_figures_of_the_run_are_linked_and_others_embedded(tmp_path):
     other = base64.b64encode(b"\x89PNG two").decode()
     cell = new_code_cell(
         "figure",
-        outputs=[new_output("display_data", data={"image/png": content}) for content in (PIXEL, other)],
+        outputs=[
+            new_output(
+                "display_data",
+                data={"image/png": content},
+                metadata={"image/png": {"alt": "a “figure” <b>"}},
+            )
+            for content in (PIXEL, other)
+        ],
     )
     html = write(tmp_path, cell)
-    assert 'src="../figures/01-a.png"' in html
+    assert 'alt="a “figure” &lt;b&gt;" src="../figures/01-a.png"' in html
     assert PIXEL not in html
     assert other in html
 

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from hwdiff import HwdiffError
 from hwdiff.suite import outputs as module
-from hwdiff.suite.outputs import Outputs, Shown, shows_people
+from hwdiff.suite.outputs import Outputs, Shown, shown, shows_people, with_spreads
 from tests.conftest import write_dataset
 
 
@@ -26,8 +26,8 @@ def listed(run):
 def test_figures_are_saved_twice_over_and_listed(tmp_path):
     outputs = Outputs(tmp_path, "01_notebook")
     assert listed(tmp_path) == []
-    shown = outputs.figure(a_figure(), "line", "A line")
-    assert shown.data == (tmp_path / "figures" / "line.png").read_bytes()
+    picture = outputs.figure(a_figure(), "line", "A line")
+    assert picture.data == (tmp_path / "figures" / "line.png").read_bytes()
     assert [output["file"] for output in listed(tmp_path)] == ["figures/line.svg", "figures/line.png"]
     first = [(tmp_path / output["file"]).read_bytes() for output in listed(tmp_path)]
     Outputs(tmp_path, "01_notebook").figure(a_figure(), "line", "A line")
@@ -98,7 +98,7 @@ def test_tables_are_csv_and_json(tmp_path):
     assert "<td>0.1235</td>" in shown._repr_html_()
     spread = [{"x, mean": 2.0, "x, sd": 0.5}]
     noted = Outputs(tmp_path, "01_notebook").table(spread, "noted", "Noted", notes=["few lines"])
-    assert "<p>few lines</p>" in noted._repr_html_() and "<td>2 ± 0.5</td>" in noted._repr_html_()
+    assert "<p>few lines</p>" in noted._repr_html_() and ">2.00 ± 0.50</th>" in noted._repr_html_()
     html = Shown([{"row": "<b>"}], "A <title>", ["a <note>"])._repr_html_()
     assert "&lt;b&gt;" in html
     assert html.index("A &lt;title&gt;") < html.index("<table>") < html.index("a &lt;note&gt;")
@@ -138,3 +138,34 @@ def test_only_files_that_exist_are_listed(tmp_path):
     assert listed(tmp_path)[0]["file"] == "model.bin"
     with pytest.raises(HwdiffError, match=r"none\.bin: no such file"):
         outputs.file(tmp_path / "none.bin", "nothing")
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.123456, "0.1235"),
+        (-0.5, "−0.5"),
+        (172800.0, "172,800"),
+        (10028451, "10,028,451"),
+        (True, "yes"),
+        (None, ""),
+        ("a-b", "a-b"),
+    ],
+)
+def test_a_value_is_shown_in_few_digits(value, text):
+    assert shown(value) == text
+
+
+@pytest.mark.parametrize(
+    ("mean", "sd", "text"),
+    [
+        (8.36512, 0.04498, "8.365 ± 0.045"),
+        (25.0, 35.36, "25 ± 35"),
+        (-0.06045, 0.3412, "−0.06 ± 0.34"),
+        (120.54, 0.0012, "120.5 ± 0.0"),
+        (0.0, 0.0, "0 ± 0"),
+    ],
+)
+def test_a_spread_has_the_digits_that_it_bears(mean, sd, text):
+    assert with_spreads({"a, mean": mean, "a, sd": sd}) == {"a": text}
+    assert with_spreads({"a, mean": mean, "a, sd": None}) == {"a": shown(mean)}

@@ -51,10 +51,13 @@ def measurements(tmp_path):
 
 
 def test_a_claim_is_reproduced_by_the_papers_network_and_method_only(measurements):
-    claim = "Eq. 12 draws better than Eq. 9"
+    claim, skill = "Eq. 12 draws better than Eq. 9", "the text can be read"
     assert measurements()[claim]["verdict"] == REPRODUCED
     assert measurements(guidance=2.5)[claim]["verdict"] == OPEN
-    assert measurements(step=59_999)[claim]["verdict"] == PARTLY
+    # What it can do already after less training is something; a difference may come from that.
+    assert measurements(step=59_999)[claim]["verdict"] == OPEN
+    assert measurements(step=59_999)[skill]["verdict"] == PARTLY
+    assert measurements(step=59_999, guidance=2.5)[skill]["verdict"] == OPEN
     assert measurements(parameters=2_593_491)[claim]["verdict"] == OPEN
     assert measurements(guided_attention=0.1)[claim]["verdict"] == OPEN
     assert "--model" not in measurements()[claim]["command"]
@@ -66,8 +69,6 @@ def test_the_interval_decides(measurements):
     claim = "Eq. 12 draws better than Eq. 9"
     assert measurements(kernel=(-4, -5, -3))[claim]["verdict"] == DIFFERS
     assert measurements(kernel=(1, -1, 3))[claim]["verdict"] == OPEN
-    # More training might mend what does not hold yet.
-    assert measurements(kernel=(-4, -5, -3), step=59_999)[claim]["verdict"] == OPEN
     rows = measurements()
     assert (
         rows[claim]["here"]
@@ -142,7 +143,8 @@ def test_the_projects_own_measurements_have_verdicts():
 def of_papers():
     """The settings of measurements by the paper's network and method."""
     model = {"file": "pretrained.safetensors", "step": 60_000, "parameters": PAPER_PARAMETERS}
-    return {"model": model, "split": "test", "guidance": 1.0, "rows": {"eq12": {"guidance": 1.0}}}
+    way = {"sampler": "eq12", "steps": 60, "block": -1}
+    return {"model": model, "split": "test", "guidance": 1.0, "rows": {"eq12": {"guidance": 1.0}}, **way}
 
 
 @pytest.mark.parametrize(
@@ -153,7 +155,9 @@ def test_diversity_and_spelling_have_intervals(tmp_path, of_papers, low, high, v
     settings = of_papers | {"lines": [4, 7, 9], "repeats": 5}
     (tmp_path / "diversity.json").write_text(json.dumps({"settings": settings, "differences": differences}))
     # Spelling suffers where attention goes forward less: the correlation with the CER is negative.
-    relations = {"monotonicity": {"correlation": -0.3, "low": -high, "high": -low}}
+    hard_texts = {"correlation": -0.9, "low": -1.0, "high": -0.8}
+    given = {"given_text": -0.3, "given_low": -high, "given_high": -low}
+    relations = {"monotonicity": hard_texts | given}
     content = {"settings": of_papers | {"lines": 120}, "relations": relations}
     (tmp_path / "alignment.json").write_text(json.dumps(content))
     diverse, spelt = verdicts(tmp_path)
@@ -164,8 +168,11 @@ def test_diversity_and_spelling_have_intervals(tmp_path, of_papers, low, high, v
         "3 texts of the test split, 5 lines each",
         "120 of the test split",
     )
-    assert diverse["command"] == "hwdiff diversity --data iam.npz --texts 3 --repeats 5"
-    assert spelt["command"].endswith(" --lines 120 --guidance 1 -o alignment.csv")
+    assert diverse["command"] == "hwdiff diversity --data iam.npz --split test --texts 3 --repeats 5"
+    assert spelt["command"].endswith(" --split test --lines 120 --guidance 1 -o alignment.csv")
+    content["settings"]["sampler"] = "dpm"
+    (tmp_path / "alignment.json").write_text(json.dumps(content))
+    assert verdicts(tmp_path)[1]["verdict"] == OPEN
 
 
 def test_geometry_scores_stand_beside_the_papers(tmp_path, of_papers):

@@ -323,6 +323,19 @@ def test_the_ema_follows_the_weights():
         assert ema.module.weight.item() == pytest.approx(expected)
 
 
+def test_the_ema_is_pytorchs_with_another_decay_and_copies_buffers():
+    network = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4))
+    ema, theirs = optimizers.Ema(network, 0.0), AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(0.0))
+    for step in range(3):
+        torch.nn.init.constant_(network[0].weight, step)
+        network(torch.randn(8, 3, generator=torch.Generator().manual_seed(step)))
+        ema.update_parameters(network)
+        theirs.update_parameters(network)
+        for (name, own), other in zip(ema.state_dict().items(), theirs.state_dict().values(), strict=True):
+            torch.testing.assert_close(own, other, msg=name)
+    assert torch.equal(ema.module[1].running_mean, network[1].running_mean)
+
+
 def test_the_validation_loss_is_the_loss_at_fixed_noise(dataset, features, monkeypatch):
     network, lines, indices = fill(UNet(TINY)), lines_of(dataset, features), dataset.split("validation")
     first = validation.validation_loss(network, lines, indices)
