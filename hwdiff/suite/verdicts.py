@@ -29,8 +29,9 @@ RULE = (
     "The bound: 0; for legibility a CER "
     f"{100 * MARGIN:.0f} points above that of real lines, for 30 steps as much above that of 60. For style "
     "the difference is that of form retrieval in the style asked for and in foreign ones, for diversity that "
-    "of the DTW distance by Eq. 9 and by Eq. 12 (bootstrap over texts). Spelling goes by the rank correlation "
-    "of the monotonicity of attention with the CER, that of the real line held fixed (the same bootstrap). Attention has no interval: in each "
+    "of the DTW distance by Eq. 9 and by Eq. 12 (bootstrap over texts). Spelling goes by the rank "
+    "correlation of the monotonicity of attention with the CER, that of the real line held fixed (the same "
+    "bootstrap). Attention has no interval: in each "
     f"line it must go forward on more than {100 * ALIGNED:.0f} % of its way and rest on as many of the "
     "letters. All else: can't tell yet."
 )
@@ -133,8 +134,9 @@ def _table(content):
 def _about(table, command, better=None, *, is_skill=False):
     """The columns that verdicts of one table share.
 
-    is_skill: of `_judge`.   better: (low, high), an interval that lies above 0 where the claim holds; None where nothing can be
+    better: (low, high), an interval that lies above 0 where the claim holds; None where nothing can be
         compared.
+    is_skill: of `_judge`.
     """
     settings = table.settings
     row = next(iter(settings.get("rows", {}).values()), {})  # the first is that of Eq. 12
