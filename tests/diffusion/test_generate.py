@@ -9,7 +9,7 @@ from PIL import Image
 import hwdiff
 from hwdiff import HwdiffError
 from hwdiff.data.characters import spell
-from hwdiff.diffusion import samplers
+from hwdiff.diffusion import generate, samplers
 from hwdiff.diffusion.generate import check_text, default_length, sample, style_features
 from hwdiff.diffusion.style_gallery import load_styles, mixed
 from hwdiff.model.checkpoint import load_model, save_model
@@ -238,3 +238,16 @@ def test_a_warning_names_the_line_that_called(tame):
     with pytest.warns(UserWarning, match="accents") as told:
         sample(tame, ["café"], steps=1)
     assert told[0].filename == __file__
+
+
+def test_text_and_style_are_guided_by_their_own_weights(tame, monkeypatch):
+    seen = []
+    monkeypatch.setattr(generate, "guided", lambda network, *weights: seen.append(weights) or network)
+    sample(tame, "abc", steps=1, guidance=3, style_guidance=2)
+    assert seen == [(3, 2)]
+
+
+def test_the_noise_of_a_seed_is_pytorchs():
+    """So that a seed writes the same ink in later versions."""
+    expected = torch.randn(8, 2, generator=torch.Generator().manual_seed(4))
+    assert torch.equal(generate.seeded_noise([3, 4], 8, "cpu")(None)[1], expected)

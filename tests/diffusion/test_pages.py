@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -172,3 +173,29 @@ def test_wrapping_loses_nothing_that_can_be_written(text):
     assert all(character in kept for character in written if not character.isspace())
     lost = Counter(meant) - Counter(written)
     assert set(lost) <= {"€"}
+
+
+def test_all_pieces_are_written_in_the_style_that_is_given(network, monkeypatch):
+    seen, style = [], torch.rand(14, 1280, generator=torch.Generator().manual_seed(0))
+    monkeypatch.setattr(
+        pages,
+        "sample",
+        lambda *given, **options: seen.append(given[2]) or sample(*given, **options),
+    )
+    write_pages(network, "a fox", style, steps=1, tries=1, is_right=lambda inks: [False] * len(inks))
+    assert len(seen) > 1
+    assert all(torch.equal(one, style) for one in seen)
+
+
+def test_a_piece_with_more_room_keeps_its_own_noise(network, monkeypatch):
+    seeds = []
+
+    def spied(network, texts, style, **options):
+        if options.get("length"):
+            seeds.append(options["seed"])
+        return sample(network, texts, style, **{**options, "length": options.get("length") or 40})
+
+    monkeypatch.setattr(pages, "sample", spied)
+    monkeypatch.setattr(pages, "default_length", lambda text, points: 1)
+    write_pages(network, "a quick fox\nand a dog", seed=5, steps=1)
+    assert seeds == [5, 6]

@@ -190,3 +190,21 @@ def test_published_levels_of_some_steps():
     found = samplers.published_levels([60, 30, 1])
     assert torch.equal(found, published[[0, 1, 30, 60]])
     assert found[0] == 1 and (found.diff() < 0).all()
+
+
+@pytest.mark.parametrize(("name", "last"), [("eq12", 2), ("eq12-released", 3), ("fast", 2)])
+def test_only_the_released_program_leaves_out_noise(name, last):
+    asked, noise = [], seeded_noise([0], 8, "cpu")
+
+    def watched(t):
+        asked.append(t)
+        return noise(t)
+
+    network = gaussian_network(0.7, 0.4)
+    samplers.SAMPLERS[name].sampler(network, noise(None), None, None, samplers.schedule(5), watched)
+    assert asked == list(range(5, last - 1, -1))
+
+
+def test_fast_has_forty_levels_evenly_in_t():
+    assert torch.equal(samplers.SAMPLERS["fast"].alpha_bar(None), samplers.schedule(40, "time"))
+    assert torch.equal(samplers.SAMPLERS["eq12"].alpha_bar(None), process.alpha_bars())

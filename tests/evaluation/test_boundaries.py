@@ -3,7 +3,9 @@ import pytest
 
 from hwdiff import HwdiffError
 from hwdiff.data.style_features import StyleFeatures
+from hwdiff.diffusion import process
 from hwdiff.evaluation.boundaries import (
+    alignment_to_real,
     boundary_errors,
     even_boundary_errors,
     perfect_boundary_errors,
@@ -52,3 +54,11 @@ def test_perfect_attention_of_cells():
 def test_letters_spread_evenly():
     # Spread evenly, b begins at 4, c at 12 and d at 16; truly at 4, 8 and 16.
     np.testing.assert_allclose(even_boundary_errors(OneLine(), 0), [0, 4, 0])
+
+
+def test_a_real_line_is_noised_to_the_level_that_is_asked_for(network, dataset, features):
+    seen = []
+    handle = network.register_forward_pre_hook(lambda module, given: seen.append(given[2].item()))
+    alignment_to_real(network, dataset, features, 0, t=5)
+    handle.remove()
+    assert seen == pytest.approx([process.alpha_bars()[5].sqrt().item()])

@@ -76,3 +76,19 @@ def test_other_weights_and_missing_ones_are_refused_with_the_way_out(weights, tm
 
 def test_the_address_is_the_one_that_pytorch_fid_knows():
     assert inception.INCEPTION_URL == fid.FID_WEIGHTS_URL
+
+
+def test_pictures_are_handed_over_in_the_range_of_inception():
+    class Watched(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.zeros(1))
+
+        def forward(self, pixels):
+            self.seen = pixels
+            return torch.zeros(len(pixels), 2048)
+
+    network = Watched()
+    inception_features(np.full((1, 60, 400), 255, dtype=np.uint8), network)
+    assert network.seen.shape == (1, 3, 299, 299)
+    assert network.seen.unique().tolist() == [1.0]

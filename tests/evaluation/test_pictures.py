@@ -57,3 +57,9 @@ def test_mobilenet_features_are_of_pictures_scaled_with_antialiasing(extractor):
         1,
         1280,
     )  # too long: cut off
+
+
+def test_lines_are_not_upside_down():
+    rising = Ink([(0, 0), (10, 0), (10, 8), (10, 0)], [True, False, True, False])
+    ys, xs = np.nonzero(Canvas(200, 100).draw(rising) < 128)
+    assert ys[xs < 60].mean() > ys[xs > 100].mean()

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from hwdiff.evaluation import recognizer, recognizer_training
 from hwdiff.evaluation.recognizer import encode, load_recognizer
@@ -117,3 +118,22 @@ def test_variations_come_from_the_generator_alone(dataset):
     one, two, other = (recognizer_training.vary(*line, np.random.default_rng(seed))[0] for seed in (0, 0, 1))
     np.testing.assert_array_equal(one, two)
     assert one.shape != other.shape or not np.allclose(one, other)
+
+
+def test_the_recognizer_is_trained_and_its_ema_is_kept(run):
+    state, kept = load_file(run / "state.safetensors"), load_file(run / "recognizer.safetensors")
+    name = "classes.weight"
+    assert torch.equal(kept[name], state[f"ema.module.{name}"].half())
+    with torch.random.fork_rng():
+        torch.manual_seed(CONFIG.seed)
+        fresh = recognizer.Recognizer(CONFIG.network)
+    assert (state[f"recognizer.{name}"] - fresh.state_dict()[name]).abs().max() > 1e-5
+
+
+def test_every_line_of_a_batch_is_varied(dataset, tmp_path, monkeypatch):
+    calls, vary = [], recognizer_training.vary
+    monkeypatch.setattr(recognizer_training, "vary", lambda *given: calls.append(1) or vary(*given))
+    recognizer_training.train_recognizer(
+        replace(CONFIG, steps=1, save_every=1, validate_every=1), dataset, tmp_path / "run", CPU
+    )
+    assert len(calls) == CONFIG.batch_size

@@ -11,6 +11,7 @@ from hwdiff import HwdiffError
 from hwdiff.data.dataset import style_lines
 from hwdiff.evaluation import bench as bench_module
 from hwdiff.evaluation import geometry, protocol
+from hwdiff.evaluation import measures as measures_module
 from hwdiff.evaluation.corruption import jittered
 from hwdiff.evaluation.measures import Measures, points
 from hwdiff.evaluation.notes import notes_on_sets, notes_on_values
@@ -136,6 +137,7 @@ def test_what_was_measured_of_each_line_is_kept(table, written, folder):
             assert values["cer"][1] == pytest.approx(edits.sum() / characters.sum())
             assert values["right"][1] == kept[f"1/{row}/right"][:, 0].mean() == (edits == 0).mean()
             assert len(kept[f"1/{row}/kernel_distance"]) == 24
+            assert values["style_chance"][1] == min(1, 10 / len(set(written.forms[sets.known])))
 
 
 def test_canvases_are_compared_on_lines_spread_over_the_sets(measures, written, monkeypatch):
@@ -549,3 +551,25 @@ def test_a_bench_writes_in_as_many_processes_as_there_are_threads(monkeypatch):
     monkeypatch.setattr(bench_module, "table1", lambda *given, **options: options)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
     assert bench.table()["workers"] == 3
+
+
+def test_writer_styles_and_axes_are_learnt_from_other_splits(measures, written):
+    assert set(written.splits[measures._others]) == {"validation", "test"}
+
+
+def test_seeds_do_not_share_noise(written):
+    seeds = []
+
+    def generate(indices, own):
+        seeds.append(set(own.tolist()))
+        return [written.ink(index) for index in indices]
+
+    for seed in (0, 1):
+        protocol.write_row("row", Sets.draw(written, "train", count=20, seed=seed), written, generate, {})
+    assert len(seeds[0]) == len(seeds[1]) == 20
+    assert not seeds[0] & seeds[1]
+
+
+def test_the_first_ten_are_ten():
+    found = measures_module._within(np.array([1.0, 10.0, 11.0, np.nan]), 10)
+    np.testing.assert_array_equal(found, [1, 1, 0, np.nan])

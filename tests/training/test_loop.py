@@ -21,7 +21,7 @@ from hwdiff.diffusion import process
 from hwdiff.model.checkpoint import read_metadata, save_model
 from hwdiff.model.unet import UNet
 from hwdiff.training import config as presets
-from hwdiff.training import loop, objective, optimizers, run_dir, steps, validation
+from hwdiff.training import distributed, loop, objective, optimizers, run_dir, steps, validation
 from hwdiff.utils.files import lock_directory
 from hwdiff.utils.interrupt import Stop
 from hwdiff.utils.tensors import load_metadata
@@ -298,6 +298,8 @@ def test_dropped_lines_are_trained_without_text_or_style(dataset, features):
     assert (style[1] == 0).all()
     torch.testing.assert_close(style[0], batch.style[0] * draws.kept_features[0])
     assert (draws.kept_features == 0).float().mean().item() == pytest.approx(0.3, abs=0.01)
+    # What is kept is larger, as with any dropout: writing sees whole features.
+    assert draws.kept_features.unique().tolist() == pytest.approx([0, 1 / 0.7])
     config = replace(CONFIG, drop_style=0.2, drop_text=0.1)
     many = objective.draw((4000, 8, 2), (4000, 1, 1), config, process.alpha_bars(), torch.Generator())
     assert many.kept_style.float().mean().item() == pytest.approx(0.8, abs=0.03)
@@ -705,3 +707,101 @@ def test_clipping_and_the_own_style_are_as_set(dataset, features, tmp_path, monk
     config = replace(CONFIG, steps=1, clipping="each", own_style=True)
     loop.train(config, dataset, features, tmp_path / "run", "cpu")
     assert seen == [True, "each"]
+
+
+def test_what_is_saved_to_write_with_is_the_ema(run):
+    out, _, _ = run
+    state, model = load_file(out / "state.safetensors"), load_file(out / "model.safetensors")
+    assert torch.equal(model["input.weight"], state["ema.module.input.weight"])
+    assert not torch.equal(model["input.weight"], state["network.input.weight"])
+
+
+def test_validation_is_of_the_ema_on_validation_lines(run, dataset, features):
+    out, network, _ = run
+    expected = validation.validation_loss(network, lines_of(dataset, features), dataset.split("validation"))
+    assert rows(out / "validation.jsonl")[-1]["loss"] == pytest.approx(expected["loss"], rel=1e-6)
+
+
+@pytest.mark.parametrize("padding", ["full", "bucket"])
+def test_batches_are_as_long_as_the_padding_says(dataset, features, tmp_path, monkeypatch, padding):
+    lengths, batch_of = [], Lines.batch
+
+    def spied(lines, indices, length, spans):
+        lengths.append((length, bucket_length(spans[:, 1] - spans[:, 0])))
+        return batch_of(lines, indices, length, spans)
+
+    monkeypatch.setattr(Lines, "batch", spied)
+    config = replace(CONFIG, padding=padding, validate_every=0)
+    loop.train(config, dataset, features, tmp_path / "run", "cpu")
+    assert len(lengths) == CONFIG.steps
+    if padding == "full":
+        assert {length for length, _ in lengths} == {488}
+    else:  # a little longer now and then, so that the end of a line is not known by its place
+        assert all(least <= length < 488 for length, least in lengths)
+        assert any(least < length for length, least in lengths)
+
+
+def test_the_seed_decides_order_and_noise(dataset, features, tmp_path, monkeypatch):
+    seeds = []
+    monkeypatch.setattr(
+        loop,
+        "training_order",
+        lambda *given, seed, **more: seeds.append(seed) or training_order(*given, seed=seed, **more),
+    )
+    monkeypatch.setattr(
+        loop, "draw", lambda *given: seeds.append(given[-1].initial_seed()) or objective.draw(*given)
+    )
+    config = replace(CONFIG, steps=1, seed=5, validate_every=0)
+    loop.train(config, dataset, features, tmp_path / "run", "cpu")
+    assert seeds == [5, 5]
+
+
+def test_the_presets_are_the_papers_and_what_differs_is_told():
+    paper = presets.preset("paper")
+    methods = (paper.padding, paper.noise_levels, paper.pen_weight, paper.clipping, paper.own_style)
+    assert methods == ("full", "paper", "paper", "all", False)
+    added = (paper.excerpts, paper.guided_attention, paper.drop_style, paper.drop_text, paper.ema)
+    assert added == (0, 0, 0, 0, 0)
+    for name, guided in (("small", 0.1), ("paper-cpu", 0.0)):
+        other = presets.preset(name)
+        assert (other.guided_attention, other.drop_style, other.drop_text) == (guided, 0.1, 0.1)
+        assert (other.noise_levels, other.pen_weight, other.clipping) == ("paper", "paper", "all")
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "muon"])
+def test_every_weight_has_an_optimizer(optimizer):
+    network = UNet(TINY)
+    processes = distributed.Processes(torch.device("cpu"))
+    made = optimizers.make_optimizers(network, replace(CONFIG, optimizer=optimizer), processes)
+    trained = [weight for one in made.values() for group in one.param_groups for weight in group["params"]]
+    assert {id(weight) for weight in trained} == {id(weight) for weight in network.parameters()}
+    assert len(trained) == len(list(network.parameters()))
+    assert made["optimizer"].defaults["betas"] == (0.9, 0.98)
+
+
+def test_guided_attention_has_its_weight(dataset, features):
+    network = fill(UNet(TINY))
+    batch = lines_of(dataset, features).batch(np.array([0, 1]))
+    places = torch.linspace(0, 5, batch.strokes.shape[1]).expand(2, -1)
+    level = torch.full((2, 1, 1), 0.7)
+    inputs = (batch.strokes, batch.text, level, batch.style)
+    given = (*inputs, torch.zeros_like(batch.strokes), batch.pen_up, torch.ones(2, 1, 1), places)
+    with torch.no_grad():
+        attention = network.predict(*inputs, "all")[2]
+        *_, term = objective.Objective(network, "fp32", 0.1)(*given)
+    losses = [objective.guided_attention_loss(weights, places) for weights in attention]
+    assert term.item() == pytest.approx(0.1 * np.mean([loss.item() for loss in losses]), rel=1e-5)
+
+
+def test_noise_levels_and_outputs_are_not_in_bf16(dataset, features):
+    network, seen = fill(UNet(TINY)), []
+    handles = [
+        module.register_forward_hook(lambda module, given, found: seen.append(found.dtype))
+        for module in (network.noise_embedding, network.input)
+    ]
+    batch = lines_of(dataset, features).batch(np.array([0]))
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        eps, pen, _ = network.predict(batch.strokes, batch.text, torch.ones(1, 1, 1), batch.style)
+    for handle in handles:
+        handle.remove()
+    assert [*seen, eps.dtype, pen.dtype] == [torch.float32] * 4

@@ -5,6 +5,7 @@ import pytest
 from hwdiff import HwdiffError
 from hwdiff.model.checkpoint import load_model
 from hwdiff.training import config as presets
+from hwdiff.training import distillation
 from hwdiff.training.pipeline import run_chain
 from hwdiff.utils.interrupt import Stop
 from tests.conftest import TINY
@@ -62,3 +63,16 @@ def test_a_budget_of_nothing_stops_at_once(dataset, style_weights, tmp_path):
     arguments = (dataset.path, tmp_path, CONFIG, "smoke", style_weights, 4, "cpu")
     assert run_chain(*arguments, Stop(minutes=0)) == "line images"
     assert not (tmp_path / "training").exists()
+
+
+def test_the_style_encoder_is_distilled_on_training_lines(dataset, style_weights, tmp_path, monkeypatch):
+    seen = []
+
+    def spied(config, sources, *given, **options):
+        seen.extend(sources)
+        raise HwdiffError("seen")
+
+    monkeypatch.setattr(distillation, "distil", spied)
+    with pytest.raises(HwdiffError, match="seen"):
+        run_chain(dataset.path, tmp_path, CONFIG, "smoke", style_weights, 4, "cpu", Stop())
+    assert seen[0][1].tolist() == dataset.split("train").tolist()
