@@ -46,6 +46,7 @@ CHANGEABLE = (
     "drop_style",
     "drop_text",
     "precision",
+    "ema",
     "save_every",
     "validate_every",
     "sample_every",
@@ -100,7 +101,9 @@ def run_directory(
     style_weights: the `StyleExtractor.identity` of its style features.
     """
     about = {"dataset": dataset.fingerprint, "style_weights": style_weights, "device": device.type}
-    return RunDirectory(path, {"kind": "network", **asdict(config), **about}, changeable=CHANGEABLE)
+    # Without an EMA the state has none either, from which one could go on.
+    changeable = set(CHANGEABLE) - (set() if config.ema else {"ema"})
+    return RunDirectory(path, {"kind": "network", **asdict(config), **about}, changeable=changeable)
 
 
 def train(

@@ -625,9 +625,17 @@ def test_a_branch_cools_down_and_leaves_the_run_alone(until, tmp_path):
     whole = until("whole", config, 6)
     until("run", config, 4)
     run_dir.branch(tmp_path / "run", tmp_path / "branch")
-    until("branch", replace(config, steps=6, cooldown=2), 6)
+    until("branch", replace(config, steps=6, cooldown=2, ema=0.1), 6)
     rates = [row["learning_rate"] for row in rows(tmp_path / "branch" / "metrics.jsonl")]
     assert rates == pytest.approx([1e-3] * 4 + [2e-3 / 3, 1e-3 / 3])
+    # A shorter EMA is nearer to the last weights. It can't be given up, nor begun.
+    ends = {}
+    for name in ("branch", "run"):
+        state = load_file(tmp_path / name / "state.safetensors")
+        ends[name] = (state["ema.module.input.weight"] - state["network.input.weight"]).abs().mean()
+    assert ends["branch"] < ends["run"]
+    with pytest.raises(HwdiffError, match=r"it has ema = 0.9, not 0"):
+        until("run", replace(config, ema=0.0), 6)
     assert same_weights(until("run", config, 6), whole)
     with pytest.raises(HwdiffError, match="no configuration of a training run"):
         run_dir.branch(tmp_path / "none", tmp_path / "other")
