@@ -10,8 +10,10 @@ from matplotlib.ticker import ScalarFormatter
 from hwdiff.utils.errors import HwdiffError
 from hwdiff.utils.files import read_jsonl
 
-# Loss (stroke + pen) of a public PyTorch port on training batches, padding included, by step. Its learning
-# rate is 3e-4 throughout, its noise levels are the released ones.
+AVERAGED = 20  # steps, for a curve that can be read
+# Loss (stroke + pen) of a public PyTorch port on training batches, padding included, by step: means of five
+# steps, from data/best_exp/run.log of sleep3r/Diffusion-Handwriting-Generation.pytorch at commit 0ec70d2. Its
+# learning rate is 3e-4, perhaps after a warm-up of 10 000 steps, its noise levels are the released ones.
 PORT_CURVE = {
     100: 2.02,
     200: 1.23,
@@ -49,10 +51,7 @@ def read_metrics(run: str | Path) -> dict[str, np.ndarray]:
 
 
 def plot_loss(metrics: dict[str, np.ndarray]) -> Figure:
-    """The loss of a run by step, its running mean since step 1, and the curve of a public port.
-
-    The port's numbers behave like running means: as such they come near ours from step 300 on,
-    while as losses of single steps they would lie far above.
+    """The loss of a run by step, its mean over the last steps, and the curve of a public port.
 
     metrics: from `read_metrics`.
     """
@@ -60,11 +59,12 @@ def plot_loss(metrics: dict[str, np.ndarray]) -> Figure:
     figure = Figure(figsize=(6, 3.5), layout="constrained")
     axes = figure.add_subplot()
     axes.plot(step, loss, color="0.7", linewidth=0.7, label="hwdiff, each step")
-    axes.plot(
-        step, np.cumsum(loss) / np.arange(1, len(loss) + 1), color="C0", label="hwdiff, mean since step 1"
-    )
+    sums = np.cumsum(np.concatenate(([0.0], loss)))
+    starts = np.maximum(np.arange(1, len(loss) + 1) - AVERAGED, 0)
+    means = (sums[1:] - sums[starts]) / (np.arange(1, len(loss) + 1) - starts)
+    axes.plot(step, means, color="C0", label=f"hwdiff, mean of the last {AVERAGED} steps")
     port = {at: value for at, value in PORT_CURVE.items() if at <= step[-1]}
-    axes.plot(port.keys(), port.values(), "kx", label="public PyTorch port, as it logs its loss")
+    axes.plot(port.keys(), port.values(), "kx", label="public PyTorch port, mean of the last 5")
     axes.set(xlabel="step", ylabel="loss (stroke + pen)", yscale="log")
     axes.yaxis.set_major_formatter(ScalarFormatter())
     axes.yaxis.set_minor_formatter(ScalarFormatter())

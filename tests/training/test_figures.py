@@ -15,6 +15,7 @@ def test_the_loss_curve_shows_the_run_and_the_port(tmp_path):
     each, mean, port = plot_loss(metrics).axes[0].lines
     assert each.get_ydata()[9] == 0.2
     assert mean.get_ydata()[9] == pytest.approx(np.mean([2 / step for step in range(1, 11)]))
+    assert mean.get_ydata()[99] == pytest.approx(np.mean([2 / step for step in range(81, 101)]))
     assert list(port.get_xdata()) == [100, 200, 300]
     with pytest.raises(HwdiffError, match="no training metrics"):
         read_metrics(tmp_path / "none")
