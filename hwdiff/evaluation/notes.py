@@ -23,8 +23,8 @@ ON_INTERVALS = (
     "may be a little other than that of the rows, which are means over the seeds"
 )
 ON_RETRIEVAL = (
-    "forms are looked for, since the archives name no writers. By style features this is circular: the network was "
-    "conditioned on them. In the hand-made ones no network had a part"
+    "forms are looked for, since the archives name no writers. By style features this is circular: the "
+    "network was conditioned on them. In the hand-made ones no network had a part"
 )
 
 

@@ -35,7 +35,7 @@ def trained(source, style_weights, tmp_path_factory):
     prepared = hwdiff("prepare", "--source", source, "--out", folder / "data" / "lines.npz")
     assert prepared.exit_code == 0, prepared.output
     assert "24 lines of 6 forms (16 train, 4 validation, 4 test), split scheme authors" in prepared.output
-    options = ("--steps", 2, "--batch-size", 3, "--style-encoder", style_weights)
+    options = ("--steps", 2, "--batch-size", 3, "--style-encoder", style_weights, "--processes", 1)
     result = hwdiff("train", "--data", folder / "data" / "lines.npz", "--out", folder / "run", *options)
     assert result.exit_code == 0, result.output
     return folder
@@ -328,7 +328,7 @@ def test_a_dry_run_prints_the_configuration_and_does_nothing(trained, tmp_path):
 
 def test_a_run_out_of_time_says_how_to_resume(trained, style_weights, tmp_path):
     options = ("--data", trained / "data" / "lines.npz", "--out", tmp_path / "run", "--steps", 3)
-    options += ("--style-encoder", style_weights, "--batch-size", 3)
+    options += ("--style-encoder", style_weights, "--batch-size", 3, "--processes", 1)
     stopped = hwdiff("train", *options, "--minutes", 0)
     assert stopped.exit_code == 3
     assert "time is up: saved at step 1 of 3; resume with the same command and --resume" in stopped.output

@@ -16,6 +16,7 @@ from hwdiff.suite.outputs import HEADLESS
 from hwdiff.suite.runner import NOTEBOOKS
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+PATIENCE = 180_000  # milliseconds: a kernel loads PyTorch and writes a line, on a busy machine
 pytestmark = pytest.mark.skipif(
     CHROMIUM is None, reason="no chromium here: install it with apt-get install chromium"
 )
@@ -69,7 +70,10 @@ def lab(tmp_path_factory, untrained):
         yield address, folder
     finally:
         server.terminate()
-        server.wait(timeout=30)
+        try:
+            server.wait(timeout=60)
+        except subprocess.TimeoutExpired:
+            server.kill()
 
 
 @pytest.fixture(scope="module")
@@ -84,16 +88,16 @@ def browser():
 def opened(lab, browser):
     """Open a notebook, run it and wait for its inspector; the browser's console must stay free of errors."""
     page, errors = browser.new_page(viewport={"width": 1400, "height": 2400}), []
+    page.set_default_timeout(PATIENCE)
     page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: errors.append(str(error)))
 
     def run(name):
         page.goto(f"{lab[0]}/lab/tree/{name}.ipynb?reset")
-        page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=120_000)
+        page.wait_for_selector(".jp-Notebook .jp-CodeCell")
         # Cells that are run before there is a kernel make JupyterLab ask for one in a dialog.
         page.wait_for_function(
-            "!/No Kernel/.test(document.querySelector('.jp-KernelName')?.innerText ?? 'No Kernel')",
-            timeout=120_000,
+            "!/No Kernel/.test(document.querySelector('.jp-KernelName')?.innerText ?? 'No Kernel')"
         )
         first, dialog = page.locator(".jp-CodeCell").first, page.locator(".jp-Dialog button.jp-mod-accept")
         for _ in range(20):  # a notebook that has just been opened does not listen yet
@@ -106,7 +110,7 @@ def opened(lab, browser):
                 break
         for _ in range(2):
             page.keyboard.press("Shift+Enter")
-        page.wait_for_selector("img.widget-image", timeout=60_000)
+        page.wait_for_selector("img.widget-image")
         return page
 
     yield run
@@ -119,9 +123,7 @@ def changes(page, number, act):
     image = page.locator("img.widget-image").nth(number)
     before = image.get_attribute("src")
     act()
-    page.wait_for_function(
-        f"document.querySelectorAll('img.widget-image')[{number}].src != {before!r}", timeout=60_000
-    )
+    page.wait_for_function(f"document.querySelectorAll('img.widget-image')[{number}].src != {before!r}")
     assert image.evaluate("image => image.naturalWidth") > 100
     return True
 

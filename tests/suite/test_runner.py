@@ -517,7 +517,8 @@ def test_a_record_without_files_is_no_record_of_files(suite, tmp_path):
     assert run.plan(selected(list(run.notebooks.values()), only="01"))[0]["name"] == "01_first"
 
 
-def test_what_names_a_folder_of_this_machine_is_not_published(tmp_path):
+def test_what_names_a_folder_of_this_machine_is_not_published(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
     table = 'outputs.table([{"place": str(Path.home())}], "place", "Where")'
     write_notebook(tmp_path / "notebooks", "01_place", table)
     bad, run = run_all(tmp_path / "notebooks", tmp_path / "out")

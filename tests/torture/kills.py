@@ -129,7 +129,7 @@ def torture(
             process.process.kill()
             process.wait()
             killed += 1
-            yield fraction, "; ".join([*_left_alive(family), *_not_whole(out)])
+            yield fraction, "; ".join([*left_alive(family), *_not_whole(out)])
         _finish(Command(*arguments(out)))
         found = result(out)
         wrong = [name for name in expected if found.get(name) != expected[name]]
@@ -155,7 +155,7 @@ def descendants(pid: int) -> list[int]:
     return found
 
 
-def _left_alive(pids, seconds=30):
+def left_alive(pids, seconds=30):
     """Processes that are still there after some time, but for those that only wait to be collected."""
     deadline = time.monotonic() + seconds
     while alive := [pid for pid in pids if _state(pid) not in (None, "Z")]:

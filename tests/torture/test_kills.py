@@ -1,5 +1,9 @@
+import os
+import signal
 import subprocess
 import sys
+import time
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -45,12 +49,16 @@ def test_other_results_and_files_that_were_left_are_noticed(tmp_path):
 def test_processes_that_are_left_are_noticed(lives):
     code = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import time; time.sleep(60)'])"
     process = subprocess.Popen([sys.executable, "-c", code])
-    family = []
-    while not family:
+    family, end = [], time.monotonic() + 60
+    while not family and time.monotonic() < end:
         family = kills.descendants(process.pid)
+    assert family
     process.kill()
     process.wait()
     if not lives:
-        subprocess.run(["kill", "-9", *map(str, family)], check=True)
-    assert bool(kills._left_alive(family, seconds=2)) == lives
-    subprocess.run(["kill", "-9", *map(str, family)], check=False, capture_output=True)
+        for pid in family:
+            os.kill(pid, signal.SIGKILL)
+    assert bool(kills.left_alive(family, seconds=2)) == lives
+    for pid in family:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)

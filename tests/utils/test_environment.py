@@ -28,7 +28,10 @@ def test_the_commit_is_that_of_the_packages_repository(monkeypatch, tmp_path):
     def git(*arguments):
         identity = ("-c", "user.name=nobody", "-c", "user.email=nobody@example.org")
         command = ["git", "-C", str(tmp_path), *identity, *arguments]
-        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+        # Of its own, whatever repository or configuration the tests run in.
+        own = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+        own["GIT_CONFIG_GLOBAL"] = os.devnull
+        return subprocess.run(command, check=True, capture_output=True, text=True, env=own).stdout.strip()
 
     (tmp_path / "hwdiff" / "utils").mkdir(parents=True)
     monkeypatch.setattr(environment, "__file__", str(tmp_path / "hwdiff" / "utils" / "environment.py"))

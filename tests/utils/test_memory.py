@@ -26,9 +26,7 @@ def faults(how):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc is Linux's")
 def test_memory_that_arrays_leave_is_used_again():
-    pages_of_once = 40 * 3 * 2**20 // 4096
-    assert faults("plainly") > 10 * pages_of_once
-    assert faults("kept") < 3 * pages_of_once
+    assert faults("plainly") > 4 * faults("kept")
 
 
 def test_what_the_environment_says_stays(monkeypatch):
