@@ -3,7 +3,9 @@ import os
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -13,6 +15,7 @@ from hwdiff import HwdiffError, Ink
 from hwdiff.cli import app
 from hwdiff.cli.writing import mixture
 from hwdiff.data.dataset import Dataset
+from hwdiff.data.lines import Limits
 from hwdiff.diffusion.pages import Written
 from hwdiff.diffusion.samplers import schedule
 from hwdiff.evaluation.error_rates import reads_right, recognize
@@ -763,3 +766,121 @@ def test_a_full_gpu_is_one_line(tmp_path, monkeypatch):
         1,
         "error: CUDA out of memory; give fewer lines or a smaller batch, or --device cpu\n",
     )
+
+
+def test_lines_are_regenerated_as_asked(trained, style_weights, monkeypatch):
+    seen, model = {}, trained / "run" / "model.safetensors"
+
+    def spied(network, dataset, features, indices, seed, **options):
+        seen.update(options, seed=seed)
+        return [dataset.ink(index) for index in indices]
+
+    monkeypatch.setattr("hwdiff.evaluation.generation.regenerate_lines", spied)
+    given = ("--data", trained / "data" / "lines.npz", "--model", model, "--style-encoder", style_weights)
+    asked = ("--lines", 2, "--sampler", "dpm", "--steps", 3, "--guidance", 2, "--seed", 5)
+    assert hwdiff("legibility", *given, *asked).exit_code == 0
+    assert len(seen.pop("alpha_bar")) == 4
+    assert seen == {"sampler": "dpm", "guidance": 2, "seed": 5}
+
+
+def test_options_of_a_release_reach_it(trained, monkeypatch, tmp_path):
+    seen = []
+
+    def spied(network, name, out, writing, **options):
+        seen.extend((name, out, writing, options))
+        return "one"
+
+    monkeypatch.setattr("hwdiff.suite.release.release", spied)
+    asked = ("--name", "mine", "--guidance", 2, "--points-per-character", 9, "--seed", 5)
+    assert hwdiff("release", trained / "run", *asked, "-o", tmp_path).exit_code == 0
+    assert seen == ["mine", tmp_path, {"guidance": 2, "points_per_character": 9}, {"seed": 5}]
+
+
+def test_options_of_preparing_reach_it(monkeypatch):
+    seen = []
+
+    def spied(*given, progress):
+        seen.extend(given)
+        raise HwdiffError("seen")
+
+    monkeypatch.setattr("hwdiff.data.preparation.prepare", spied)
+    asked = ("--split-scheme", "official", "--long-offsets", "released", "--seed", 3, "--writers", 7)
+    hwdiff("prepare", "--source", "s", "--out", "a.npz", *asked)
+    assert seen == [Path("s"), Path("a.npz"), "official", Limits(long_offsets="released"), 3, 7]
+
+
+def test_options_of_reproducing_reach_the_run(monkeypatch, tmp_path):
+    seen = []
+
+    class Run:
+        def __init__(self, *given):
+            seen.append(given)
+
+        def plan(self, wanted):
+            seen.append([one.name for one in wanted])
+            return []
+
+    monkeypatch.setattr("hwdiff.suite.runner.Reproduction", Run)
+    hwdiff("reproduce", "--dry-run", "--out", tmp_path, "--minutes", 7, "--from", "07")
+    (out, profile, _, _, minutes), wanted = seen
+    assert (out, profile, minutes, wanted) == (tmp_path, "smoke", 7, ["07_network", "08_letter"])
+
+
+def test_options_of_pages_reach_what_draws_them(monkeypatch, tmp_path):
+    seen = []
+
+    def spied(*given, **options):
+        seen.append((given[1:], options))
+        raise HwdiffError("seen")
+
+    monkeypatch.setattr("hwdiff.model.checkpoint.load_model", lambda *given: None)
+    monkeypatch.setattr("hwdiff.diffusion.generate.named_styles", lambda network: {"a": torch.zeros(1)})
+    for name in ("diffusion.generate.sample", "suite.release.sample_pages", "training.pipeline.report_run"):
+        monkeypatch.setattr(f"hwdiff.{name}", spied)
+    asked = ("--steps", 3, "--guidance", 2, "--seed", 5)
+    hwdiff("styles", "-o", tmp_path / "a.png", "--sampler", "dpm", *asked)
+    hwdiff("samples", "-o", tmp_path, *asked)
+    hwdiff("report", tmp_path / "run", "-o", tmp_path, "--seed", 5)
+    assert seen[0][1] == {"sampler": "dpm", "steps": 3, "seed": 5, "guidance": 2}
+    assert seen[1:] == [((5,), {"steps": 3, "guidance": 2}), ((None, tmp_path, 5), {})]
+
+
+def test_losses_are_in_the_style_of_another_line(trained, style_weights, monkeypatch):
+    def spied(dataset, features, styles, device):
+        assert (dataset.forms[styles] == dataset.forms).all()
+        assert (styles != np.arange(len(dataset))).all()
+        raise HwdiffError("seen")
+
+    monkeypatch.setattr("hwdiff.data.batches.Lines", spied)
+    given = ("--data", trained / "data" / "lines.npz", "--model", trained / "run" / "model.safetensors")
+    assert "error: seen" in hwdiff("loss", *given, "--style-encoder", style_weights).output
+
+
+def test_options_of_training_reach_it(trained, style_weights, monkeypatch, tmp_path):
+    seen, data = {}, ("--data", trained / "data" / "lines.npz", "--out", tmp_path / "new")
+    monkeypatch.setattr("hwdiff.training.loop.train", lambda *given, **how: seen.update(how) or (None, 2))
+    small = ("--steps", 2, "--batch-size", 3, "--processes", 1, "--style-encoder", style_weights)
+    assert hwdiff("train", *data, *small, "--compiled").exit_code == 0
+    name = "hwdiff.training.pipeline.run_chain"
+    monkeypatch.setattr(name, lambda data, out, config, *more: seen.update(padding=config.padding))
+    hwdiff("chain", *data, "--preset", "smoke", "--padding", "full")
+    name = "hwdiff.evaluation.recognizer_training.train_recognizer"
+    monkeypatch.setattr(name, lambda config, *given, **how: seen.update(config=config) or config.steps)
+    hwdiff("train-recognizer", *data, "--learning-rate", 0.003, "--seed", 7)
+    found = (seen["compiled"], seen["padding"], seen["config"].learning_rate, seen["config"].seed)
+    assert found == (True, "full", 0.003, 7)
+
+
+def test_options_of_the_alignment_reach_the_lines(trained, monkeypatch):
+    seen = {}
+
+    def spied(network, dataset, features, indices, judge, *, progress, **options):
+        seen.update(options, splits=set(dataset.splits[indices]), lines=len(indices))
+        raise HwdiffError("seen")
+
+    monkeypatch.setattr("hwdiff.evaluation.attention.regenerate_aligned", spied)
+    asked = ("--split", "train", "--lines", 3, "--block", 0, "--sampler", "dpm", "--steps", 4)
+    data = ("--data", trained / "data" / "lines.npz", "--model", "small")
+    assert "error: seen" in hwdiff("alignment", *data, *asked, "--guidance", 2, "--seed", 5).output
+    wanted = {"block": 0, "sampler": "dpm", "steps": 4, "guidance": 2, "seed": 5}
+    assert seen == wanted | {"splits": {"train"}, "lines": 3}

@@ -1,10 +1,12 @@
 import csv
 import json
+from pathlib import Path
 
 import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from hwdiff import HwdiffError
 from hwdiff.cli import app
 from hwdiff.data.dataset import Dataset
 from hwdiff.diffusion.samplers import schedule
@@ -123,3 +125,32 @@ def test_alignment_prints_correlations_and_keeps_the_lines(data, recognizer, tmp
     assert kept["settings"]["model"]["file"] == "small.safetensors"
     assert set(kept["relations"]) == set(rows[0]) - {"line", "cer", "real_cer"}
     assert f"{kept['relations']['monotonicity']['correlation']:6.2f} (" in result.output
+
+
+@pytest.mark.parametrize("command", ["evaluate", "compare-samplers", "diversity"])
+def test_options_of_measuring_reach_the_bench(monkeypatch, command):
+    seen = {}
+
+    def spied(*given, **options):
+        seen.update(options, given=given)
+        raise HwdiffError("seen")
+
+    monkeypatch.setattr("hwdiff.evaluation.bench.Bench", spied)
+    asked = ("--data", "a.npz", "--model", "m", "--split", "test", "--guidance", 2)
+    asked += ("--style-encoder", "e", "--recognizer", "r", "--device", "cpu")
+    sets = () if command == "diversity" else ("--lines", 7, "--inception-weights", "i")
+    assert "error: seen" in hwdiff(command, *asked, *sets).output
+    wanted = {"given": (Path("a.npz"), "m", "test"), "guidance": 2, "style_encoder": "e"}
+    wanted |= {"recognizer": Path("r"), "device": "cpu"}
+    assert seen == wanted | ({"lines": 7, "inception_weights": "i"} if sets else {})
+
+
+def test_the_margin_is_the_one_asked_for(monkeypatch):
+    seen = []
+    monkeypatch.setattr("hwdiff.evaluation.bench.Bench", lambda *given, **options: None)
+    monkeypatch.setattr("hwdiff.cli.evaluation._measure", lambda *given, **options: None)
+    monkeypatch.setattr("hwdiff.cli.evaluation._finish", lambda *given: None)
+    name = "hwdiff.evaluation.sampler_comparison.comparison_text"
+    monkeypatch.setattr(name, lambda table, margin: seen.append(margin) or "")
+    hwdiff("compare-samplers", "--data", "a.npz", "--margin", 3)
+    assert seen == [0.03]

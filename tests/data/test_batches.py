@@ -103,3 +103,18 @@ def test_lines_longer_than_the_network_takes_are_refused(dataset, features):
     long.lengths = dataset.lengths + 488
     with pytest.raises(HwdiffError, match="the network takes at most 488; prepare it again"):
         Lines(long, features, style_lines(dataset.forms), "cpu")
+
+
+def test_styles_in_a_gpus_memory_are_those_of_the_style_lines(dataset, features):
+    styles, indices = style_lines(dataset.forms), np.array([0, 5])
+    lines = Lines(dataset, features, styles, "cpu")
+    lines._style = torch.arange(len(dataset)).half()[:, None, None]  # as where the device is a GPU
+    assert lines.batch(indices).style.flatten().tolist() == styles[indices].tolist()
+
+
+def test_batches_come_in_no_order_of_length_and_any_line_may_be_left_over():
+    lengths = np.random.default_rng(0).integers(50, 488, 320)
+    means = [lengths[batch].mean() for batch in batch_order(lengths, 16, seed=1, epoch=0)]
+    assert abs(np.corrcoef(means, np.arange(20))[0, 1]) < 0.9
+    drawn = (np.concatenate(batch_order(np.arange(101), 50, seed=0, epoch=epoch)) for epoch in range(20))
+    assert len({int(np.setdiff1d(np.arange(101), some)[0]) for some in drawn}) > 5

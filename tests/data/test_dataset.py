@@ -256,3 +256,12 @@ def test_a_damaged_official_image_is_named(dataset, tmp_path, content):
     np.savez(tmp_path / "lines.npz", **arrays)
     with pytest.raises(HwdiffError, match="the image of a01-000u-01 is damaged"):
         ds.Dataset(tmp_path / "lines.npz").line_image(0)
+
+
+def test_a_file_with_a_form_in_two_splits_is_refused(dataset, tmp_path):
+    with np.load(dataset.path) as file:
+        arrays = {name: file[name].copy() for name in file.files}
+    arrays["parts"][0] = (arrays["parts"][1] + 1) % 3
+    np.savez(tmp_path / "mixed.npz", **arrays)
+    with pytest.raises(HwdiffError, match="form a01-000u is in two splits"):
+        data.Dataset(tmp_path / "mixed.npz")

@@ -148,3 +148,13 @@ def test_words_may_be_divided_by_any_white_space(dataset):
     excerpts.places(488)
     for epoch in range(20):
         excerpts.of_epoch(epoch, 1.0)
+
+
+def test_an_excerpt_may_be_any_words(dataset, monkeypatch):
+    monkeypatch.setattr(
+        "hwdiff.data.excerpts.word_starts", lambda offsets, pen_up, text: np.arange(len(text.split())) * 5
+    )
+    excerpts, text = Excerpts(dataset, seed=0), str(dataset.texts[0])  # "a quick sketch"
+    spans = [excerpts.of_epoch(epoch, 1.0)[0] for epoch in range(100)]
+    found = {text[first:end] for _, _, first, end in spans}
+    assert found == {"a", "quick", "sketch", "a quick", "quick sketch", text}

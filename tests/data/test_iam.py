@@ -330,3 +330,23 @@ def test_an_image_too_wide_is_left_out_of_the_pairs(tmp_path):
     report = Report()
     assert list(iam.read_pairs(iam.Source(make_source(tmp_path)), report)) == ["a01-000u-02"]
     assert report.left_out == {"line image of more than 1400 pixels in width": 1}
+
+
+def test_a_changed_file_in_a_folder_is_noticed(tmp_path):
+    stroke_files, texts = form_files(["a01-000u"])
+    for name, content in {**stroke_files, **texts}.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+    before = iam.Source(tmp_path).fingerprints()
+    (tmp_path / LINE.format("01")).write_bytes(make_xml(make_points(9)))
+    after = iam.Source(tmp_path).fingerprints()
+    assert before["lineStrokes"] != after["lineStrokes"] and before["ascii"] == after["ascii"]
+
+
+def test_the_official_image_of_a_pair_comes_first(tmp_path):
+    picture = np.full((100, 400), 255, dtype=np.uint8)
+    picture[20:80, 20:380:8] = 0
+    (tmp_path / "lineImages").mkdir()
+    Image.fromarray(picture).save(tmp_path / "lineImages" / "a01-000u-01.tif")
+    [(official, _)] = iam.read_pairs(iam.Source(make_source(tmp_path)), Report()).values()
+    np.testing.assert_array_equal(official, normalise(picture))

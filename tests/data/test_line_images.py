@@ -1,3 +1,5 @@
+from copy import copy
+
 import numpy as np
 import pytest
 import torch
@@ -41,3 +43,9 @@ def test_tensors_that_do_not_fit_are_refused(dataset, tmp_path, change):
     save_file({**load_file(path), **change}, path)
     with pytest.raises(HwdiffError, match=r"damaged file of line images .*; delete it"):
         LineImages(dataset, tmp_path)
+
+
+def test_images_are_of_these_lines(dataset, tmp_path):
+    other = copy(dataset)
+    other.manifest = {**dataset.manifest, "fingerprint": "1" * 64}
+    assert LineImages(other, tmp_path, workers=1).path != LineImages(dataset, tmp_path, workers=1).path

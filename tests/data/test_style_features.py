@@ -1,3 +1,5 @@
+from copy import copy
+
 import numpy as np
 import pytest
 import torch
@@ -53,3 +55,10 @@ def test_caches_opened_at_once_are_one(dataset, tmp_path, monkeypatch):
     first = StyleFeatures(dataset, Extractor(), tmp_path)
     first.compute(np.array([3]))
     assert seconds[0].missing(np.array([3, 4])).tolist() == [4]
+
+
+def test_a_cache_is_of_these_lines_and_these_weights(dataset, tmp_path):
+    other, encoder = copy(dataset), Extractor()
+    other.manifest, encoder.fingerprint = {**dataset.manifest, "fingerprint": "1" * 64}, "1" * 64
+    given = [(lines, weights) for lines in (dataset, other) for weights in (Extractor(), encoder)]
+    assert len({StyleFeatures(*one, tmp_path).path for one in given}) == 4

@@ -5,6 +5,7 @@ import pytest
 
 from hwdiff.data import preparation as ds
 from hwdiff.data import synthetic, tokenizer
+from hwdiff.data.dataset import Dataset
 from hwdiff.data.lines import Limits, drawable_strokes
 from hwdiff.ink import images
 from hwdiff.utils.errors import HwdiffError
@@ -137,3 +138,18 @@ def test_the_letters_of_many_writers_are_not_all_remembered():
         for character in ascii_letters:
             synthetic._letter(style, character)
     assert synthetic._letter.cache_info().currsize == synthetic.HABITS
+
+
+def test_the_fingerprint_is_of_what_the_lines_are(tmp_path):
+    line, found = synthetic.write_form(0, 0, 0)[0], []
+    for name in ("a", "b"):
+        found.append(ds.write(tmp_path / f"{name}.npz", [line], splits=["train"], manifest={})["fingerprint"])
+        line.offsets[0] += 1
+    assert found[0] != found[1]
+
+
+def test_the_seed_is_that_of_the_lines(tmp_path, monkeypatch):
+    monkeypatch.setattr(synthetic, "FORMS_PER_WRITER", 1)
+    ds.prepare(None, tmp_path / "a.npz", seed=1, writers=1, workers=1)
+    wanted = [line.text for line in synthetic.write_form(1, 0, 0)]
+    assert Dataset(tmp_path / "a.npz").texts.tolist() == wanted

@@ -109,3 +109,13 @@ def test_in_a_browser_without_a_network_ink_lights_up_under_the_mouse(tmp_path):
         browser.close()
     assert errors == []
     assert requests == [path.as_uri()]
+
+
+def test_the_map_shows_the_ink_upright_and_the_block_asked_for():
+    rising = Trace(Ink([(0, 0), (1, 2)], [True, False], "l"), 8, attention={1: [np.full((1, 1, 2), 0.5)]})
+    x, y, u, v = map(int, re.findall(r"-?\d+", data_of(attention_map(rising))["paths"][0][0]))
+    assert (u - x, v - y) == (10, -20)  # y goes downwards
+    ink = Ink(np.ones((16, 2)), np.arange(16) == 0, "l")
+    two = Trace(ink, 16, attention={1: [np.eye(2)[None], np.eye(2)[None, ::-1]]})
+    found = [data_of(html)["weights"][0] for html in (attention_map(two, 0), attention_map(two))]
+    assert found == [[100, 0, 0, 100], [0, 100, 100, 0]]

@@ -279,3 +279,23 @@ def change(run, name, how):
     record = json.loads(path.read_text())
     how(record)
     path.write_text(json.dumps(record))
+
+
+def test_what_is_told_is_what_the_tables_hold(run):
+    def rows(name):
+        return json.loads((run / "tables" / f"{name}.json").read_text())["rows"]
+
+    records = json.loads((run / "manifest.json").read_text())["notebooks"].values()
+    listed = [one for record in records for one in record["listed"] if one["file"].endswith(".png")]
+    told = {one["file"].split("/")[1][:-4]: one.get("takeaway") for one in listed}
+    errors = {(row["network"], row["t"]): row["median error, points"] for row in rows("03-boundaries")}
+    name, _ = next(iter(errors))
+    ends = (errors[name, 55], errors[name, 5], errors["letters spread evenly", None])
+    assert (
+        "{:.0f} points at t = 55, {:.0f} at t = 5, and {:.0f} with".format(*ends) in told["03-against-truth"]
+    )
+    assert all(row["NFE"] == row["steps"] * (1 + (row["guidance"] != 1)) for row in rows("06-samplers"))
+    recorded, merged, left = (row["median"] for row in rows("01-points"))
+    assert merged < recorded and 0.51 < left < 0.52
+    pen, weighted = map(float, re.findall(r"([\d.]+) times", told["02-gradients"]))
+    assert pen > weighted

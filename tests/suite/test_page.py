@@ -296,3 +296,22 @@ def test_a_folder_that_cannot_be_written_is_named(run):
     write_manifest(run, "smoke", [])
     with pytest.raises(HwdiffError, match="/dev/null/x/y: cannot be written"):
         publish(run, Path("/dev/null/x/y"))
+
+
+def test_the_name_of_a_photo_is_not_published(tmp_path):
+    photo = "/home/me/xanthippe.jpg"
+    assert page._published_inputs({"parameters": {"photo": photo}, "inputs": {photo: "0"}}).keys() == {
+        "photo"
+    }
+    cell = nbformat.v4.new_code_cell(f'photo = "{photo}"', metadata={"tags": ["injected-parameters"]})
+    page._without_places(nbformat.v4.new_notebook(cells=[cell]), tmp_path)
+    assert cell.source == 'photo = "not published"'
+
+
+def test_the_page_says_that_lines_are_peoples(run):
+    record = run / "records" / "01_one.json"
+    record.write_text(record.read_text().replace('"source": null', '"source": "/archives"'))
+    write_manifest(run, "smoke", ["01_one"])
+    write_page(run)
+    told = (run / "index.html").read_text()
+    assert "people&#39;s lines" in told and "by built-in writers, made up" not in told

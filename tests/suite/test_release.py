@@ -254,3 +254,17 @@ def test_styles_by_another_style_encoder_are_refused(opened, extractor, given, t
     with pytest.raises(HwdiffError, match="points_per_character = nan: must be above 0"):
         release.release(opened, "other", tmp_path, {"points_per_character": float("nan")}, **FEW)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_pages_are_written_by_the_samplers_that_they_name(network, monkeypatch):
+    seen, styles = [], Styles({name: torch.rand(14, 1280) for name in "abcdefghij"}, {})
+    monkeypatch.setattr(release, "named_styles", lambda network: styles)
+    monkeypatch.setattr(release, "_judge", lambda network: None)
+    monkeypatch.setattr(release, "recognize", lambda inks, judge: [SimpleNamespace(text="")] * len(inks))
+    monkeypatch.setattr(release, "legibility", lambda inks, judge: SimpleNamespace(cer=0))
+    monkeypatch.setattr(release, "plot_inks", lambda inks, columns, title, captions: title)
+    monkeypatch.setattr(release, "sample", lambda network, texts, **how: seen.append(how) or list(texts))
+    pages = dict(release.sample_pages(network, 3, steps=1))
+    assert [how.get("sampler") for how in seen] == [None, None, "eq12", "eq9"]
+    assert all((how["seed"], how["steps"]) == (3, 1) for how in seen)
+    assert "Eq. 12" in pages["sampler-eq12"] and "Eq. 9" in pages["sampler-eq9"]

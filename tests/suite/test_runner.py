@@ -536,3 +536,19 @@ def test_what_names_a_file_that_was_given_is_not_published(tmp_path):
     assert bad == [], run.said
     with pytest.raises(HwdiffError, match=f"names {given}, a place on this machine"):
         publish(tmp_path / "out", tmp_path / "published")
+
+
+def test_a_change_of_the_package_makes_a_run_stale(suite, tmp_path, monkeypatch):
+    files = [tmp_path / "hwdiff" / room / "a.py" for room in ("evaluation", "training")]
+    for file in files:
+        file.parent.mkdir(parents=True)
+        file.write_text("1")
+    monkeypatch.setattr(runner, "PACKAGE", tmp_path / "hwdiff")
+    keys = []
+    for file in (None, *files):
+        if file:
+            file.write_text("2")
+        run = reproduction(suite, tmp_path / "out")
+        keys.append((run.key("01_first"), run.state_key("01_first")))
+    before, measured, trained = keys
+    assert measured[0] != before[0] and measured[1] == before[1] != trained[1]

@@ -181,3 +181,17 @@ def test_of_a_line_without_ink_it_is_said(network, monkeypatch):
 @pytest.mark.parametrize("value", [0.5, 2.5, 7.0])
 def test_guidance_is_what_the_model_has(value):
     assert widgets._guidance(value).value == value
+
+
+def test_seed_and_guidance_reach_what_writes(network, written, monkeypatch):
+    seen = []
+    monkeypatch.setattr(widgets, "sample", lambda *given, **how: seen.append(how) or [INK])
+    monkeypatch.setattr(widgets, "trace", lambda *given, **how: seen.append(how) or written)
+    for widget in (
+        widgets.interpolate(network, "ab", "ada", "boris", sampler="ddim"),
+        widgets.desk(network, "ab", sampler="ddim"),
+        widgets.inspect_attention(network, "a <b"),
+    ):
+        controls(widget, "seed").value = 5
+        controls(widget, "guidance").value = 3
+        assert (seen[-1]["seed"], seen[-1]["guidance"]) == (5, 3)

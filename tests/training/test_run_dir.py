@@ -178,3 +178,13 @@ def test_times_that_are_no_numbers_are_refused(tmp_path):
     files.append_jsonl(tmp_path / "metrics.jsonl", [{"step": 1, "seconds": "long"}])
     with pytest.raises(HwdiffError, match=r"metrics\.jsonl: not the log of a run \(seconds = 'long'\)"):
         run.begin()
+
+
+def test_a_minute_has_sixty_seconds(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(interrupt.time, "monotonic", lambda: now[0])
+    stop = interrupt.Stop(minutes=2)
+    now[0] = 119.0
+    assert stop.reason is None
+    now[0] = 121.0
+    assert stop.reason == "time is up"
