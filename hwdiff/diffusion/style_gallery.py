@@ -1,6 +1,6 @@
 """Styles by name, so that a model can write in many styles without images.
 
-They are features of lines that the small bundled model drew.
+They are features of lines that the bundled network of the paper's size drew.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from hwdiff.utils.json_values import require
 from hwdiff.utils.tensors import load_tensors, save_tensors
 
 FORMAT = "hwdiff styles 1"
-BUNDLED = Path(__file__).parents[1] / "weights" / "small-styles.safetensors"
+BUNDLED = Path(__file__).parents[1] / "weights" / "pretrained-styles.safetensors"
 # Of 298 training lines of IAM, every 31st, one in twenty has a lower cosine to the nearest named style.
 FAR = 0.88
 

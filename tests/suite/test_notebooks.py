@@ -67,6 +67,7 @@ def test_all_files_come_out(run):
         assert set(record["weights"]) == {
             "recognizer.safetensors",
             "style-encoder.safetensors",
+            "pretrained-styles.safetensors",
             "small-styles.safetensors",
             "small.safetensors",
             "pretrained.safetensors",
