@@ -243,7 +243,7 @@ def once(tmp_path_factory):
 @pytest.fixture(scope="session")
 def iam_dataset(iam, once):
     """The whole real database, prepared."""
-    return Dataset(once("iam.npz", lambda path: prepare(iam, path)), split_scheme="authors")
+    return Dataset(once("iam.npz", lambda path: prepare(iam, path, workers=2)), split_scheme="authors")
 
 
 def write_dataset(path, writers, forms=1):
