@@ -1,6 +1,7 @@
 """What this repository publishes in results/."""
 
 import json
+from html import unescape
 from pathlib import Path
 
 import nbformat
@@ -64,6 +65,9 @@ def test_the_report_has_the_verdicts_of_the_measurements():
     assert printed.count("\n") == 2 + len(verdicts())
     assert RULE in (RESULTS.parent / "docs" / "report.md").read_text()
     assert f"\n\n{printed}\n" in (RESULTS.parent / "docs" / "report.md").read_text()
+    page = unescape((RESULTS / "index.html").read_text())
+    assert RULE in page
+    assert all(row["claim"] in page and row["here"] in page for row in verdicts())
 
 
 @pytest.mark.parametrize("name", ["evaluate-test", "evaluate-train"])
