@@ -1,6 +1,8 @@
 import csv
 import json
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
@@ -10,6 +12,7 @@ from hwdiff import HwdiffError
 from hwdiff.cli import app
 from hwdiff.data.dataset import Dataset
 from hwdiff.diffusion.samplers import schedule
+from hwdiff.evaluation import attention
 from hwdiff.evaluation.bench import Bench
 from hwdiff.evaluation.error_rates import legibility
 
@@ -102,11 +105,17 @@ def test_diversity_compares_the_samplers(data, untrained, tmp_path):
     assert saved["settings"]["rows"]["eq9"]["guidance"] == 1
 
 
-def test_alignment_prints_correlations_and_keeps_the_lines(data, recognizer, tmp_path):
-    options = ("--model", "small", "--lines", 4, "--sampler", "dpm", "--steps", 6, "--guidance", 1)
+def test_alignment_prints_correlations_and_keeps_the_lines(data, recognizer, tmp_path, monkeypatch):
+    def without_the_first(*given, **options):
+        return [None, *attention.regenerate_aligned(*given, **options)[1:]]
+
+    fake = SimpleNamespace(**{**vars(attention), "regenerate_aligned": without_the_first})
+    monkeypatch.setitem(sys.modules, "hwdiff.evaluation.attention", fake)
+    options = ("--model", "small", "--lines", 5, "--sampler", "dpm", "--steps", 6, "--guidance", 1)
     result = hwdiff("alignment", "--data", data, *options, "-o", tmp_path / "lines.csv")
     assert result.exit_code == 0, result.output
     assert "monotonicity" in result.output
+    assert "4 of 5 lines with ink" in result.output
     rows = list(csv.DictReader((tmp_path / "lines.csv").open(newline="")))
     assert len(rows) == 4
     dataset = Dataset(data)
@@ -119,7 +128,7 @@ def test_alignment_prints_correlations_and_keeps_the_lines(data, recognizer, tmp
         "guidance": 1,
         "steps": 6,
         "split": "test",
-        "lines": 4,
+        "lines": 5,
         "with_ink": 4,
     }
     assert kept["settings"]["model"]["file"] == "small.safetensors"

@@ -140,6 +140,14 @@ def test_what_was_measured_of_each_line_is_kept(table, written, folder):
             assert values["style_chance"][1] == min(1, 10 / len(set(written.forms[sets.known])))
 
 
+def test_lines_without_an_error_are_counted(measures, written, monkeypatch):
+    monkeypatch.setattr(measures_module, "edits_of", lambda inks, recognizer: np.array([[0, 9], [1, 9]] * 3))
+    sets = Sets.draw(written, "train", count=6, seed=0)
+    found = measures([written.ink(line).trimmed() for line in sets.second], measures.reference(sets))
+    assert found.values["right"] == 0.5
+    assert found.values["cer"] == pytest.approx(3 / 54)
+
+
 def test_canvases_are_compared_on_lines_spread_over_the_sets(measures, written, monkeypatch):
     monkeypatch.setattr(protocol, "CANVAS_LINES", 3)
     seen = []

@@ -91,9 +91,13 @@ def test_in_a_browser_without_a_network_ink_lights_up_under_the_mouse(tmp_path):
 
         before = colours(lines)
         texts.nth(0).hover()
-        first = colours(lines)
+        first, said = colours(lines), page.locator(".said")
         assert first[0] == first[1] != before[0]
         assert first[2] == first[3] != first[0]
+        assert said.inner_text().endswith("most attention from points 1 to 8, 100 %")
+        # What was chosen stays on the way to the slider.
+        page.locator("p").last.hover()
+        assert colours(lines) == first
         lines_of_second = page.locator("path.hit").nth(3)
         lines_of_second.hover(force=True)
         named = colours(texts)
