@@ -196,6 +196,12 @@ def test_differences_have_intervals_over_the_same_lines(table):
     assert "scribbled less copied: kernel distance x 1000 +" in table_text(table)
 
 
+def test_the_text_says_on_how_many_lines_canvases_were_compared(table):
+    assert "on this and other canvases, first seed, 12 lines a set:" in table_text(table)
+    fewer = replace(table, settings=table.settings | {"canvas_lines": 6})
+    assert "on this and other canvases, first seed, 6 lines a set:" in table_text(fewer)
+
+
 def test_what_few_lines_cannot_tell_is_left_out(table):
     for values in table.values.values():
         assert values["frechet"] == values["geometry_score"] == values["beyond_i_max"] == [None, None]
