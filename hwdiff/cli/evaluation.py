@@ -217,6 +217,12 @@ Repetitions = Annotated[
         "taken of real lines alone, with at most 100.",
     ),
 ]
+Student = Annotated[
+    str | None,
+    typer.Option(
+        help="A checkpoint from hwdiff distil-steps, whose teacher the model was: a row of its own."
+    ),
+]
 TableFolder = Annotated[
     Path | None,
     typer.Option(
@@ -243,9 +249,10 @@ def evaluate(
         str | None,
         typer.Option(
             help="What to write, separated by commas: of eq12, eq9, eq12_foreign, eq12_guided, eq9_guided, "
-            "fast. By default all."
+            "student. By default all."
         ),
     ] = None,
+    student: Student = None,
     inception_weights: InceptionWeights = None,
     repetitions: Repetitions = 1000,
     guidance: Guidance = None,
@@ -257,8 +264,8 @@ def evaluate(
     """Run the protocol of the paper's Table 1, with error bars.
 
     Compares these with real lines: other real lines; lines written by Eq. 12 and by Eq. 9 without guidance,
-    as in the paper, and with the model's own; by Eq. 12 in foreign styles; by the sampler fast; and corrupted
-    real lines.
+    as in the paper, and with the model's own; by Eq. 12 in foreign styles; by the model's student, if one is
+    given; and corrupted real lines.
     """
     from hwdiff.evaluation.bench import Bench, chosen_rows
 
@@ -273,6 +280,7 @@ def evaluate(
         recognizer=recognizer,
         inception_weights=inception_weights,
         guidance=guidance,
+        student=student,
         device=device,
     )
     wanted = chosen_rows(
@@ -306,6 +314,7 @@ def compare_samplers(
             help=f"How noise levels are spaced, one or more of {SPACINGS}; for 60 steps as in the paper."
         ),
     ] = SPACINGS,
+    student: Student = None,
     lines: SetSize = None,
     seeds: Seeds = 5,
     inception_weights: InceptionWeights = None,
@@ -322,9 +331,10 @@ def compare_samplers(
 ):
     """Compare samplers, numbers of steps and noise levels.
 
-    Prints the measures of hwdiff evaluate for each combination, and the fewest steps that are not worse than
-    Eq. 12 with 60: the interval of the difference must end below --margin in CER and below 0.0005 in kernel
-    distance. With --out there is a figure too, of CER against network evaluations.
+    Prints the measures of hwdiff evaluate for each combination, and which of those that are not worse than
+    Eq. 12 with 60 steps takes the fewest network evaluations: the interval of the difference must end below
+    --margin in CER and below 0.0005 in kernel distance. With --out there is a figure too, of CER against
+    network evaluations.
     """
     from hwdiff.diffusion.samplers import SAMPLERS
     from hwdiff.evaluation.bench import Bench
@@ -341,7 +351,7 @@ def compare_samplers(
         raise HwdiffError(f"--steps {steps}: must be numbers separated by commas, such as 60,20")
     for name in samplers:
         require_choice("sampler", name, SAMPLERS)
-    rows = sampler_rows(samplers, list(map(int, counts)), spacings)
+    rows = sampler_rows(samplers, list(map(int, counts)), spacings, student is not None)
     bench = Bench(
         data,
         model,
@@ -351,6 +361,7 @@ def compare_samplers(
         recognizer=recognizer,
         inception_weights=inception_weights,
         guidance=guidance,
+        student=student,
         device=device,
     )
     compared = [(row, BASE) for row in rows if row != BASE]

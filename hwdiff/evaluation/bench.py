@@ -23,13 +23,14 @@ from hwdiff.evaluation.sets import Sets
 from hwdiff.evaluation.tables import GROUND_TRUTH, PAPER_LINES, Table
 from hwdiff.evaluation.written import Generator
 from hwdiff.ink.ink import Ink
-from hwdiff.model.checkpoint import load_model
+from hwdiff.model.checkpoint import load_model, path_of_model
 from hwdiff.model.style_encoder import load_style_extractor
 from hwdiff.model.unet import UNet
 from hwdiff.utils.environment import environment
-from hwdiff.utils.errors import require_choice
+from hwdiff.utils.errors import HwdiffError, require_choice
 from hwdiff.utils.files import sha256_of
 from hwdiff.utils.progress import Progress
+from hwdiff.utils.tensors import fingerprint_of
 
 CPU_LINES = 60
 # Pairs of rows of Table 1 that are compared, the first less the second; those that there are.
@@ -38,7 +39,7 @@ COMPARED = (
     ("eq9", GROUND_TRUTH),
     ("eq12_guided", GROUND_TRUTH),
     ("eq9_guided", GROUND_TRUTH),
-    ("fast", GROUND_TRUTH),
+    ("student", GROUND_TRUTH),
     ("eq9", "eq12"),
     ("eq9_guided", "eq12_guided"),
     ("eq12_guided", "eq12"),
@@ -51,28 +52,34 @@ class RowSettings(NamedTuple):
 
     sampler: its name.   alpha_bar: None for the sampler's own levels.   guidance: None for the bench's.
     foreign_styles: as in `regenerate_lines`.
+    student: written by the model's student, at its own levels, with its own guidance.
     """
 
     sampler: str
     alpha_bar: Tensor | None = None
     guidance: float | None = None
     foreign_styles: bool = False
+    student: bool = False
 
 
 Rows = dict[str, RowSettings]
 """{row: how its lines are written}."""
 
+STUDENT = RowSettings("eq12", student=True)
 
-def table1_rows(guidance: float) -> Rows:
-    """The paper's two, with its guidance of 1; the same with a model's own, if that is another; "fast".
+
+def table1_rows(guidance: float, student: bool = False) -> Rows:
+    """The paper's two, with its guidance of 1; the same with a model's own, if that is another; its student.
 
     Eq. 12 with guidance 1 in foreign styles shows how often form retrieval finds a form by its text alone.
+
+    student: whether there is one.
     """
     rows = {sampler: RowSettings(sampler, guidance=1.0) for sampler in ("eq12", "eq9")}
     rows["eq12_foreign"] = RowSettings("eq12", guidance=1.0, foreign_styles=True)
     if guidance != 1:
         rows |= {f"{sampler}_guided": RowSettings(sampler) for sampler in ("eq12", "eq9")}
-    return {**rows, "fast": RowSettings("fast")}
+    return rows | ({"student": STUDENT} if student else {})
 
 
 def chosen_rows(rows: Rows, names: Sequence[str] | None) -> Rows:
@@ -101,8 +108,8 @@ def table1_evaluations(network: UNet, names: Sequence[str] | None = None) -> int
 def compared_rows(rows: Rows) -> list[tuple[str, str]]:
     """The pairs of Table 1's rows whose differences are noted."""
     there = {GROUND_TRUTH, *rows}
-    fast = ("fast", "eq12_guided" if "eq12_guided" in there else "eq12")
-    return [pair for pair in (*COMPARED, fast) if there.issuperset(pair)]
+    student = ("student", "eq12_guided" if "eq12_guided" in there else "eq12")
+    return [pair for pair in (*COMPARED, student) if there.issuperset(pair)]
 
 
 class Bench:
@@ -115,7 +122,8 @@ class Bench:
     recognizer: a file, None for the bundled one.
     inception_weights: of `Measures`.
     guidance: None for what the model's metadata says.
-    Raises HwdiffError when something cannot be loaded, or the split is too small.
+    student: of `load_model`, a network of `training.step_distillation` whose teacher the model is.
+    Raises HwdiffError when something cannot be loaded, the split is too small, or the student is another's.
     """
 
     def __init__(
@@ -129,6 +137,7 @@ class Bench:
         recognizer: str | Path | None = None,
         inception_weights: str | Path | None = None,
         guidance: float | None = None,
+        student: str | Path | None = None,
         device: str | None = None,
     ):
         self.split, self.dataset, self.network = split, Dataset(data), load_model(model, device)
@@ -143,6 +152,14 @@ class Bench:
         self.inception_weights, self._measures = inception_weights, {}
         writing = writing_settings(self.network)
         self.guidance = writing["guidance"] if guidance is None else guidance
+        self.student = None if student is None else load_model(student, device)
+        if self.student:
+            self._student = record_of(self.student, student)
+            if self.student.metadata.get("teacher") != fingerprint_of(self.network.state_dict()):
+                raise HwdiffError(
+                    f"{path_of_model(student)}: not a student of {path_of_model(model)}; "
+                    "give the model that hwdiff distil-steps was given"
+                )
         self.settings = {
             "dataset": {
                 "fingerprint": self.dataset.fingerprint,
@@ -163,13 +180,13 @@ class Bench:
 
     @property
     def table1_rows(self) -> Rows:
-        """`table1_rows` with the bench's guidance."""
-        return table1_rows(self.guidance)
+        """`table1_rows` with the bench's guidance and student."""
+        return table1_rows(self.guidance, self.student is not None)
 
     @property
     def diversity_rows(self) -> Rows:
         """Those of `table1_rows` whose diversity is measured: Eq. 12 and Eq. 9 in the styles asked for."""
-        return {row: how for row, how in self.table1_rows.items() if row != "fast" and not how.foreign_styles}
+        return {row: how for row, how in table1_rows(self.guidance).items() if not how.foreign_styles}
 
     def measures(self, repetitions: int = REPETITIONS) -> Measures:
         """The measures of lines of the split. repetitions: of the Geometry Score."""
@@ -186,16 +203,19 @@ class Bench:
 
     def writer(self, written: RowSettings) -> Generator:
         """What writes the lines of a row."""
-        options = self._options(written)
-        return partial(regenerate_lines, self.network, self.dataset, self.features, **options)
+        options, network = self._options(written), self.student if written.student else self.network
+        return partial(regenerate_lines, network, self.dataset, self.features, **options)
 
     def _options(self, written):
-        sampler, alpha_bar, guidance, foreign_styles = written
+        network, own = self.network, self.guidance
+        if written.student:
+            network, own = self.student, writing_settings(self.student)["guidance"]
+        alpha_bar = written.alpha_bar
         return {
-            **({"foreign_styles": True} if foreign_styles else {}),
-            "sampler": sampler,
-            "alpha_bar": signal_levels(self.network, sampler) if alpha_bar is None else alpha_bar,
-            "guidance": self.guidance if guidance is None else guidance,
+            **({"foreign_styles": True} if written.foreign_styles else {}),
+            "sampler": written.sampler,
+            "alpha_bar": signal_levels(network, written.sampler) if alpha_bar is None else alpha_bar,
+            "guidance": own if written.guidance is None else written.guidance,
         }
 
     def _settings(self, rows):
@@ -204,7 +224,11 @@ class Bench:
         for row, written in rows.items():
             options = self._options(written)
             levels = options.pop("alpha_bar").tolist()
-            about[row] = {**options, "levels": levels}
+            about[row] = {
+                **options,
+                "levels": levels,
+                **({"model": self._student} if written.student else {}),
+            }
         return {**self.settings, "rows": about}
 
     def table(

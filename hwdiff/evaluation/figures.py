@@ -46,12 +46,13 @@ def plot_recognition(ink: Ink, recognition: Recognition) -> Figure:
 def plot_comparison(table: Table) -> Figure:
     """CER against network evaluations a line, of a comparison of samplers.
 
-    Bars are one standard deviation over the seeds. Samplers have colours, spacings of the noise levels a kind
-    of line; with 60 steps, which have the published levels, the lines of a sampler meet.
+    Bars are one standard deviation over the seeds. Samplers and a student have colours, spacings of the noise
+    levels a kind of line; with 60 steps, which have the published levels, the lines of a sampler meet.
     """
     figure = Figure(figsize=(7.5, 4), layout="constrained")
     axes = figure.add_subplot()
-    samplers = {row: about["sampler"] for row, about in table.settings["rows"].items()}
+    rows = table.settings["rows"]
+    samplers = {row: row if row == "student" else about["sampler"] for row, about in rows.items()}
     spacing_of = {row: spacing_of_row(row) for row in samplers}
     spacings = list(filter(None, dict.fromkeys(spacing_of.values()))) or [""]
     for number, sampler in enumerate(dict.fromkeys(samplers.values())):

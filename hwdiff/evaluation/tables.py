@@ -19,6 +19,7 @@ ROW_TITLES = {
     "eq12_guided": "Eq. 12",
     "eq9_guided": "Eq. 9",
     "eq12_foreign": "Eq. 12, foreign styles",
+    "student": "student",
     CORRUPTED: "real, corrupted",
     REPEATED: "real, repeated",
 }
@@ -46,13 +47,14 @@ def row_title(row: str, guidance: float | None = None, steps: int = STEPS) -> st
 
     guidance: that it was written with, to be named too. Only with guidance 1 and 60 steps are Eq. 12 and
         Eq. 9 called what the paper calls them.
-    steps: that it was written in. Others than 60, as after a distillation, are named for Eq. 12 and Eq. 9.
+    steps: that it was written in. Others than 60, as after a distillation, are named for Eq. 12, Eq. 9 and a
+        student.
     """
     sampler, *rest = row.split("_")
     title = ROW_TITLES.get(row, row)
     if row not in ROW_TITLES and rest and rest[0].isdigit():
         title = ", ".join([sampler, f"{rest[0]} steps", *rest[1:]])
-    elif sampler in PAPERS_TITLES and steps != STEPS:
+    elif sampler in (*PAPERS_TITLES, "student") and steps != STEPS:
         title += f", {steps} steps"
     elif guidance == 1:
         title = PAPERS_TITLES.get(row, title)

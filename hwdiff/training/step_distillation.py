@@ -1,17 +1,16 @@
-"""Distilling steps: a student takes one network evaluation where its teacher takes many.
+"""Distilling steps: a student writes in a few network evaluations, its teacher in 120.
 
-The teacher writes by Eq. 12 in the paper's 60 steps; with guidance that is 120 evaluations. The student
-visits a few of the 60 noise levels. At each it learns the clean ink (Eq. 10) that the teacher predicts at the
-last level before the student's next one, when it walks there step by step from the same noisy ink. So it
-learns the guidance (Meng et al. 2023) and, in the mean, what the steps do that it leaves out (after the
-progressive distillation of Salimans & Ho 2022; here noise is put back at each step). No ink of people is
-needed: the noisy ink is the teacher's own or the student's.
+The student visits a few of the paper's 60 noise levels, by Eq. 12 without guidance. At each it learns by
+distribution matching (Yin et al. 2024, DMD and DMD2). Its clean ink (Eq. 10) gets noise of any level. The
+teacher, with guidance, predicts clean ink from that, and so does a critic: a copy of the teacher that learns
+to denoise the student's ink. The student's ink moves by the difference, towards ink that the teacher finds
+more probable. A student that imitates single lines of its teacher learns their mean; this one learns to write
+lines like them. No ink of people is needed: the noisy ink is the student's own.
 """
 
 import copy
 from collections.abc import Sequence
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,12 +22,12 @@ from hwdiff.data.dataset import Dataset, style_lines
 from hwdiff.data.style_features import StyleFeatures
 from hwdiff.diffusion.generate import default_length, require_style_weights, writing_settings
 from hwdiff.diffusion.process import STEPS, add_noise, alpha_bars
-from hwdiff.diffusion.samplers import clean_ink, guided, sample_eq12
+from hwdiff.diffusion.samplers import clean_ink, guided
 from hwdiff.model.checkpoint import save_model
 from hwdiff.model.unet import UNet
 from hwdiff.training.config import StepDistillationConfig
 from hwdiff.training.distributed import Processes
-from hwdiff.training.optimizers import BETAS, Ema
+from hwdiff.training.optimizers import Ema
 from hwdiff.training.run_dir import RunDirectory
 from hwdiff.training.steps import Steps
 from hwdiff.utils.errors import HwdiffError
@@ -39,11 +38,14 @@ from hwdiff.utils.tensors import fingerprint_of
 
 POWER = 0.7  # of the levels: closer together in much noise than evenly in t
 SIZES = range(6, 40, 4)  # characters of the texts of a batch, which are about alike
-MAX_WEIGHT = 5.0  # of the clean ink's error, which else grows with signal over noise without bound
 PEN_WEIGHT = 0.3
 CLIP_NORM = 1.0
 WARMUP = 50  # updates
-MAX_OWN = 0.75  # fraction of lines that go on from the student's ink in the end, not from the teacher's
+# The critic has to keep up with the student.
+CRITIC_UPDATES = 2  # for one of the student
+CRITIC_RATE = 2.0  # times the student's learning rate
+BETAS = (0.0, 0.99)  # of Adam, as in DMD2: yesterday's direction is of another critic
+MIN_SCALE = 1e-3  # of the ink's distance from what the teacher predicts, by which its way is divided
 
 
 def student_levels(count: int) -> list[int]:
@@ -129,26 +131,41 @@ def distil_steps(
         "writing": {**writing, "guidance": 1.0, "levels": levels},
     }
 
-    # Make the student and what trains it.
-    student = copy.deepcopy(teacher).train()
+    # Make the student, its critic, and what trains them.
+    student, critic = (copy.deepcopy(teacher).train() for _ in range(2))
     teacher = guided(copy.deepcopy(teacher).eval().requires_grad_(False), guidance)
-    optimizer = torch.optim.Adam(student.parameters(), lr=0.0, betas=BETAS, fused=True)
     ema = Ema(student, config.ema)
     generator = torch.Generator(device).manual_seed(config.seed)
-    modules = {"student": student, "ema": ema}
+    modules = {"student": student, "critic": critic, "ema": ema}
+    optimizers = {
+        f"{name}_optimizer": torch.optim.Adam(modules[name].parameters(), lr=0.0, betas=BETAS, fused=True)
+        for name in ("student", "critic")
+    }
 
-    def noise_like(y, t=None):
+    def noise_like(y):
         return torch.randn(y.shape, generator=generator, device=device)
 
-    def noise_level(t):
-        return alpha_bar[t].sqrt().expand(config.batch_size, 1, 1)
+    def noised(ink):
+        """Ink with noise of any level: the noisy ink, the noise, and alpha_bar (B, 1, 1)."""
+        t = torch.randint(1, STEPS + 1, (len(ink), 1, 1), generator=generator, device=device)
+        eps = noise_like(ink)
+        return add_noise(ink, alpha_bar[t].sqrt(), eps), eps, alpha_bar[t]
 
     def precision():
         return torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16")
 
+    def update(name, loss, learning_rate):
+        optimizer = optimizers[f"{name}_optimizer"]
+        optimizer.zero_grad()
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(modules[name].parameters(), CLIP_NORM)
+        optimizer.param_groups[0]["lr"] = learning_rate
+        optimizer.step()
+        return norm
+
     with lock_directory(directory.path):
         if done:
-            directory.load(modules, {"optimizer": optimizer}, generator)
+            directory.load(modules, optimizers, generator)
         directory.begin()
         every = (config.save_every,)
         steps = Steps(
@@ -160,40 +177,48 @@ def distil_steps(
             text = torch.from_numpy(tokenizer.pad([tokenizer.encode(one) for one in drawn])).to(device)
             style = style_features[styles[numbers]].to(device)
             length = max(default_length(one, writing["points_per_character"]) for one in drawn)
+            y = noise_like(torch.empty(len(drawn), length, 2, device=device))
 
-            y, losses = noise_like(torch.empty(len(drawn), length, 2, device=device)), []
-            own_fraction = min(MAX_OWN, 2 * step / config.batches)
-            own = torch.rand(len(drawn), 1, 1, generator=generator, device=device) < own_fraction
+            seen = []
             for number, t in enumerate(levels):
-                then = levels[number + 1] if t > 1 else 0
-
-                # What the teacher says at the last level before the student's next: Eq. 12 with these levels.
-                walked = torch.cat((alpha_bar[:1], alpha_bar[then + 1 : t + 1]))
-                with torch.no_grad(), precision():
-                    target, pen_up = sample_eq12(teacher, y, text, style, walked, partial(noise_like, y))
-
-                # A gradient step of the student towards it.
+                done = (step - 1) * len(levels) + number
+                rising, falling = (done + 1) / WARMUP, 2 * (1 - done / (config.batches * len(levels)))
+                learning_rate = config.learning_rate * min(1, rising, falling)
+                noise_level = alpha_bar[t].sqrt().expand(len(y), 1, 1)
                 with precision():
-                    eps, pen_logit, _ = student.predict(y, text, noise_level(t), style)
-                found = clean_ink(y, eps, alpha_bar[t])
-                weight = (1 / (1 - alpha_bar[t])).clamp(max=MAX_WEIGHT)  # 1 + signal over noise
-                pen_loss = F.binary_cross_entropy_with_logits(pen_logit, pen_up)
-                loss = weight * (found - target).square().mean() + PEN_WEIGHT * alpha_bar[t] * pen_loss
-                student.zero_grad()
-                loss.backward()
-                norm = torch.nn.utils.clip_grad_norm_(student.parameters(), CLIP_NORM)
-                update = (step - 1) * len(levels) + number
-                rising, falling = (update + 1) / WARMUP, 2 * (1 - update / (config.batches * len(levels)))
-                optimizer.param_groups[0]["lr"] = config.learning_rate * min(1, rising, falling)
-                optimizer.step()
+                    eps, pen_logit, _ = student.predict(y, text, noise_level, style)
+                clean = clean_ink(y, eps, alpha_bar[t])
+                ink = clean.detach()
+
+                # The critic learns to denoise the student's ink.
+                for _ in range(CRITIC_UPDATES):
+                    noisy, eps, signal = noised(ink)
+                    with precision():
+                        found, _, _ = critic.predict(noisy, text, signal.sqrt(), style)
+                    critic_loss = F.mse_loss(found, eps)
+                    update("critic", critic_loss, CRITIC_RATE * learning_rate)
+
+                # The student's ink moves by the way from what the critic predicts to what the teacher does.
+                noisy, _, signal = noised(ink)
+                with torch.no_grad(), precision():
+                    eps_of_critic, _, _ = critic(noisy, text, signal.sqrt(), style, attention=False)
+                    eps_of_teacher, pen_up, _ = teacher(noisy, text, signal.sqrt(), style, attention=False)
+                wanted = clean_ink(noisy, eps_of_teacher, signal)
+                way = wanted - clean_ink(noisy, eps_of_critic, signal)
+                scale = (ink - wanted).abs().mean((1, 2), keepdim=True).clamp(min=MIN_SCALE)
+                loss = F.mse_loss(clean, ink + way / scale) / 2
+                pen_loss = F.binary_cross_entropy_with_logits(pen_logit, pen_up, weight=signal)
+                loss = loss + PEN_WEIGHT * alpha_bar[t] * pen_loss
+                norm = update("student", loss, learning_rate)
                 ema.update_parameters(student)
-                losses.append(loss.detach())
-                if then:
-                    y = add_noise(torch.where(own, found.detach(), target), noise_level(then), noise_like(y))
+                seen.append(torch.stack((critic_loss.detach(), way.abs().mean(), pen_loss.detach(), norm)))
+                if t > 1:
+                    y = add_noise(ink, alpha_bar[levels[number + 1]].sqrt(), noise_like(y))
 
             # Log and save.
-            steps.log({"loss": torch.stack(losses).mean(), "gradient_norm": norm})
+            means = torch.stack(seen).mean(dim=0)
+            steps.log(dict(zip(("loss", "way", "pen_loss", "gradient_norm"), means, strict=True)))
             if steps.due(config.save_every) or steps.stopping:
                 save_model(ema.module, directory.path / "model.safetensors", step=step, **about)
-                directory.save(step, modules, {"optimizer": optimizer}, generator)
+                directory.save(step, modules, optimizers, generator)
     return steps.step

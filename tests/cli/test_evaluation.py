@@ -11,10 +11,12 @@ from typer.testing import CliRunner
 from hwdiff import HwdiffError
 from hwdiff.cli import app
 from hwdiff.data.dataset import Dataset
-from hwdiff.diffusion.samplers import schedule
+from hwdiff.diffusion.samplers import published_levels, schedule
 from hwdiff.evaluation import attention
 from hwdiff.evaluation.bench import Bench
 from hwdiff.evaluation.error_rates import legibility
+from hwdiff.model.checkpoint import load_model, save_model
+from hwdiff.utils.tensors import fingerprint_of
 
 
 def hwdiff(*arguments):
@@ -26,39 +28,56 @@ def data(written, written_features):
     return written.path
 
 
-def test_evaluate_makes_the_table(data, untrained, tmp_path):
+@pytest.fixture
+def student(untrained, tmp_path):
+    """A network like its teacher, that writes in two steps."""
+    network = load_model(untrained)
+    about = {key: network.metadata[key] for key in ("style_weights", "training", "step")}
+    writing = {**network.metadata["writing"], "guidance": 1.0, "levels": [60, 30]}
+    teacher = fingerprint_of(network.state_dict())
+    save_model(network, tmp_path / "student.safetensors", writing=writing, teacher=teacher, **about)
+    return tmp_path / "student.safetensors"
+
+
+def test_evaluate_makes_the_table(data, untrained, student, tmp_path):
     options = ("--split", "train", "--lines", 2, "--seeds", 2, "--repetitions", 3, "--guidance", 1)
-    bench = Bench(data, untrained, split="train", lines=2)
+    bench = Bench(data, untrained, split="train", lines=2, student=student)
     assert {row: written.guidance for row, written in bench.table1_rows.items()} == {
         "eq12": 1,  # the paper's method, whatever the model's own guidance is
         "eq9": 1,
         "eq12_foreign": 1,
         "eq12_guided": None,
         "eq9_guided": None,
-        "fast": None,
+        "student": None,
     }
-    result = hwdiff("evaluate", "--data", data, "--model", untrained, *options, "-o", tmp_path / "out")
+    given = ("--model", untrained, "--student", student)
+    result = hwdiff("evaluate", "--data", data, *given, *options, "-o", tmp_path / "out")
     assert result.exit_code == 0, result.output
     assert "are not FID: for FID give --inception-weights download" in result.output
     assert "note: no Fréchet distance: it needs 50 lines a set" in result.output
     assert "note: no Geometry Score of sets of 2 lines" in result.output
-    written = ("model (Eq. 12), guidance 1", "ablation (Eq. 9), guidance 1", "fast, guidance 1")
+    written = ("model (Eq. 12), guidance 1", "ablation (Eq. 9), guidance 1", "student, 2 steps, guidance 1")
     for row in ("ground truth", *written, "real, corrupted"):
         assert any(line.startswith(row) and "±" in line for line in result.output.splitlines()), result.output
     assert "ablation (Eq. 9), guidance 1 less model (Eq. 12), guidance 1: CER, % " in result.output
     settings = json.loads((tmp_path / "out" / "table1.json").read_text())["settings"]
     assert settings["lines"] == 2
     # with guidance 1 there is nothing to add
-    assert list(settings["rows"]) == ["eq12", "eq9", "eq12_foreign", "fast"]
+    assert list(settings["rows"]) == ["eq12", "eq9", "eq12_foreign", "student"]
     assert settings["rows"]["eq12_foreign"]["foreign_styles"]
     assert len(settings["rows"]["eq12"]["levels"]) == 61
-    assert settings["rows"]["fast"]["guidance"] == 1
+    assert settings["rows"]["student"]["guidance"] == 1
+    assert settings["rows"]["student"]["levels"] == published_levels([60, 30]).tolist()
+    assert settings["rows"]["student"]["model"]["file"] == "student.safetensors"
     assert settings["model"]["sha256"]
     assert settings["model"]["step"] == settings["model"]["planned"] == 33_145
     assert settings["environment"]["packages"]["gudhi"]
     result = hwdiff("evaluate", "--data", data, *options, "--inception-weights", tmp_path / "none.pth")
     assert result.exit_code == 1
     assert "none.pth: cannot be read" in result.output
+    result = hwdiff("evaluate", "--data", data, *options, "--model", "small", "--student", student)
+    assert result.exit_code == 1
+    assert "student.safetensors: not a student of " in result.output
     result = hwdiff("evaluate", "--data", data, *options, "--recognizer", tmp_path / "none.safetensors")
     assert result.exit_code == 1
     assert f"{tmp_path / 'none.safetensors'}: " in result.output
@@ -70,16 +89,28 @@ def test_evaluate_makes_the_table(data, untrained, tmp_path):
     assert "two sets of 5000 lines of the split train" in result.output
 
 
-def test_compare_samplers_tells_which_are_as_good(data, untrained, tmp_path):
-    options = ("--split", "train", "--sampler", "dpm", "--steps", "2,1", "--spacing", "time")
+def test_compare_samplers_tells_which_are_as_good(data, untrained, student, tmp_path):
+    options = (
+        "--student",
+        student,
+        "--split",
+        "train",
+        "--sampler",
+        "dpm",
+        "--steps",
+        "2,1",
+        "--spacing",
+        "time",
+    )
     options += ("--lines", 3, "--seeds", 2, "--repetitions", 3)
     result = hwdiff("compare-samplers", "--data", data, "--model", untrained, *options, "-o", tmp_path)
     assert result.exit_code == 0, result.output
     lines = result.output.splitlines()
     [difference] = [line for line in lines if line.startswith("  dpm, 1 steps, time, guidance 2.5 less eq12")]
     assert "; CER, % +" in difference
-    [verdict] = [line for line in lines if line.startswith("  dpm, 1 steps, time  ")]
-    assert verdict.endswith("not shown to be no worse")
+    for title in ("dpm, 1 steps, time, guidance 2.5", "student, 2 steps, guidance 1"):
+        [verdict] = [line for line in lines if line.startswith(f"  {title}  ")]
+        assert verdict.endswith("not shown to be no worse")
     assert "end below 1 points of CER and 0.5 of kernel distance" in result.output
     row = json.loads((tmp_path / "table1.json").read_text())["settings"]["rows"]["dpm_2_time"]
     assert row["sampler"] == "dpm"
@@ -147,11 +178,11 @@ def test_options_of_measuring_reach_the_bench(monkeypatch, command):
     monkeypatch.setattr("hwdiff.evaluation.bench.Bench", spied)
     asked = ("--data", "a.npz", "--model", "m", "--split", "test", "--guidance", 2)
     asked += ("--style-encoder", "e", "--recognizer", "r", "--device", "cpu")
-    sets = () if command == "diversity" else ("--lines", 7, "--inception-weights", "i")
+    sets = () if command == "diversity" else ("--lines", 7, "--inception-weights", "i", "--student", "s")
     assert "error: seen" in hwdiff(command, *asked, *sets).output
     wanted = {"given": (Path("a.npz"), "m", "test"), "guidance": 2, "style_encoder": "e"}
     wanted |= {"recognizer": Path("r"), "device": "cpu"}
-    assert seen == wanted | ({"lines": 7, "inception_weights": "i"} if sets else {})
+    assert seen == wanted | ({"lines": 7, "inception_weights": "i", "student": "s"} if sets else {})
 
 
 def test_the_margin_is_the_one_asked_for(monkeypatch):

@@ -26,7 +26,7 @@ from hwdiff.evaluation.report import (
 from hwdiff.evaluation.sampler_comparison import (
     BASE,
     comparison_text,
-    fewest_steps,
+    fewest_evaluations,
     not_worse,
     sampler_rows,
 )
@@ -280,7 +280,7 @@ def test_nothing_of_built_in_writers_is_set_beside_the_paper(table):
 
 
 def test_notes_tell_of_chance_guidance_and_the_recognizer(table):
-    rows = {"eq12": {"guidance": 1.0}, "eq12_guided": {"guidance": 2.5}, "fast": {"guidance": 2.5}}
+    rows = {"eq12": {"guidance": 1.0}, "eq12_guided": {"guidance": 2.5}, "student": {"guidance": 1.0}}
     guided = Table("FID", {"rows": rows}, table.values)
     assert [note for note in notes_on_values(guided) if note.startswith("guidance 2.5 is not in the paper")]
     [chance] = [note for note in notes_on_values(guided) if "drawn at random" in note]
@@ -488,7 +488,14 @@ def test_rows_have_titles_for_people():
         "eq12-released, 60 steps",
         "eq12-released, 8 steps, log-snr",
     ]
-    named = [(GROUND_TRUTH, None), ("eq12", 1), ("eq12", 2.5), ("eq9", 1.0), ("eq9", None), ("fast", 1.5, 40)]
+    named = [
+        (GROUND_TRUTH, None),
+        ("eq12", 1),
+        ("eq12", 2.5),
+        ("eq9", 1.0),
+        ("eq9", None),
+        ("student", 1.5, 40),
+    ]
     named += [("eq12", 1, 12), ("eq9_guided", 2.5, 12)]
     assert [row_title(*one) for one in named] == [
         "ground truth",
@@ -496,7 +503,7 @@ def test_rows_have_titles_for_people():
         "Eq. 12, guidance 2.5",
         "ablation (Eq. 9), guidance 1",
         "Eq. 9",
-        "fast, guidance 1.5",
+        "student, 40 steps, guidance 1.5",
         "Eq. 12, 12 steps, guidance 1",
         "Eq. 9, 12 steps, guidance 2.5",
     ]
@@ -513,26 +520,26 @@ def comparison():
     return Table("FID", settings, values, differences=differences)
 
 
-def test_a_comparison_names_the_fewest_steps_that_are_not_worse(comparison):
-    assert fewest_steps(comparison) == ["eq12_8_time"]
+def test_a_comparison_names_the_fewest_evaluations_that_are_not_worse(comparison):
+    assert fewest_evaluations(comparison) == ["eq12_8_time"]
     # An interval that ends above the margin is no success, even where it holds 0.
     comparison.differences["eq12_8_time"][BASE]["cer"] = (0.002, -0.02, 0.03)
     assert not not_worse(comparison, "eq12_8_time")
     assert not_worse(comparison, "eq12_8_time", cer=0.04)
-    assert fewest_steps(comparison) == ["eq12_30_time"]
+    assert fewest_evaluations(comparison) == ["eq12_30_time"]
     assert comparison_text(comparison).splitlines() == [
-        f"not worse than {row_title(BASE)}: the intervals of the differences end below "
+        f"not worse than {row_title(BASE)}, guidance 1: the intervals of the differences end below "
         "1 points of CER and 0.5 of kernel distance x 1000",
-        "  eq12, 30 steps, time          not worse",
-        "  eq12, 8 steps, time           not shown to be no worse",
-        "fewest steps that are not worse: eq12, 30 steps, time",
+        "  eq12, 30 steps, time, guidance 1          not worse",
+        "  eq12, 8 steps, time, guidance 1           not shown to be no worse",
+        "fewest network evaluations that are not worse: eq12, 30 steps, time, guidance 1",
     ]
 
 
 def test_a_row_without_intervals_is_not_chosen(comparison):
     comparison.differences["eq12_8_time"][BASE].pop("kernel_distance")
     comparison.differences["eq12_30_time"][BASE]["kernel_distance"] = (0.1e-3, -0.2e-3, 0.6e-3)
-    assert fewest_steps(comparison) == []
+    assert fewest_evaluations(comparison) == []
     assert "fewest" not in comparison_text(comparison)
 
 
@@ -542,7 +549,7 @@ def test_a_split_whose_others_have_too_few_forms_is_refused(dataset, features, r
 
 
 def test_rows_are_chosen_by_name_and_compared_with_those_that_there_are():
-    rows = bench_module.table1_rows(2.5)
+    rows = bench_module.table1_rows(2.5, student=True)
     chosen = bench_module.chosen_rows(rows, ["eq9", "eq12"])
     assert list(chosen) == ["eq12", "eq9"]
     assert bench_module.compared_rows(chosen) == [
@@ -551,15 +558,17 @@ def test_rows_are_chosen_by_name_and_compared_with_those_that_there_are():
         ("eq9", "eq12"),
     ]
     assert bench_module.chosen_rows(rows, None) == rows
-    assert ("fast", "eq12_guided") in bench_module.compared_rows(rows)
-    assert ("fast", "eq12") in bench_module.compared_rows(bench_module.table1_rows(1.0))
+    assert ("student", "eq12_guided") in bench_module.compared_rows(rows)
+    assert ("student", "eq12") in bench_module.compared_rows(bench_module.table1_rows(1.0, student=True))
+    assert "student" not in bench_module.table1_rows(1.0)
     with pytest.raises(HwdiffError, match="no such row as 'eq13'; choose one of eq12, eq9, eq12_foreign"):
         bench_module.chosen_rows(rows, ["eq12", "eq13"])
 
 
 def test_a_bench_writes_in_as_many_processes_as_there_are_threads(monkeypatch):
     bench = bench_module.Bench.__new__(bench_module.Bench)
-    bench.network, bench.split, bench.lines, bench.guidance = torch.nn.Linear(1, 1), "train", 4, 1.0
+    bench.network, bench.split, bench.lines = torch.nn.Linear(1, 1), "train", 4
+    bench.guidance, bench.student = 1.0, None
     for name in ("measures", "writer", "_settings"):
         monkeypatch.setattr(bench, name, lambda *given: None, raising=False)
     monkeypatch.setattr(bench_module, "table1", lambda *given, **options: options)
