@@ -64,19 +64,18 @@ class Sampler(StrEnum):
     eq9 = "eq9"
     ddim = "ddim"
     dpm = "dpm"
-    fast = "fast"
 
 
 SamplerName = Annotated[
     Sampler,
     typer.Option(
         help="eq12: the paper's; eq12-released: as in the authors' program; eq9: the paper's ablation; "
-        "ddim, dpm: without added noise; fast: Eq. 12 in 40 steps."
+        "ddim, dpm: without added noise."
     ),
 ]
 Steps = Annotated[
     int | None,
-    typer.Option(help="Sampling steps; by default 60 (fast: 40; after distil-steps: its own)."),
+    typer.Option(help="Sampling steps; by default 60; of a network from distil-steps its own."),
 ]
 Guidance = Annotated[
     float | None,

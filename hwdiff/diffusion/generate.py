@@ -27,6 +27,7 @@ from hwdiff.diffusion.samplers import (
     find_sampler,
     guided,
     published_levels,
+    schedule,
 )
 from hwdiff.diffusion.style_gallery import Styles, load_styles, mixed
 from hwdiff.ink.images import ImageSource
@@ -90,9 +91,9 @@ def sample(
         image or a uint8 array); features (S, 1280), or (len(texts), S, 1280) for a style for each text;
         several names and paths with weights, {"ada": 0.7, "line.png": 0.3}; None for the model's default.
     sampler: the name of one of `samplers.SAMPLERS`, or a function like those in `samplers`.
-    steps: by default the sampler's, 60 or fewer; for eq12 and a network of `training.step_distillation`, that
-        network's own. A step is one network evaluation, with guidance two.
-    alpha_bar: (T + 1,) signal levels, instead of the sampler's for `steps`.
+    steps: by default the paper's 60; for eq12 and a network of `training.step_distillation`, that network's
+        own. A step is one network evaluation, with guidance two.
+    alpha_bar: (T + 1,) signal levels, instead of those of `schedule(steps)`.
     seed: text i is written with seed + i; or the seeds of all texts. Its ink depends on its seed, the text,
         the style and its length alone; with a callback, or on a processor that rounds otherwise, a letter may
         differ.
@@ -128,7 +129,7 @@ def sample(
     seeds = [int(seed) + i for i in range(len(texts))] if counted else list(map(int, seed))
     _check_numbers(len(texts), seeds, length, guidance, style_guidance, end_tokens)
     _check_guidance(network, guidance, style_guidance)
-    chosen = find_sampler(sampler)
+    denoise = find_sampler(sampler)
     alpha_bar = (signal_levels(network, sampler, steps) if alpha_bar is None else alpha_bar).to(torch.float32)
     if len(alpha_bar) < 2:
         raise HwdiffError(f"alpha_bar: {len(alpha_bar)} signal levels; at least two are needed, for one step")
@@ -152,7 +153,7 @@ def sample(
         seen = _LateAttention(callback)
         accented = bool(spellings[batch[0]].accents)
         with torch.inference_mode():
-            offsets, pen_up = chosen.sampler(predict, *arguments, callback=seen if accented else callback)
+            offsets, pen_up = denoise(predict, *arguments, callback=seen if accented else callback)
         offsets, pen_up = offsets.cpu().numpy(), pen_up.cpu().numpy()[..., 0] > 0.5
         for row, i in enumerate(batch):
             ink = Ink(offsets[row], pen_up[row], spellings[i].text).trimmed()
@@ -229,12 +230,12 @@ def writing_settings(network: UNet) -> dict[str, Any]:
 def signal_levels(network: UNet, sampler: str | Sampler = "eq12", steps: int | None = None) -> Tensor:
     """The signal levels (T + 1,) that a network writes with.
 
-    Those of `steps`; without, for eq12 after a distillation of steps the network's own, else the sampler's.
+    Those of `steps`; without, for eq12 after a distillation of steps the network's own, else the published.
     """
     settings = writing_settings(network)
     if steps is None and sampler == "eq12" and "levels" in settings:
         return published_levels(settings["levels"])
-    return find_sampler(sampler).alpha_bar(steps)
+    return schedule() if steps is None else schedule(steps)
 
 
 def default_length(text: str, points_per_character: float) -> int:

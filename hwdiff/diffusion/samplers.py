@@ -5,7 +5,6 @@ be used, without retraining.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple, Protocol
 
@@ -278,39 +277,21 @@ def sample_dpm(
     return y, pen_up
 
 
-@dataclass(frozen=True)
-class NamedSampler:
-    """A sampler and its default signal levels.
-
-    steps, spacing: of the levels, see `schedule`.
-    """
-
-    sampler: Sampler
-    steps: int = STEPS
-    spacing: str = "log-snr"
-
-    def alpha_bar(self, steps: int | None = None) -> Tensor:
-        """Its signal levels (steps + 1,), by default for its own number of steps."""
-        return schedule(self.steps if steps is None else steps, self.spacing)
-
-
-SAMPLERS = {
-    "eq12": NamedSampler(sample_eq12),
-    "eq12-released": NamedSampler(partial(sample_eq12, released=True)),
-    "eq9": NamedSampler(sample_eq9),
-    "ddim": NamedSampler(sample_ddim),
-    "dpm": NamedSampler(sample_dpm),
-    # The fewest steps that three seeds did not show to be worse than 60 (docs/samplers.md).
-    "fast": NamedSampler(sample_eq12, steps=40, spacing="time"),
+SAMPLERS: dict[str, Sampler] = {
+    "eq12": sample_eq12,
+    "eq12-released": partial(sample_eq12, released=True),
+    "eq9": sample_eq9,
+    "ddim": sample_ddim,
+    "dpm": sample_dpm,
 }
 
 
-def find_sampler(sampler: str | Sampler) -> NamedSampler:
-    """The sampler of that name in `SAMPLERS`, or a function with the default levels.
+def find_sampler(sampler: str | Sampler) -> Sampler:
+    """The sampler of that name in `SAMPLERS`, or the function that is given.
 
     Raises HwdiffError for an unknown name.
     """
     if callable(sampler):
-        return NamedSampler(sampler)
+        return sampler
     require_choice("sampler", sampler, SAMPLERS)
     return SAMPLERS[sampler]

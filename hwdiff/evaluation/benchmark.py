@@ -19,7 +19,7 @@ from hwdiff.data.lines import MAX_POINTS, Report
 from hwdiff.data.preparation import prepare
 from hwdiff.data.synthetic import LINES_PER_FORM, write_form
 from hwdiff.diffusion import process
-from hwdiff.diffusion.generate import seeded_noise, writing_settings
+from hwdiff.diffusion.generate import seeded_noise, signal_levels, writing_settings
 from hwdiff.diffusion.pages import wrap, write_pages
 from hwdiff.diffusion.samplers import sample_eq12, schedule
 from hwdiff.evaluation import geometry, speed
@@ -132,8 +132,8 @@ def _writing(device, limit):
         bundled = load_model(name, device)
         page, guidance = wrap(PAGE, Layout()), writing_settings(bundled)["guidance"]
         what = f"a page of {len(page)} lines in {sum(map(len, page))} pieces"
-        what += f", model {name}, sampler fast, guidance {guidance:g}"
-        yield Timing(what, _seconds(write_pages, bundled, PAGE, sampler="fast"))
+        what += f", model {name}, {len(signal_levels(bundled)) - 1} steps, guidance {guidance:g}"
+        yield Timing(what, _seconds(write_pages, bundled, PAGE))
 
 
 def _style_features(dataset, device, limit):

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 
 from hwdiff.diffusion.alignment import Alignment
 from hwdiff.diffusion.attention_figures import plot_attention, plot_characters
-from hwdiff.diffusion.generate import named_styles, sample, writing_settings
+from hwdiff.diffusion.generate import named_styles, sample, signal_levels, writing_settings
 from hwdiff.diffusion.samplers import SAMPLERS, SPACINGS, schedule
 from hwdiff.diffusion.style_gallery import mixed
 from hwdiff.diffusion.tracing import alignment_of_trace, trace
@@ -178,7 +178,7 @@ def interpolate(
     *,
     seed: int = 0,
     guidance: float | None = None,
-    sampler: str = "fast",
+    sampler: str = "eq12",
 ) -> ipywidgets.Widget | None:
     """Write a text in a style between two of `named_styles` (Fig. 5 of Luhman & Luhman 2020).
 
@@ -220,12 +220,13 @@ def desk(
     style: str | None = None,
     seed: int = 0,
     guidance: float | None = None,
-    sampler: str = "fast",
+    sampler: str = "eq12",
     folder: str | Path = ".",
 ) -> ipywidgets.Widget | None:
     """A desk at which to write any text. The ink is shown at once.
 
-    Choosing a sampler sets its own number of steps and spacing (see `schedule`), which can be changed then.
+    Choosing a sampler sets the network's own number of steps, which can be changed; others are spaced
+    as in `schedule`.
     text, style, seed, guidance, sampler: what to start with; style None is the first of `named_styles`,
         guidance None the network's own.
     folder: where the ink can be saved as SVG.
@@ -236,35 +237,36 @@ def desk(
         return ipywidgets.HTML(escape(str(error)))
 
     def render(text, style, seed, guidance, sampler, steps, spacing):
+        own = signal_levels(network, sampler)
+        levels = own if steps == len(own) - 1 else schedule(steps, spacing)
         options = {"seed": seed, "guidance": guidance, "sampler": sampler}
-        [ink] = sample(network, [text], style=style, alpha_bar=schedule(steps, spacing), **options)
+        [ink] = sample(network, [text], style=style, alpha_bar=levels, **options)
         with_what = (text, style, seed, guidance, sampler, steps, spacing)
         name = re.sub(r"[^\w.-]+", "-", "-".join(map(str, with_what))).lstrip(".")
         written["now"] = ink, name
         return plot_inks([ink], titles=[f"{sampler}, {steps} steps, guidance {guidance:g}"])
 
     style, guidance = style or next(iter(styles)), _own(network, guidance)
-    named = SAMPLERS[sampler]
+    steps = len(signal_levels(network, sampler)) - 1
     if headless():
-        return display(_image(render(text, style, seed, guidance, sampler, named.steps, named.spacing)))
+        return display(_image(render(text, style, seed, guidance, sampler, steps, SPACINGS[0])))
     controls = {
         "text": _text(text),
         "style": ipywidgets.Dropdown(options=list(styles), value=style, description="style"),
         "seed": _seed(seed),
         "guidance": _guidance(guidance),
         "sampler": ipywidgets.Dropdown(options=list(SAMPLERS), value=sampler, description="sampler"),
-        "steps": ipywidgets.BoundedIntText(named.steps, min=1, max=1000, description="steps"),
-        "spacing": ipywidgets.Dropdown(options=SPACINGS, value=named.spacing, description="spacing"),
+        "steps": ipywidgets.BoundedIntText(steps, min=1, max=1000, description="steps"),
+        "spacing": ipywidgets.Dropdown(options=SPACINGS, description="spacing"),
     }
     picture = _Picture(render, **controls)
 
-    def take_its_levels(change):
-        chosen = SAMPLERS[change["new"]]
+    def take_its_steps(change):
         with picture.drawn_once():
-            controls["steps"].value, controls["spacing"].value = chosen.steps, chosen.spacing
+            controls["steps"].value = len(signal_levels(network, change["new"])) - 1
 
     controls["sampler"].unobserve(picture.draw, "value")
-    controls["sampler"].observe(take_its_levels, "value")
+    controls["sampler"].observe(take_its_steps, "value")
     save, said = ipywidgets.Button(description="save as SVG"), ipywidgets.HTML()
 
     def store(_):

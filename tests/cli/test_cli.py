@@ -530,7 +530,7 @@ def test_benchmark_reports_fractions(trained, source, monkeypatch, tmp_path):
     for command, model in zip(commands[2:4], BUNDLED, strict=True):
         assert command.startswith("-m hwdiff write hello world ")
         assert command.endswith(f" --model {model}")
-    for model in ("pretrained, sampler fast, guidance 2", "small, sampler fast, guidance 2.5"):
+    for model in ("pretrained, 60 steps, guidance 2", "small, 60 steps, guidance 2.5"):
         assert f"a page of 1 lines in 1 pieces, model {model}" in named
 
 

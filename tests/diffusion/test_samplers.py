@@ -79,8 +79,8 @@ def eq12_deviation(deviation, steps):
 @pytest.mark.parametrize("name", samplers.SAMPLERS)
 @pytest.mark.parametrize("steps", [60, 200])
 def test_the_samplers_reach_a_known_distribution(name, steps):
-    offsets, _ = run(samplers.SAMPLERS[name].sampler, gaussian_network(0.7, 0.4), steps)
-    expected = eq12_deviation(0.4, steps) if name.startswith("eq12") or name == "fast" else 0.4
+    offsets, _ = run(samplers.SAMPLERS[name], gaussian_network(0.7, 0.4), steps)
+    expected = eq12_deviation(0.4, steps) if name.startswith("eq12") else 0.4
     assert offsets.mean().item() == pytest.approx(0.7, abs=0.06)
     assert offsets.std().item() == pytest.approx(expected, abs=0.035)
 
@@ -95,7 +95,7 @@ def test_deterministic_samplers_follow_the_ode_with_few_steps():
     exact = 0.7 + 0.4 * (start - alpha.sqrt() * 0.7) / (alpha * 0.16 + 1 - alpha).sqrt()
 
     def error(name, steps):
-        offsets, _ = run(samplers.SAMPLERS[name].sampler, gaussian_network(0.7, 0.4), steps)
+        offsets, _ = run(samplers.SAMPLERS[name], gaussian_network(0.7, 0.4), steps)
         return (offsets - exact).square().mean().sqrt().item()
 
     errors = {name: [error(name, steps) for steps in (10, 20, 40)] for name in ("ddim", "dpm")}
@@ -192,7 +192,7 @@ def test_published_levels_of_some_steps():
     assert found[0] == 1 and (found.diff() < 0).all()
 
 
-@pytest.mark.parametrize(("name", "last"), [("eq12", 2), ("eq12-released", 3), ("fast", 2)])
+@pytest.mark.parametrize(("name", "last"), [("eq12", 2), ("eq12-released", 3)])
 def test_only_the_released_program_leaves_out_noise(name, last):
     asked, noise = [], seeded_noise([0], 8, "cpu")
 
@@ -201,10 +201,5 @@ def test_only_the_released_program_leaves_out_noise(name, last):
         return noise(t)
 
     network = gaussian_network(0.7, 0.4)
-    samplers.SAMPLERS[name].sampler(network, noise(None), None, None, samplers.schedule(5), watched)
+    samplers.SAMPLERS[name](network, noise(None), None, None, samplers.schedule(5), watched)
     assert asked == list(range(5, last - 1, -1))
-
-
-def test_fast_has_forty_levels_evenly_in_t():
-    assert torch.equal(samplers.SAMPLERS["fast"].alpha_bar(None), samplers.schedule(40, "time"))
-    assert torch.equal(samplers.SAMPLERS["eq12"].alpha_bar(None), process.alpha_bars())

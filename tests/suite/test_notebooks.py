@@ -83,7 +83,6 @@ def test_all_files_come_out(run):
         "Eq. 12, foreign styles, guidance 1",
         "Eq. 12, guidance 2.5",
         "Eq. 9, guidance 2.5",
-        "fast, guidance 2.5",
         "real, corrupted",
     ]
     page = (run / "index.html").read_text()

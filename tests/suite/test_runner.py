@@ -423,9 +423,9 @@ def test_many_hours_are_told_before_they_begin(source, tmp_path, monkeypatch):
     command = ["reproduce", "--profile", "paper-on-cpu", "--out", str(tmp_path / "run"), *options]
     result = CliRunner().invoke(app, command)
     assert result.exit_code == 0, result.output
-    # Without guidance 60 for Eq. 12, as many for Eq. 9; twice as many with guidance; and 80 for fast.
+    # Without guidance 60 for Eq. 12, also in foreign styles, as many for Eq. 9; twice as many with guidance.
     assert (
-        f"evaluates the network {10 * 3 * 120 + 5 * 2 * 500:,} times for the lines of its tables: "
+        f"evaluates the network {10 * 3 * 120 + 5 * 2 * 420:,} times for the lines of its tables: "
         in result.output
     )
 

@@ -142,9 +142,9 @@ def test_the_desk_writes_and_saves(network, tmp_path, monkeypatch):
     controls(widget, "text").value = "ab"
     drawn = []
     monkeypatch.setattr(widgets, "plot_inks", lambda *given, titles: drawn.extend(titles) or Figure())
-    controls(widget, "sampler").value = "fast"
-    assert (controls(widget, "steps").value, controls(widget, "spacing").value) == (40, "time")
-    assert drawn == ["fast, 40 steps, guidance 1"]
+    controls(widget, "sampler").value = "dpm"
+    assert (controls(widget, "steps").value, controls(widget, "spacing").value) == (60, "karras")
+    assert drawn == ["dpm, 60 steps, guidance 1"]
 
 
 def test_a_desk_that_has_written_nothing_saves_nothing(network, tmp_path):
