@@ -85,8 +85,8 @@ def legibility(
     model: Annotated[
         str | None,
         typer.Option(
-            help="Read what this model (pretrained, small, or a checkpoint) writes for the same texts and "
-            "styles, and compare it with the real lines."
+            help="Read what this model (pretrained, small, or a checkpoint) writes for the same texts "
+            "and styles, and compare it with the real lines."
         ),
     ] = None,
     sampler: SamplerName = Sampler.eq12,
@@ -249,7 +249,7 @@ def evaluate(
         str | None,
         typer.Option(
             help="What to write, separated by commas: of eq12, eq9, eq12_foreign, eq12_guided, eq9_guided, "
-            "student. By default all."
+            "student (with --student). By default all."
         ),
     ] = None,
     student: Student = None,

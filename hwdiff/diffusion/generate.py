@@ -93,7 +93,7 @@ def sample(
     sampler: the name of one of `samplers.SAMPLERS`, or a function like those in `samplers`.
     steps: by default the paper's 60; for eq12 and a network of `training.step_distillation`, that network's
         own. A step is one network evaluation, with guidance two.
-    alpha_bar: (T + 1,) signal levels, instead of those of `schedule(steps)`.
+    alpha_bar: (T + 1,) signal levels, instead of `signal_levels`.
     seed: text i is written with seed + i; or the seeds of all texts. Its ink depends on its seed, the text,
         the style and its length alone; with a callback, or on a processor that rounds otherwise, a letter may
         differ.

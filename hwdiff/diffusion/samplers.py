@@ -161,7 +161,10 @@ def _call(network, y, text, style, alpha_bar, t, callback):
 
 
 def clean_ink(y: Tensor, eps: Tensor, alpha_bar_t: Tensor) -> Tensor:
-    """Eq. 10: the clean ink (B, N, 2) that noisy ink and its predicted noise imply.   alpha_bar_t: 0-dim."""
+    """Eq. 10: the clean ink (B, N, 2) that noisy ink and its predicted noise imply.
+
+    alpha_bar_t: 0-dim, or (B, 1, 1).
+    """
     return (y - (1 - alpha_bar_t).sqrt() * eps) / alpha_bar_t.sqrt()
 
 

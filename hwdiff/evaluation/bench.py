@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hwdiff.data.dataset import Dataset
 from hwdiff.data.style_features import StyleFeatures
-from hwdiff.diffusion.generate import signal_levels, writing_settings
+from hwdiff.diffusion.generate import require_style_weights, signal_levels, writing_settings
 from hwdiff.diffusion.samplers import network_evaluations
 from hwdiff.evaluation.diversity import Diversity, measure_diversity
 from hwdiff.evaluation.generation import record_of, regenerate_lines
@@ -50,7 +50,7 @@ COMPARED = (
 class RowSettings(NamedTuple):
     """How the lines of a row are written.
 
-    sampler: its name.   alpha_bar: None for the sampler's own levels.   guidance: None for the bench's.
+    sampler: its name.   alpha_bar: None for `signal_levels`.   guidance: None for the bench's.
     foreign_styles: as in `regenerate_lines`.
     student: written by the model's student, at its own levels, with its own guidance.
     """
@@ -91,18 +91,20 @@ def chosen_rows(rows: Rows, names: Sequence[str] | None) -> Rows:
     return {name: rows[name] for name in rows if name in names}
 
 
-def table1_evaluations(network: UNet, names: Sequence[str] | None = None) -> int:
-    """How often a network is evaluated for a line of some rows together (NFE), with its own guidance.
+def table1_evaluations(
+    network: UNet, names: Sequence[str] | None = None, *, student: UNet | None = None
+) -> int:
+    """How often networks are evaluated for a line of some rows together (NFE), with their own guidance.
 
     names: of `chosen_rows`.
     """
-    own = writing_settings(network)["guidance"]
-    return sum(
-        network_evaluations(
-            len(signal_levels(network, row.sampler)) - 1, own if row.guidance is None else row.guidance
-        )
-        for row in chosen_rows(table1_rows(own), names).values()
-    )
+    rows = chosen_rows(table1_rows(writing_settings(network)["guidance"], student is not None), names)
+    total = 0
+    for row in rows.values():
+        chosen = student if row.student else network
+        guidance = writing_settings(chosen)["guidance"] if row.guidance is None else row.guidance
+        total += network_evaluations(len(signal_levels(chosen, row.sampler)) - 1, guidance)
+    return total
 
 
 def compared_rows(rows: Rows) -> list[tuple[str, str]]:
@@ -153,7 +155,8 @@ class Bench:
         writing = writing_settings(self.network)
         self.guidance = writing["guidance"] if guidance is None else guidance
         self.student = None if student is None else load_model(student, device)
-        if self.student:
+        if self.student is not None:
+            require_style_weights(self.student, self.features.extractor.identity)
             self._student = record_of(self.student, student)
             if self.student.metadata.get("teacher") != fingerprint_of(self.network.state_dict()):
                 raise HwdiffError(

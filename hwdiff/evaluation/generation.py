@@ -38,6 +38,7 @@ def training_of(network: UNet) -> dict[str, Any]:
         "parameters": sum(weight.numel() for weight in network.parameters()),
         "guided_attention": training.get("guided_attention", 0),
         "distilled": "teacher" in network.metadata,
+        "student": is_student,
     }
 
 

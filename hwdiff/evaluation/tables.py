@@ -45,16 +45,17 @@ def spacing_of_row(row: str) -> str:
 def row_title(row: str, guidance: float | None = None, steps: int = STEPS) -> str:
     """What a row is called for a person.
 
-    guidance: that it was written with, to be named too. Only with guidance 1 and 60 steps are Eq. 12 and
-        Eq. 9 called what the paper calls them.
-    steps: that it was written in. Others than 60, as after a distillation, are named for Eq. 12, Eq. 9 and a
-        student.
+    guidance: that it was written with, to be named too, but for a student. Only with guidance 1 and 60 steps
+        are Eq. 12 and Eq. 9 called what the paper calls them.
+    steps: that it was written in. A student's are named, and for Eq. 12 and Eq. 9 others than 60.
     """
     sampler, *rest = row.split("_")
     title = ROW_TITLES.get(row, row)
     if row not in ROW_TITLES and rest and rest[0].isdigit():
         title = ", ".join([sampler, f"{rest[0]} steps", *rest[1:]])
-    elif sampler in (*PAPERS_TITLES, "student") and steps != STEPS:
+    elif row == "student":  # its guidance is that of its teacher
+        return f"{title}, {steps} steps"
+    elif sampler in PAPERS_TITLES and steps != STEPS:
         title += f", {steps} steps"
     elif guidance == 1:
         title = PAPERS_TITLES.get(row, title)

@@ -116,7 +116,7 @@ def load_model(path: str | Path = "pretrained", device: str | torch.device | Non
         with path.open("rb") as file:
             start = file.read(9)
     except OSError as error:
-        advice = f"choose {' or '.join(BUNDLED)}, train one with hwdiff train, or give the path of another"
+        advice = f"choose {', '.join(BUNDLED)}, or the path of one that hwdiff train wrote"
         raise HwdiffError(f"{path}: cannot be read ({error.strerror}); {advice}") from error
     if start.startswith(_HDF5):
         # h5py takes a while to load, and no other model needs it.

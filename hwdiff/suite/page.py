@@ -150,7 +150,8 @@ def _about(manifest):
         if step is None:
             trained = "a checkpoint of the authors' program"
         elif "levels" in writing_settings(network):
-            trained = f"a student, {step:,} batches of distillation"
+            evaluations = len(writing_settings(network)["levels"])
+            trained = f"a student that writes in {evaluations} steps, {step:,} batches of distillation"
         else:
             before = " from other weights" if training.get("init") else ""
             trained = f"{step:,} steps of training{before}"

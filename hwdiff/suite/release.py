@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from hwdiff.diffusion.generate import named_styles, require_style_weights, sample
+from hwdiff.diffusion.generate import named_styles, require_style_weights, sample, writing_settings
 from hwdiff.diffusion.style_gallery import save_styles
 from hwdiff.diffusion.texts import PAGE_TEXTS, PAPER_TEXTS, STYLE_TEXT, TRIAL_TEXTS
 from hwdiff.evaluation.error_rates import edits_of, legibility, recognize
@@ -109,6 +109,11 @@ def _trial_rates(network, styles, seed, options):
     return edits / characters
 
 
+def _is_teachers_default(network, style):
+    is_student = "levels" in writing_settings(network)
+    return is_student and network.default_style is not None and torch.equal(network.default_style, style)
+
+
 def _judge(network):
     """The bundled recognizer, where `network` is."""
     return load_recognizer(device=next(network.parameters()).device)
@@ -133,7 +138,7 @@ def release(
         given stays as it is.
     features: (n, 14, 1280) of lines by people, for styles of its own: those of what it writes in them. None
         of people's is kept. Without, it takes its `named_styles`, and as its default the one in which it
-        writes `TRIAL_TEXTS` most legibly.
+        writes `TRIAL_TEXTS` most legibly; a student keeps its teacher's default.
     extractor: the one that the network was trained with, for styles of its own.
     options: of `sample`, for the styles.
     Returns the name of its default style.
@@ -157,8 +162,10 @@ def release(
         metadata["training"] = {**metadata["training"], "init": Path(init).name}
     if features is None:
         styles = named_styles(network, "give --data FILE and those weights with --style-encoder")
-        rates = _trial_rates(network, torch.stack(list(styles.values())), seed, options)
-        default = list(styles)[int(rates.argmin())]
+        default = next((name for name in styles if _is_teachers_default(network, styles[name])), None)
+        if default is None:
+            rates = _trial_rates(network, torch.stack(list(styles.values())), seed, options)
+            default = list(styles)[int(rates.argmin())]
     else:
         require_style_weights(network, extractor.identity)
         _, candidates = drawn_styles(network, features, extractor, seed=seed, **options)

@@ -100,6 +100,8 @@ def measured_table(name: str, measurements: str | Path = MEASUREMENTS) -> Table 
 def network_title(model: dict) -> str:
     """What the network of a measurement is called, from its settings, such as "small, 33,145 steps"."""
     step, planned = model["step"], model.get("planned")
+    if model.get("student"):
+        return f"a student, {step:,} batches"
     steps = f"{step:,} of {planned:,} steps" if planned and planned > step else f"{step:,} steps"
     before = " from other weights" if model.get("init") else ""
     size = "of the paper's size" if model.get("parameters") == PAPER_PARAMETERS else "small"

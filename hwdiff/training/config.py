@@ -85,7 +85,8 @@ class TrainingConfig:
     )
     seed: int = setting(0, "Seed of the weights, the order of the lines, and the noise.", low=0, below=2**63)
     init: str = setting(
-        "", "Checkpoint whose weights to start from (a path, pretrained or small), instead of random ones."
+        "",
+        "Checkpoint whose weights to start from (a path, pretrained or small), instead of random ones.",
     )
     save_every: int = setting(1000, "Save the state every so many steps.", low=1)
     validate_every: int = setting(
@@ -125,7 +126,10 @@ class StepDistillationConfig:
     )
     batch_size: int = setting(16, "Lines per batch.", low=1)
     learning_rate: float = setting(
-        2e-4, "Highest learning rate; it falls to 0 in the second half.", above=0, below=1
+        1e-4,
+        "Highest learning rate of the student, half that of its critic; it falls to 0 in the second half.",
+        above=0,
+        below=1,
     )
     guidance: float | None = setting(None, "The teacher's guidance, by default its own.", low=0, below=100)
     ema: float = setting(0.998, "Decay of the EMA of the student's weights.", low=0, below=1)

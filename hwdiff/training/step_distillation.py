@@ -4,8 +4,9 @@ The student visits a few of the paper's 60 noise levels, by Eq. 12 without guida
 distribution matching (Yin et al. 2024, DMD and DMD2). Its clean ink (Eq. 10) gets noise of any level. The
 teacher, with guidance, predicts clean ink from that, and so does a critic: a copy of the teacher that learns
 to denoise the student's ink. The student's ink moves by the difference, towards ink that the teacher finds
-more probable. A student that imitates single lines of its teacher learns their mean; this one learns to write
-lines like them. No ink of people is needed: the noisy ink is the student's own.
+more probable (DMD's Eq. 7 and 8; its regression and DMD2's adversary are left out). Its pen learns from the
+teacher's, of the same noisy ink. A student that imitates single lines of its teacher learns their mean; this
+one learns to write lines like them. No ink of people is needed: the noisy ink is the student's own.
 """
 
 import copy
@@ -44,7 +45,7 @@ WARMUP = 50  # updates
 # The critic has to keep up with the student.
 CRITIC_UPDATES = 2  # for one of the student
 CRITIC_RATE = 2.0  # times the student's learning rate
-BETAS = (0.0, 0.99)  # of Adam, as in DMD2: yesterday's direction is of another critic
+BETAS = (0.0, 0.99)  # of Adam, without momentum: the critic changes from one update to the next
 MIN_SCALE = 1e-3  # of the ink's distance from what the teacher predicts, by which its way is divided
 
 
@@ -96,18 +97,22 @@ def distil_steps(
     """Train a student of `teacher` in the directory `out`, a `RunDirectory` with model.safetensors.
 
     On a CPU a run that was resumed gives the same weights, bit for bit, as one that was never stopped, if it
-    has as many threads.
+    has as many threads. Of each batch metrics.jsonl has the critic's loss ("loss"), how far the ink predicted
+    by critic and teacher lies apart ("difference"), the pen's loss and the student's norm of the gradient.
 
+    teacher: no student itself, since it must denoise at all levels.
     dataset, style_features: texts and styles of the training split are used, no ink.
     resume: from the state in `out`, if there is one.
     stop: looked at between batches.
     progress: told of each batch.
-    Returns the batches done. Raises HwdiffError when `out` holds a run that cannot be resumed, or the loss is
-    no longer finite.
+    Returns the batches done. Raises HwdiffError when the teacher is a student, `out` holds a run that cannot
+    be resumed, or the loss is no longer finite.
     """
     require_style_weights(teacher, style_features.extractor.identity)
     device = next(teacher.parameters()).device
     writing = writing_settings(teacher)
+    if "levels" in writing:
+        raise HwdiffError("the teacher is a student itself, which writes in few steps only; give its teacher")
     guidance = writing["guidance"] if config.guidance is None else config.guidance
     settings = {
         "kind": "steps",
@@ -132,8 +137,8 @@ def distil_steps(
     }
 
     # Make the student, its critic, and what trains them.
-    student, critic = (copy.deepcopy(teacher).train() for _ in range(2))
-    teacher = guided(copy.deepcopy(teacher).eval().requires_grad_(False), guidance)
+    student, critic = copy.deepcopy(teacher), copy.deepcopy(teacher)
+    teacher = guided(teacher, guidance)
     ema = Ema(student, config.ema)
     generator = torch.Generator(device).manual_seed(config.seed)
     modules = {"student": student, "critic": critic, "ema": ema}
@@ -181,8 +186,8 @@ def distil_steps(
 
             seen = []
             for number, t in enumerate(levels):
-                done = (step - 1) * len(levels) + number
-                rising, falling = (done + 1) / WARMUP, 2 * (1 - done / (config.batches * len(levels)))
+                updates = (step - 1) * len(levels) + number
+                rising, falling = (updates + 1) / WARMUP, 2 * (1 - updates / (config.batches * len(levels)))
                 learning_rate = config.learning_rate * min(1, rising, falling)
                 noise_level = alpha_bar[t].sqrt().expand(len(y), 1, 1)
                 with precision():
@@ -198,26 +203,28 @@ def distil_steps(
                     critic_loss = F.mse_loss(found, eps)
                     update("critic", critic_loss, CRITIC_RATE * learning_rate)
 
-                # The student's ink moves by the way from what the critic predicts to what the teacher does.
+                # The student's ink moves from what the critic predicts towards what the teacher does.
                 noisy, _, signal = noised(ink)
                 with torch.no_grad(), precision():
                     eps_of_critic, _, _ = critic(noisy, text, signal.sqrt(), style, attention=False)
                     eps_of_teacher, pen_up, _ = teacher(noisy, text, signal.sqrt(), style, attention=False)
                 wanted = clean_ink(noisy, eps_of_teacher, signal)
-                way = wanted - clean_ink(noisy, eps_of_critic, signal)
+                difference = wanted - clean_ink(noisy, eps_of_critic, signal)
                 scale = (ink - wanted).abs().mean((1, 2), keepdim=True).clamp(min=MIN_SCALE)
-                loss = F.mse_loss(clean, ink + way / scale) / 2
+                loss = F.mse_loss(clean, ink + difference / scale) / 2
                 pen_loss = F.binary_cross_entropy_with_logits(pen_logit, pen_up, weight=signal)
                 loss = loss + PEN_WEIGHT * alpha_bar[t] * pen_loss
                 norm = update("student", loss, learning_rate)
                 ema.update_parameters(student)
-                seen.append(torch.stack((critic_loss.detach(), way.abs().mean(), pen_loss.detach(), norm)))
+                seen.append(
+                    torch.stack((critic_loss.detach(), difference.abs().mean(), pen_loss.detach(), norm))
+                )
                 if t > 1:
                     y = add_noise(ink, alpha_bar[levels[number + 1]].sqrt(), noise_like(y))
 
             # Log and save.
             means = torch.stack(seen).mean(dim=0)
-            steps.log(dict(zip(("loss", "way", "pen_loss", "gradient_norm"), means, strict=True)))
+            steps.log(dict(zip(("loss", "difference", "pen_loss", "gradient_norm"), means, strict=True)))
             if steps.due(config.save_every) or steps.stopping:
                 save_model(ema.module, directory.path / "model.safetensors", step=step, **about)
                 directory.save(step, modules, optimizers, generator)

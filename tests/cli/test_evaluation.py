@@ -5,6 +5,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -13,7 +14,7 @@ from hwdiff.cli import app
 from hwdiff.data.dataset import Dataset
 from hwdiff.diffusion.samplers import published_levels, schedule
 from hwdiff.evaluation import attention
-from hwdiff.evaluation.bench import Bench
+from hwdiff.evaluation.bench import Bench, table1_evaluations
 from hwdiff.evaluation.error_rates import legibility
 from hwdiff.model.checkpoint import load_model, save_model
 from hwdiff.utils.tensors import fingerprint_of
@@ -35,6 +36,8 @@ def student(untrained, tmp_path):
     about = {key: network.metadata[key] for key in ("style_weights", "training", "step")}
     writing = {**network.metadata["writing"], "guidance": 1.0, "levels": [60, 30]}
     teacher = fingerprint_of(network.state_dict())
+    with torch.no_grad():
+        network.eps_out.bias += 0.1
     save_model(network, tmp_path / "student.safetensors", writing=writing, teacher=teacher, **about)
     return tmp_path / "student.safetensors"
 
@@ -51,12 +54,16 @@ def test_evaluate_makes_the_table(data, untrained, student, tmp_path):
         "student": None,
     }
     given = ("--model", untrained, "--student", student)
+    assert bench.writer(bench.table1_rows["student"]).args[0] is bench.student
+    assert bench.writer(bench.table1_rows["eq12"]).args[0] is bench.network
+    # Without guidance 60 for Eq. 12 and Eq. 9 and in foreign styles, twice as many with it, and 2.
+    assert table1_evaluations(bench.network, student=bench.student) == 60 * 7 + 2
     result = hwdiff("evaluate", "--data", data, *given, *options, "-o", tmp_path / "out")
     assert result.exit_code == 0, result.output
     assert "are not FID: for FID give --inception-weights download" in result.output
     assert "note: no Fréchet distance: it needs 50 lines a set" in result.output
     assert "note: no Geometry Score of sets of 2 lines" in result.output
-    written = ("model (Eq. 12), guidance 1", "ablation (Eq. 9), guidance 1", "student, 2 steps, guidance 1")
+    written = ("model (Eq. 12), guidance 1", "ablation (Eq. 9), guidance 1", "student, 2 steps")
     for row in ("ground truth", *written, "real, corrupted"):
         assert any(line.startswith(row) and "±" in line for line in result.output.splitlines()), result.output
     assert "ablation (Eq. 9), guidance 1 less model (Eq. 12), guidance 1: CER, % " in result.output
@@ -108,7 +115,7 @@ def test_compare_samplers_tells_which_are_as_good(data, untrained, student, tmp_
     lines = result.output.splitlines()
     [difference] = [line for line in lines if line.startswith("  dpm, 1 steps, time, guidance 2.5 less eq12")]
     assert "; CER, % +" in difference
-    for title in ("dpm, 1 steps, time, guidance 2.5", "student, 2 steps, guidance 1"):
+    for title in ("dpm, 1 steps, time, guidance 2.5", "student, 2 steps"):
         [verdict] = [line for line in lines if line.startswith(f"  {title}  ")]
         assert verdict.endswith("not shown to be no worse")
     assert "end below 1 points of CER and 0.5 of kernel distance" in result.output

@@ -70,6 +70,11 @@ def test_a_comparison_of_samplers_is_drawn_by_evaluations():
         "real lines",
         *("eq12", "dpm, time", "dpm, karras"),  # of Eq. 12 no spacing was measured
     ]
+    of_student = {"sampler": "eq12", "levels": [1.0] * 13, "guidance": 1.0}
+    settings["rows"] = {"eq12_60": settings["rows"]["eq12_60"], "student": of_student}
+    values["student"] = {"cer": [0.2, 0.2]}
+    [axes] = plot_comparison(Table("", settings, values)).axes
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["real lines", "eq12", "student"]
     settings["rows"] = {"eq12_60": settings["rows"]["eq12_60"]}
     [axes] = plot_comparison(Table("", settings, values)).axes
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["real lines", "eq12"]

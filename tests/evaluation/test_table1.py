@@ -494,7 +494,7 @@ def test_rows_have_titles_for_people():
         ("eq12", 2.5),
         ("eq9", 1.0),
         ("eq9", None),
-        ("student", 1.5, 40),
+        ("student", 1.0, 12),
     ]
     named += [("eq12", 1, 12), ("eq9_guided", 2.5, 12)]
     assert [row_title(*one) for one in named] == [
@@ -503,7 +503,7 @@ def test_rows_have_titles_for_people():
         "Eq. 12, guidance 2.5",
         "ablation (Eq. 9), guidance 1",
         "Eq. 9",
-        "student, 40 steps, guidance 1.5",
+        "student, 12 steps",
         "Eq. 12, 12 steps, guidance 1",
         "Eq. 9, 12 steps, guidance 2.5",
     ]
@@ -534,6 +534,14 @@ def test_a_comparison_names_the_fewest_evaluations_that_are_not_worse(comparison
         "  eq12, 8 steps, time, guidance 1           not shown to be no worse",
         "fewest network evaluations that are not worse: eq12, 30 steps, time, guidance 1",
     ]
+
+
+def test_evaluations_count_not_steps(comparison):
+    comparison.settings["rows"]["student"] = {"levels": [1.0] * 13, "guidance": 1.0}
+    comparison.differences["student"] = comparison.differences["eq12_30_time"]
+    comparison.settings["rows"]["eq12_8_time"]["guidance"] = 2.0
+    assert fewest_evaluations(comparison) == ["student"]  # 12, and 8 steps with guidance 16
+    assert comparison_text(comparison).endswith("that are not worse: student, 12 steps")
 
 
 def test_a_row_without_intervals_is_not_chosen(comparison):

@@ -173,14 +173,19 @@ def test_a_release_without_styles_of_its_own_takes_the_bundled_ones(opened, give
 
 def test_a_released_student_writes_as_it_has_learnt(opened, given, tmp_path, monkeypatch):
     about = {"style_weights": opened.metadata["style_weights"]}
-    monkeypatch.setattr(generate, "load_styles", lambda: Styles({"one": given[0]}, about))
+    one, two = given[:2].half().float()
+    monkeypatch.setattr(generate, "load_styles", lambda: Styles({"one": one, "two": two}, about))
+    opened.default_style = two
     learnt = {"guidance": 1.0, "levels": [60, 30, 1]}
     save_model(opened, tmp_path / "student.safetensors", teacher="a hash", writing=learnt, **about)
     student = load_model(tmp_path / "student.safetensors", "cpu")
-    release.release(student, "fast", tmp_path, {"points_per_character": 9.0}, **FEW)
+    # It keeps its teacher's default style, whatever is more legible.
+    monkeypatch.setattr(release, "_trial_rates", None)
+    assert release.release(student, "fast", tmp_path, {"points_per_character": 9.0}, **FEW) == "two"
     released = load_model(tmp_path / "fast.safetensors", "cpu").metadata
     assert released["writing"] == {**learnt, "points_per_character": 9.0}
     assert released["teacher"] == "a hash"
+    assert torch.equal(load_model(tmp_path / "fast.safetensors", "cpu").default_style, two)
 
 
 def test_lines_are_written_again_in_the_style_of_their_form(opened, dataset, features):

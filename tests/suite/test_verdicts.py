@@ -134,7 +134,7 @@ def test_without_measurements_there_are_no_verdicts(tmp_path):
 
 def test_the_projects_own_measurements_have_verdicts():
     rows = verdicts()
-    assert len(rows) == 7
+    assert len(rows) == 8
     small = [row for row in rows if row["network"].startswith("small")]
     assert small and all(row["verdict"] == OPEN for row in small)
 

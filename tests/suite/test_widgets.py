@@ -7,6 +7,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from matplotlib.figure import Figure
 
 from hwdiff import HwdiffError
+from hwdiff.diffusion.samplers import published_levels, schedule
 from hwdiff.diffusion.style_gallery import load_styles
 from hwdiff.diffusion.tracing import Trace, alignment_of_trace, trace
 from hwdiff.ink.ink import Ink
@@ -145,6 +146,19 @@ def test_the_desk_writes_and_saves(network, tmp_path, monkeypatch):
     controls(widget, "sampler").value = "dpm"
     assert (controls(widget, "steps").value, controls(widget, "spacing").value) == (60, "karras")
     assert drawn == ["dpm, 60 steps, guidance 1"]
+
+
+def test_the_desk_writes_in_the_networks_own_levels(network, monkeypatch):
+    monkeypatch.setattr(network, "metadata", {**network.metadata, "writing": {"levels": [60, 30, 1]}})
+    seen = []
+    monkeypatch.setattr(widgets, "sample", lambda *given, **options: seen.append(options) or [INK])
+    widget = widgets.desk(network, "ab", style="clara")
+    assert controls(widget, "steps").value == 3
+    assert seen[-1]["alpha_bar"].tolist() == published_levels([60, 30, 1]).tolist()
+    controls(widget, "steps").value = 4
+    assert seen[-1]["alpha_bar"].tolist() == schedule(4).tolist()
+    controls(widget, "sampler").value = "dpm"
+    assert seen[-1]["alpha_bar"].tolist() == schedule().tolist()
 
 
 def test_a_desk_that_has_written_nothing_saves_nothing(network, tmp_path):

@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 from hwdiff import HwdiffError, load_model, sample
 from hwdiff.cli import app
 from hwdiff.data import tokenizer
-from hwdiff.diffusion.generate import require_style_weights
-from hwdiff.diffusion.samplers import published_levels
+from hwdiff.diffusion.generate import require_style_weights, seeded_noise
+from hwdiff.diffusion.samplers import published_levels, sample_eq12
 from hwdiff.evaluation.attention import watch_attention
 from hwdiff.evaluation.bench import Bench, RowSettings
 from hwdiff.model.checkpoint import save_model
@@ -52,7 +52,7 @@ def test_without_guidance_there_is_nothing_to_learn_at_first(teacher, dataset, f
     config = replace(CONFIG, batches=1, guidance=1, learning_rate=1e-12, save_every=1)
     distil_steps(config, teacher, dataset, features, tmp_path / "same")
     distil_steps(replace(config, guidance=3), teacher, dataset, features, tmp_path / "guided")
-    same, guided = (logged(tmp_path / run, "way") for run in ("same", "guided"))
+    same, guided = (logged(tmp_path / run, "difference") for run in ("same", "guided"))
     assert same[0] < 1e-5 < 1e-2 < guided[0]
 
 
@@ -92,7 +92,7 @@ def test_a_stopped_distillation_resumes_bit_for_bit(whole, teacher, dataset, fea
     with pytest.raises(HwdiffError, match="it has guidance = 2, not 1"):
         distil_steps(replace(CONFIG, guidance=1), teacher, dataset, features, out, resume=True)
     assert distil_steps(CONFIG, teacher, dataset, features, out, resume=True) == 4
-    for name in ("step", "loss", "way", "pen_loss", "gradient_norm"):
+    for name in ("step", "loss", "difference", "pen_loss", "gradient_norm"):
         assert logged(out, name) == logged(whole, name)
     ours, theirs = load_file(out / "model.safetensors"), load_file(whole / "model.safetensors")
     assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
@@ -177,16 +177,24 @@ def test_commands_take_a_student_for_what_it_is(whole, teacher, dataset, style_w
 
 
 class Gaussian(UNet):
-    """Denoises offsets drawn from N(mean, 1) exactly. Without a text the mean is 0."""
+    """Denoises offsets drawn from N(mean, 1) exactly, while its gain is 1. Without a text the mean is 0.
 
-    def __init__(self):
+    bias: the logit of its pen.
+    """
+
+    def __init__(self, bias=1.0):
         super().__init__(TINY)
-        self.mean = torch.nn.Parameter(torch.tensor(1.0))
+        self.mean, self.gain, self.bias = (torch.nn.Parameter(torch.tensor(one)) for one in (1.0, 1.0, bias))
+
+    def __deepcopy__(self, memo):
+        return Gaussian(bias=-1.0)
 
     def predict(self, strokes, text, noise_level, style, attention=False):
         has_text = (text != tokenizer.without_text(text)).any(dim=1)[:, None, None]
-        eps = (1 - noise_level**2).sqrt() * (strokes - noise_level * self.mean * has_text)
-        return eps, 0 * strokes[..., :1], None
+        mean = self.mean * has_text
+        clean = mean + self.gain * noise_level * (strokes - noise_level * mean)
+        eps = (strokes - noise_level * clean) / (1 - noise_level**2).sqrt()
+        return eps, self.bias.expand_as(strokes[..., :1]), None
 
 
 def test_a_student_writes_what_its_teacher_writes_with_guidance(teacher, dataset, features, tmp_path):
@@ -194,6 +202,32 @@ def test_a_student_writes_what_its_teacher_writes_with_guidance(teacher, dataset
     exact.metadata = teacher.metadata
     config = replace(CONFIG, batches=60, batch_size=8, guidance=3, learning_rate=0.03, ema=0.9, save_every=60)
     distil_steps(config, exact, dataset, features, tmp_path / "run")
+    student = copy.deepcopy(exact)
+    student.load_state_dict(load_file(tmp_path / "run" / "model.safetensors"))
+
+    def written(network):
+        noise = seeded_noise([0], 4000, "cpu")
+        text = torch.from_numpy(tokenizer.encode("a fox"))[None]
+        levels = published_levels(student_levels(3)).float()
+        with torch.no_grad():
+            return sample_eq12(network, noise(None), text, None, levels, noise)[0]
+
     # With guidance 3 the teacher's mean is 3 times as far from 0.
-    assert load_file(tmp_path / "run" / "model.safetensors")["mean"].item() == pytest.approx(3, abs=0.2)
-    assert exact.mean == 1
+    assert written(student).mean().item() == pytest.approx(3, abs=0.7)
+    # In so few steps what is written varies less than the ink should; the student has learnt how ink varies.
+    assert written(exact).std() < 0.6 < 0.9 < written(student).std() < 1.4
+    assert student.bias > 0.5  # the teacher's is 1
+    assert exact.mean == exact.bias == 1
+
+
+def test_a_student_is_no_teacher(whole, dataset, features, tmp_path):
+    student = load_model(whole / "model.safetensors", "cpu")
+    with pytest.raises(HwdiffError, match="the teacher is a student itself"):
+        distil_steps(CONFIG, student, dataset, features, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_student_is_trained_in_bf16(teacher, dataset, features, tmp_path):
+    config = replace(CONFIG, batches=1, save_every=1, precision="bf16")
+    distil_steps(config, teacher, dataset, features, tmp_path / "run")
+    assert 0 < logged(tmp_path / "run", "loss")[0] < 10
