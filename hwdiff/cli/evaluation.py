@@ -85,8 +85,8 @@ def legibility(
     model: Annotated[
         str | None,
         typer.Option(
-            help="Read what this model (pretrained, small, or a checkpoint) writes for the same texts "
-            "and styles, and compare it with the real lines."
+            help="Read what this model (pretrained, small, or a checkpoint) writes for the same texts and "
+            "styles, and compare it with the real lines."
         ),
     ] = None,
     sampler: SamplerName = Sampler.eq12,

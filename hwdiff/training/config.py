@@ -85,8 +85,7 @@ class TrainingConfig:
     )
     seed: int = setting(0, "Seed of the weights, the order of the lines, and the noise.", low=0, below=2**63)
     init: str = setting(
-        "",
-        "Checkpoint whose weights to start from (a path, pretrained or small), instead of random ones.",
+        "", "Checkpoint whose weights to start from (a path, pretrained or small), instead of random ones."
     )
     save_every: int = setting(1000, "Save the state every so many steps.", low=1)
     validate_every: int = setting(
