@@ -4,8 +4,8 @@ The student visits a few of the paper's 60 noise levels, by Eq. 12 without guida
 distribution matching (Yin et al. 2024, DMD and DMD2). Its clean ink (Eq. 10) gets noise of any level. The
 teacher, with guidance, predicts clean ink from that, and so does a critic: a copy of the teacher that learns
 to denoise the student's ink. The student's ink moves by the difference, towards ink that the teacher finds
-more probable (DMD's Eq. 7 and 8; its regression and DMD2's adversary are left out). Its pen learns from the
-teacher's, of the same noisy ink. A student that imitates single lines of its teacher learns their mean; this
+more probable (DMD's gradient and its weight; its regression and DMD2's adversary are left out). Its pen learns
+from the teacher's, of the same noisy ink. A student that imitates single lines of its teacher learns their mean; this
 one learns to write lines like them. No ink of people is needed: the noisy ink is the student's own.
 """
 
