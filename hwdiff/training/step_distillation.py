@@ -98,8 +98,8 @@ def distil_steps(
 
     On a CPU a run that was resumed gives the same weights, bit for bit, as one that was never stopped, if it
     has as many threads. Of each batch metrics.jsonl has the critic's loss ("loss"), how far the ink predicted
-    by critic and teacher lies apart ("difference"), the pen's loss, and the student's norm of the gradient and
-    last learning rate.
+    by critic and teacher lies apart ("difference"), the pen's loss, and the student's norm of the gradient
+    and last learning rate.
 
     teacher: no student itself, since it must denoise at all levels.
     dataset, style_features: texts and styles of the training split are used, no ink.

@@ -54,6 +54,7 @@ def test_evaluate_makes_the_table(data, untrained, student, tmp_path):
         "student": None,
     }
     given = ("--model", untrained, "--student", student)
+    assert bench.guidance != 1 == bench._settings(bench.table1_rows)["rows"]["student"]["guidance"]
     assert bench.writer(bench.table1_rows["student"]).args[0] is bench.student
     assert bench.writer(bench.table1_rows["eq12"]).args[0] is bench.network
     result = hwdiff("evaluate", "--data", data, *given, *options, "-o", tmp_path / "out")
