@@ -95,6 +95,15 @@ def test_evaluate_makes_the_table(data, untrained, student, tmp_path):
     assert "two sets of 5000 lines of the split train" in result.output
 
 
+def test_a_student_of_another_style_encoder_is_refused_before_anything_is_written(data, untrained, student):
+    network = load_model(student)
+    about = {key: network.metadata[key] for key in ("writing", "teacher")}
+    other = {"name": "other", "padding": "both", "fingerprint": "f" * 64}
+    save_model(network, student, style_weights=other, **about)
+    with pytest.raises(HwdiffError, match="but the model was trained with"):
+        Bench(data, untrained, split="train", lines=2, student=student)
+
+
 def test_compare_samplers_tells_which_are_as_good(data, untrained, student, tmp_path):
     options = (
         "--student",
