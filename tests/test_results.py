@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from hwdiff.cli import app
+from hwdiff.evaluation.diversity import DIVERSITY, Diversity
 from hwdiff.evaluation.tables import Table
 from hwdiff.suite.page import FOLDERS
 from hwdiff.suite.verdicts import RULE, verdicts
@@ -95,6 +96,35 @@ def test_table_1_of_the_documentation_is_what_was_measured(name):
                 value, low, high = (factor * number for number in found[key])
                 cells.append(f"{value:+.1f} ({low:.1f} to {high:.1f})")
             assert _has_row(page, f"{table.title(row)} less {table.title(other)}", cells)
+
+
+def test_the_table_of_diversity_is_what_was_measured():
+    kept = json.loads((RESULTS / "measurements" / "diversity.json").read_text())
+    found = Diversity(**kept, inks={})
+    page = (RESULTS.parent / "docs" / "evaluation.md").read_text()
+    for row, values in found.values.items():
+        cells = [f"{np.mean(values[column.key]):.2f}" for column in DIVERSITY]
+        assert _has_row(page, found.title(row), [*cells, f"{100 * found.cer[row]:.1f} %"])
+    for row, others in found.differences.items():
+        for other, of in others.items():
+            numbers = [[f"{number:.2f}" for number in of[column.key]] for column in DIVERSITY]
+            cells = [f"+{value} ({low} to {high})" for value, low, high in numbers]
+            guidance = found.settings["rows"][row]["guidance"]
+            assert _has_row(page, f"Eq. 9 less Eq. 12, guidance {guidance:g}", cells), other
+
+
+def test_the_table_of_attention_against_spelling_is_what_was_measured():
+    found = json.loads((RESULTS / "measurements" / "alignment.json").read_text())
+    page = (RESULTS.parent / "docs" / "evaluation.md").read_text()
+    rows = [line for line in page.splitlines() if line.startswith("| ")]
+    for name, of in found["relations"].items():
+        [row] = [line for line in rows if line.startswith(f"| {name}: ")]
+        plain, held = (
+            [f"{of[key]:.2f}" for key in keys]
+            for keys in (("correlation", "low", "high"), ("given_text", "given_low", "given_high"))
+        )
+        texts = [f"{value} ({low} to {high})" for value, low, high in (plain, held)]
+        assert row.endswith(f" | {' | '.join(texts)} | {of['differing']} |")
 
 
 def _has_row(page, title, cells):

@@ -13,7 +13,7 @@ from hwdiff.evaluation.tables import GEOMETRY_LINES, GROUND_TRUTH, PAPER_LINES, 
 ON_SPREAD = "a ± in these tables is the standard deviation over the seeds"
 ON_RATES = (
     "the CER is micro-averaged: all edits over all characters. The bundled recognizer did more than measure: "
-    "it chose the guidance of the bundled models and the training of the student, on validation lines, and "
+    "it chose the guidance of the bundled models and the training of students, on validation lines, and "
     "the styles, by five short texts. It was trained on the training forms of IAM, as the bundled models "
     "were. That the network of the paper's size became the default was decided with test lines in view"
 )

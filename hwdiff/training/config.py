@@ -85,8 +85,7 @@ class TrainingConfig:
     )
     seed: int = setting(0, "Seed of the weights, the order of the lines, and the noise.", low=0, below=2**63)
     init: str = setting(
-        "",
-        "Checkpoint whose weights to start from (a path, pretrained or small), instead of random ones.",
+        "", "Checkpoint whose weights to start from (a path, pretrained or small), instead of random ones."
     )
     save_every: int = setting(1000, "Save the state every so many steps.", low=1)
     validate_every: int = setting(
@@ -132,7 +131,7 @@ class StepDistillationConfig:
         below=1,
     )
     guidance: float | None = setting(None, "The teacher's guidance, by default its own.", low=0, below=100)
-    ema: float = setting(0.998, "Decay of the EMA of the student's weights.", low=0, below=1)
+    ema: float = setting(0.995, "Decay of the EMA of the student's weights.", low=0, below=1)
     precision: str = setting("fp32", "Precision of the networks' arithmetic.", choices=("fp32", "bf16"))
     seed: int = setting(0, "Seed of texts, styles and noise.", low=0, below=2**63)
     save_every: int = setting(20, "Save the state every so many batches.", low=1)

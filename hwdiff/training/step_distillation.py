@@ -4,7 +4,7 @@ The student visits a few of the paper's 60 noise levels, by Eq. 12 without guida
 distribution matching (Yin et al. 2024, DMD and DMD2). Its clean ink (Eq. 10) gets noise of any level. The
 teacher, with guidance, predicts clean ink from that, and so does a critic: a copy of the teacher that learns
 to denoise the student's ink. The student's ink moves by the difference, towards ink that the teacher finds
-more probable (DMD's Eq. 7 and 8; its regression and DMD2's adversary are left out). Its pen learns from the
+more probable (DMD's gradient; its regression and DMD2's adversary are left out). Its pen learns from the
 teacher's, of the same noisy ink. A student that imitates single lines of its teacher learns their mean; this
 one learns to write lines like them. No ink of people is needed: the noisy ink is the student's own.
 """
@@ -98,7 +98,8 @@ def distil_steps(
 
     On a CPU a run that was resumed gives the same weights, bit for bit, as one that was never stopped, if it
     has as many threads. Of each batch metrics.jsonl has the critic's loss ("loss"), how far the ink predicted
-    by critic and teacher lies apart ("difference"), the pen's loss and the student's norm of the gradient.
+    by critic and teacher lies apart ("difference"), the pen's loss, and the student's norm of the gradient
+    and last learning rate.
 
     teacher: no student itself, since it must denoise at all levels.
     dataset, style_features: texts and styles of the training split are used, no ink.
@@ -224,7 +225,8 @@ def distil_steps(
 
             # Log and save.
             means = torch.stack(seen).mean(dim=0)
-            steps.log(dict(zip(("loss", "difference", "pen_loss", "gradient_norm"), means, strict=True)))
+            values = dict(zip(("loss", "difference", "pen_loss", "gradient_norm"), means, strict=True))
+            steps.log(values, learning_rate=learning_rate)
             if steps.due(config.save_every) or steps.stopping:
                 save_model(ema.module, directory.path / "model.safetensors", step=step, **about)
                 directory.save(step, modules, optimizers, generator)

@@ -54,6 +54,7 @@ def test_evaluate_makes_the_table(data, untrained, student, tmp_path):
         "student": None,
     }
     given = ("--model", untrained, "--student", student)
+    assert bench.guidance != 1 == bench._settings(bench.table1_rows)["rows"]["student"]["guidance"]
     assert bench.writer(bench.table1_rows["student"]).args[0] is bench.student
     assert bench.writer(bench.table1_rows["eq12"]).args[0] is bench.network
     # Without guidance 60 for Eq. 12 and Eq. 9 and in foreign styles, twice as many with it, and 2.
@@ -94,6 +95,15 @@ def test_evaluate_makes_the_table(data, untrained, student, tmp_path):
     result = hwdiff("evaluate", "--data", data, "--lines", 5000)
     assert result.exit_code == 1
     assert "two sets of 5000 lines of the split train" in result.output
+
+
+def test_a_student_of_another_style_encoder_is_refused_before_anything_is_written(data, untrained, student):
+    network = load_model(student)
+    about = {key: network.metadata[key] for key in ("writing", "teacher")}
+    other = {"name": "other", "padding": "both", "fingerprint": "f" * 64}
+    save_model(network, student, style_weights=other, **about)
+    with pytest.raises(HwdiffError, match="but the model was trained with"):
+        Bench(data, untrained, split="train", lines=2, student=student)
 
 
 def test_compare_samplers_tells_which_are_as_good(data, untrained, student, tmp_path):

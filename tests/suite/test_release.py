@@ -211,8 +211,9 @@ def test_of_a_student_no_planned_steps_are_recorded(network):
     of = copy(network)
     of.metadata = {"step": 7, "training": {"steps": 9, "init": "/home/me/small.safetensors"}}
     assert training_of(of)["planned"] == 9 and training_of(of)["init"] == "small.safetensors"
+    assert not training_of(of)["student"]
     of.metadata = {**of.metadata, "teacher": {}, "writing": {"levels": [60, 1]}}
-    assert training_of(of)["planned"] is None and training_of(of)["distilled"]
+    assert training_of(of)["planned"] is None and training_of(of)["distilled"] and training_of(of)["student"]
 
 
 def test_foreign_styles_are_of_other_forms_of_the_split(opened, dataset, features):

@@ -11,6 +11,7 @@ from hwdiff.suite.verdicts import (
     PARTLY,
     REPRODUCED,
     measured_table,
+    network_title,
     verdicts,
 )
 
@@ -126,6 +127,12 @@ def test_attention_must_go_forward_in_every_line_once_training_has_ended(
     planned = helped.get("planned", 60_000) or 0
     steps = f"{step:,} of {planned:,} steps" if planned > step else f"{step:,} steps"
     assert row["network"].endswith(f", {steps}{' from other weights' if 'init' in helped else ''}")
+
+
+def test_a_student_is_called_one_by_its_batches():
+    model = {"step": 1_100, "planned": None, "parameters": PAPER_PARAMETERS, "distilled": True}
+    assert network_title(model | {"student": True}) == "a student, 1,100 batches"
+    assert network_title(model | {"student": False}).endswith("1,100 steps")  # trained on from a student
 
 
 def test_without_measurements_there_are_no_verdicts(tmp_path):

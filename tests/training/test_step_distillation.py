@@ -98,6 +98,12 @@ def test_a_stopped_distillation_resumes_bit_for_bit(whole, teacher, dataset, fea
     assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
 
 
+def test_the_learning_rate_rises_and_falls(whole):
+    # Of 12 updates, three a batch; it would take 50 to rise.
+    wanted = CONFIG.learning_rate * np.array([3 / 50, 6 / 50, 9 / 50, 2 * (1 - 11 / 12)])
+    np.testing.assert_allclose(logged(whole, "learning_rate"), wanted)
+
+
 def test_what_another_process_saved_meanwhile_is_not_undone(
     whole, teacher, dataset, features, tmp_path, meanwhile
 ):
