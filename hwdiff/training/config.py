@@ -119,7 +119,7 @@ class TrainingConfig:
 class StepDistillationConfig:
     """A distillation of steps, see `training.step_distillation`."""
 
-    evaluations: int = setting(12, "Network evaluations in which the student writes a line.", low=2, high=60)
+    evaluations: int = setting(12, "Network evaluations in which the student writes a line.", low=2, high=40)
     batches: int = setting(
         400, "Batches of lines, each of which trains the student at all its levels.", low=1
     )
@@ -131,6 +131,12 @@ class StepDistillationConfig:
         below=1,
     )
     guidance: float | None = setting(None, "The teacher's guidance, by default its own.", low=0, below=100)
+    temperature: float = setting(
+        1.0,
+        "The teacher's noise is divided by it: below 1 the student writes the more probable of its lines.",
+        above=0,
+        below=10,
+    )
     ema: float = setting(0.995, "Decay of the EMA of the student's weights.", low=0, below=1)
     precision: str = setting("fp32", "Precision of the networks' arithmetic.", choices=("fp32", "bf16"))
     seed: int = setting(0, "Seed of texts, styles and noise.", low=0, below=2**63)

@@ -1,12 +1,14 @@
 """Distilling steps: a student writes in a few network evaluations, its teacher in 120.
 
-The student visits a few of the paper's 60 noise levels, by Eq. 12 without guidance. At each it learns by
-distribution matching (Yin et al. 2024, DMD and DMD2). Its clean ink (Eq. 10) gets noise of any level. The
+The student visits a few of the paper's 60 noise levels, by Eq. 12 without guidance. At most of them it learns
+by distribution matching (Yin et al. 2024, DMD and DMD2). Its clean ink (Eq. 10) gets noise of any level. The
 teacher, with guidance, predicts clean ink from that, and so does a critic: a copy of the teacher that learns
 to denoise the student's ink. The student's ink moves by the difference, towards ink that the teacher finds
 more probable (DMD's gradient; its regression and DMD2's adversary are left out). Its pen learns from the
 teacher's, of the same noisy ink. A student that imitates single lines of its teacher learns their mean; this
-one learns to write lines like them. No ink of people is needed: the noisy ink is the student's own.
+one learns to write lines like them. In its last steps, with little noise left, the mean is the line: there it
+learns what the teacher predicts with guidance (Meng et al. 2023). No ink of people is needed: the noisy ink
+is the student's own.
 """
 
 import copy
@@ -37,7 +39,8 @@ from hwdiff.utils.interrupt import Stop
 from hwdiff.utils.progress import Progress
 from hwdiff.utils.tensors import fingerprint_of
 
-POWER = 0.7  # of the levels: closer together in much noise than evenly in t
+POWER = 0.7  # of the first levels: closer together in much noise than evenly in t
+LITTLE_NOISE = 16  # t from which on the student predicts what the teacher does
 SIZES = range(6, 40, 4)  # characters of the texts of a batch, which are about alike
 PEN_WEIGHT = 0.3
 CLIP_NORM = 1.0
@@ -50,13 +53,13 @@ MIN_SCALE = 1e-3  # of the ink's distance from what the teacher predicts, by whi
 
 
 def student_levels(count: int) -> list[int]:
-    """The levels t that a student of so many evaluations visits, of the paper's 60: 60, ..., 1."""
-    places = np.linspace(1, 0, count) ** POWER
-    levels = np.round(1 + (STEPS - 1) * places).astype(int)
-    # Of many evaluations some would fall together.
-    for number in range(1, count):
-        levels[number] = min(levels[number], levels[number - 1] - 1)
-    return [max(int(level), count - number) for number, level in enumerate(levels)]
+    """The levels t that a student of so many evaluations visits, of the paper's 60: 60, ..., 1.
+
+    The last quarter of them, or one, has little noise.
+    """
+    last = max(1, count // 4)
+    first = 1 + (STEPS - 1) * np.linspace(1, 0, count)[:-last] ** POWER
+    return [round(t) for t in (*first, *np.linspace(1, LITTLE_NOISE, last)[::-1])]
 
 
 def draw_texts(
@@ -98,8 +101,9 @@ def distil_steps(
 
     On a CPU a run that was resumed gives the same weights, bit for bit, as one that was never stopped, if it
     has as many threads. Of each batch metrics.jsonl has the critic's loss ("loss"), how far the ink predicted
-    by critic and teacher lies apart ("difference"), the pen's loss, and the student's norm of the gradient
-    and last learning rate.
+    by critic and teacher lies apart ("difference"), how far in little noise the student's noise lies from the
+    teacher's ("guided_loss", squared), the pen's loss, and the student's norm of the gradient and last
+    learning rate.
 
     teacher: no student itself, since it must denoise at all levels.
     dataset, style_features: texts and styles of the training split are used, no ink.
@@ -185,7 +189,7 @@ def distil_steps(
             length = max(default_length(one, writing["points_per_character"]) for one in drawn)
             y = noise_like(torch.empty(len(drawn), length, 2, device=device))
 
-            seen = []
+            matched, predicted, student_seen = [], [], []
             for number, t in enumerate(levels):
                 updates = (step - 1) * len(levels) + number
                 rising, falling = (updates + 1) / WARMUP, 2 * (1 - updates / (config.batches * len(levels)))
@@ -196,36 +200,45 @@ def distil_steps(
                 clean = clean_ink(y, eps, alpha_bar[t])
                 ink = clean.detach()
 
-                # The critic learns to denoise the student's ink.
-                for _ in range(CRITIC_UPDATES):
-                    noisy, eps, signal = noised(ink)
-                    with precision():
-                        found, _, _ = critic.predict(noisy, text, signal.sqrt(), style)
-                    critic_loss = F.mse_loss(found, eps)
-                    update("critic", critic_loss, CRITIC_RATE * learning_rate)
+                if t <= LITTLE_NOISE:
+                    # The student predicts what the teacher does.
+                    with torch.no_grad(), precision():
+                        eps_of_teacher, pen_up, _ = teacher(y, text, noise_level, style, attention=False)
+                    signal = alpha_bar[t].expand_as(noise_level)
+                    loss = F.mse_loss(eps, eps_of_teacher)
+                    predicted.append(loss.detach())
+                else:
+                    # The critic learns to denoise the student's ink.
+                    for _ in range(CRITIC_UPDATES):
+                        noisy, noise, signal = noised(ink)
+                        with precision():
+                            found, _, _ = critic.predict(noisy, text, signal.sqrt(), style)
+                        critic_loss = F.mse_loss(found, noise)
+                        update("critic", critic_loss, CRITIC_RATE * learning_rate)
 
-                # The student's ink moves from what the critic predicts towards what the teacher does.
-                noisy, _, signal = noised(ink)
-                with torch.no_grad(), precision():
-                    eps_of_critic, _, _ = critic(noisy, text, signal.sqrt(), style, attention=False)
-                    eps_of_teacher, pen_up, _ = teacher(noisy, text, signal.sqrt(), style, attention=False)
-                wanted = clean_ink(noisy, eps_of_teacher, signal)
-                difference = wanted - clean_ink(noisy, eps_of_critic, signal)
-                scale = (ink - wanted).abs().mean((1, 2), keepdim=True).clamp(min=MIN_SCALE)
-                loss = F.mse_loss(clean, ink + difference / scale) / 2
+                    # The student's ink moves from what the critic predicts towards what the teacher does.
+                    noisy, _, signal = noised(ink)
+                    with torch.no_grad(), precision():
+                        eps_of_critic, _, _ = critic(noisy, text, signal.sqrt(), style, attention=False)
+                        eps_of_teacher, pen_up, _ = teacher(
+                            noisy, text, signal.sqrt(), style, attention=False
+                        )
+                    wanted = clean_ink(noisy, eps_of_teacher / config.temperature, signal)
+                    difference = wanted - clean_ink(noisy, eps_of_critic, signal)
+                    scale = (ink - wanted).abs().mean((1, 2), keepdim=True).clamp(min=MIN_SCALE)
+                    loss = F.mse_loss(clean, ink + difference / scale) / 2
+                    matched.append(torch.stack((critic_loss.detach(), difference.abs().mean())))
                 pen_loss = F.binary_cross_entropy_with_logits(pen_logit, pen_up, weight=signal)
-                loss = loss + PEN_WEIGHT * alpha_bar[t] * pen_loss
-                norm = update("student", loss, learning_rate)
+                norm = update("student", loss + PEN_WEIGHT * alpha_bar[t] * pen_loss, learning_rate)
                 ema.update_parameters(student)
-                seen.append(
-                    torch.stack((critic_loss.detach(), difference.abs().mean(), pen_loss.detach(), norm))
-                )
+                student_seen.append(torch.stack((pen_loss.detach(), norm)))
                 if t > 1:
                     y = add_noise(ink, alpha_bar[levels[number + 1]].sqrt(), noise_like(y))
 
             # Log and save.
-            means = torch.stack(seen).mean(dim=0)
-            values = dict(zip(("loss", "difference", "pen_loss", "gradient_norm"), means, strict=True))
+            means = [torch.stack(one).mean(dim=0).flatten() for one in (matched, predicted, student_seen)]
+            names = ("loss", "difference", "guided_loss", "pen_loss", "gradient_norm")
+            values = dict(zip(names, torch.cat(means), strict=True))
             steps.log(values, learning_rate=learning_rate)
             if steps.due(config.save_every) or steps.stopping:
                 save_model(ema.module, directory.path / "model.safetensors", step=step, **about)
