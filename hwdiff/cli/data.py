@@ -140,8 +140,8 @@ def info(
     path: Annotated[
         Path,
         typer.Argument(
-            help="A dataset file, pretrained, small, a checkpoint or other .safetensors file, weights of the "
-            "authors' program, or ink."
+            help="A dataset file, pretrained, fast, small, a checkpoint or other .safetensors file, weights "
+            "of the authors' program, or ink."
         ),
     ],
 ):

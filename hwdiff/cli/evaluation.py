@@ -85,8 +85,8 @@ def legibility(
     model: Annotated[
         str | None,
         typer.Option(
-            help="Read what this model (pretrained, small, or a checkpoint) writes for the same texts and "
-            "styles, and compare it with the real lines."
+            help="Read what this model (pretrained, fast, small, or a checkpoint) writes for the same texts "
+            "and styles, and compare it with the real lines."
         ),
     ] = None,
     sampler: SamplerName = Sampler.eq12,
@@ -220,7 +220,8 @@ Repetitions = Annotated[
 Student = Annotated[
     str | None,
     typer.Option(
-        help="A checkpoint from hwdiff distil-steps, whose teacher the model was: a row of its own."
+        help="fast, of pretrained, or a checkpoint from hwdiff distil-steps whose teacher the model was: a "
+        "row of its own."
     ),
 ]
 TableFolder = Annotated[

@@ -134,7 +134,7 @@ def _tell_hours(run, wanted):
     """Say how long most of the writing will take: that for the tables of the notebook on evaluation."""
     import torch
 
-    from hwdiff.evaluation.bench import table1_evaluations
+    from hwdiff.evaluation.bench import STUDENTS, table1_evaluations
     from hwdiff.evaluation.speed import seconds_of_writing
     from hwdiff.model.checkpoint import load_model
 
@@ -143,16 +143,18 @@ def _tell_hours(run, wanted):
     will_run = any(one["name"] == name and one["why"] for one in run.plan(wanted))
     if not will_run or chosen["checkpoint"] == "trained":  # which is not there yet
         return
-    network = load_model(chosen["checkpoint"], "cpu")
+    network, student = load_model(chosen["checkpoint"], "cpu"), None
+    if chosen["checkpoint"] in STUDENTS:
+        student = load_model(STUDENTS[chosen["checkpoint"]], "cpu")
     tables = [
-        (chosen["lines"] * chosen["seeds"], table1_evaluations(network, chosen["table_rows"])),
-        (chosen["unseen_lines"] * (chosen["unseen_seeds"] or chosen["seeds"]), table1_evaluations(network)),
+        (chosen["lines"] * chosen["seeds"], chosen["table_rows"]),
+        (chosen["unseen_lines"] * (chosen["unseen_seeds"] or chosen["seeds"]), None),
     ]
-    evaluations = sum(lines * of_line for lines, of_line in tables)
+    evaluations = sum(lines * table1_evaluations(network, names, student=student) for lines, names in tables)
     cores = torch.get_num_threads()
     hours = seconds_of_writing(network, evaluations) / cores / 3600
     print(
-        f"{name} evaluates the network {evaluations:,} times for the lines of its tables: about {hours:.1f} "
+        f"{name} evaluates its networks {evaluations:,} times for the lines of its tables: about {hours:.1f} "
         f"hours on {cores} cores, if nothing else runs. Lines that are there already are not written again. "
         "Ctrl-C stops, the same command resumes."
     )

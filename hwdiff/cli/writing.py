@@ -41,7 +41,14 @@ def write(
         Path | None,
         typer.Option(help="A text file (UTF-8) to write on pages, wrapped at words; line breaks are kept."),
     ] = None,
-    model: Model = "pretrained",
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="fast (the default: 12 network evaluations a line), pretrained (its teacher: 120; the "
+            "default with --sampler, --steps or any guidance, which fast has not learnt), small, a "
+            "checkpoint (.safetensors), or weights of the authors' program (.h5)."
+        ),
+    ] = None,
     style: Annotated[
         list[str] | None,
         typer.Option(
@@ -140,6 +147,9 @@ def write(
         raise HwdiffError(f"--{name}: only pages have it; give --file FILE")
     if file is None and "\n" in text.strip():
         raise HwdiffError("the text has several lines; put it in a file and give --file FILE")
+    if model is None:
+        is_plain = sampler == Sampler.eq12 and steps is None and guidance is None and style_guidance == 1
+        model = "fast" if is_plain else "pretrained"
     options = {
         "sampler": sampler.value,
         "steps": steps,

@@ -66,6 +66,7 @@ Rows = dict[str, RowSettings]
 """{row: how its lines are written}."""
 
 STUDENT = RowSettings("eq12", student=True)
+STUDENTS = {"pretrained": "fast"}  # of the bundled models
 
 
 def table1_rows(guidance: float, student: bool = False) -> Rows:
@@ -91,18 +92,20 @@ def chosen_rows(rows: Rows, names: Sequence[str] | None) -> Rows:
     return {name: rows[name] for name in rows if name in names}
 
 
-def table1_evaluations(network: UNet, names: Sequence[str] | None = None) -> int:
-    """How often a network is evaluated for a line of some rows together (NFE), with its own guidance.
+def table1_evaluations(
+    network: UNet, names: Sequence[str] | None = None, *, student: UNet | None = None
+) -> int:
+    """How often networks are evaluated for a line of some rows together (NFE), with their own guidance.
 
     names: of `chosen_rows`.
     """
-    own = writing_settings(network)["guidance"]
-    return sum(
-        network_evaluations(
-            len(signal_levels(network, row.sampler)) - 1, own if row.guidance is None else row.guidance
-        )
-        for row in chosen_rows(table1_rows(own), names).values()
-    )
+    rows = chosen_rows(table1_rows(writing_settings(network)["guidance"], student is not None), names)
+    total = 0
+    for row in rows.values():
+        chosen = student if row.student else network
+        guidance = writing_settings(chosen)["guidance"] if row.guidance is None else row.guidance
+        total += network_evaluations(len(signal_levels(chosen, row.sampler)) - 1, guidance)
+    return total
 
 
 def compared_rows(rows: Rows) -> list[tuple[str, str]]:

@@ -15,7 +15,7 @@ from hwdiff.utils.tensors import NoInitialWeights, load_metadata, load_tensors, 
 
 FORMAT = "hwdiff checkpoint 1"
 _WEIGHTS = Path(__file__).parents[1] / "weights"
-BUNDLED = {name: _WEIGHTS / f"{name}.safetensors" for name in ("pretrained", "small")}
+BUNDLED = {name: _WEIGHTS / f"{name}.safetensors" for name in ("pretrained", "fast", "small")}
 """The models that come with the package, by name."""
 _DEFAULT_STYLE = "default_style"
 _HDF5 = b"\x89HDF"
@@ -104,9 +104,9 @@ def path_of_gallery(path: Path) -> Path:
 def load_model(path: str | Path = "pretrained", device: str | torch.device | None = None) -> UNet:
     """Load a model, in eval mode.
 
-    path: "pretrained", of the paper's size, or "small", a quarter of that, which come with the package
-        (described in `weights/README.md`); a checkpoint of `hwdiff train`; or a weights file (`.h5`)
-        of the authors' program. Files are told apart by their content.
+    path: "pretrained", of the paper's size, "fast", its student, or "small", a quarter of that, which come
+        with the package (described in `weights/README.md`); a checkpoint of `hwdiff train`; or a weights file
+        (`.h5`) of the authors' program. Files are told apart by their content.
     device: "cpu", "cuda", ...; by default CUDA if available.
     Returns the network; its `metadata` is the checkpoint's, {} for `.h5`.
     Raises HwdiffError when the file is missing, damaged, or something else. A pickle is refused, never run.

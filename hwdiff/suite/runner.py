@@ -88,7 +88,7 @@ PROFILES = {
         "02_training": {"preset": "paper", "sample_every": 10_000},
         **_at_papers_size("trained", seeds=5, inception_weights="download"),
     },
-    # Without training: the bundled network of the paper's size.
+    # Without training: `pretrained`, and its student in a row of the second table.
     "paper-on-cpu": _at_papers_size("pretrained", seeds=3, table_rows=["eq12", "eq9"], unseen_seeds=5),
 }
 LIMIT_MINUTES = {"smoke": 30, "paper": 48 * 60, "paper-on-cpu": 72 * 60}

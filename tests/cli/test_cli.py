@@ -59,8 +59,28 @@ def test_write(trained, style_weights):
     assert Image.open(trained / "hi.png").format == "PNG"
 
 
+@pytest.mark.parametrize(
+    ("options", "model"),
+    [
+        ((), "fast"),
+        (("--sampler", "eq12", "--style-guidance", 1), "fast"),
+        (("--sampler", "eq9"), "pretrained"),
+        (("--steps", 60), "pretrained"),
+        (("--guidance", 1), "pretrained"),
+        (("--style-guidance", 2), "pretrained"),
+        (("--guidance", 2, "--model", "small"), "small"),
+    ],
+)
+def test_a_student_writes_unless_what_it_has_not_learnt_is_asked_for(monkeypatch, tmp_path, options, model):
+    def spied(name, device):
+        raise HwdiffError(f"loads {name}")
+
+    monkeypatch.setattr("hwdiff.model.checkpoint.load_model", spied)
+    assert hwdiff("write", "hi", *options, "-o", tmp_path / "hi.svg").output == f"error: loads {model}\n"
+
+
 def test_the_bundled_model_writes_in_named_styles(tmp_path):
-    result = hwdiff("write", "hello", "--style", "ada", "--steps", 2, "-o", tmp_path / "hello.gif")
+    result = hwdiff("write", "hello", "--style", "ada", "-o", tmp_path / "hello.gif")
     assert result.exit_code == 0, result.output
     assert Image.open(tmp_path / "hello.gif").n_frames > 3
     other = hwdiff("write", "hello", "--model", "small", "--steps", 2, "-o", tmp_path / "small.gif")
@@ -527,10 +547,14 @@ def test_benchmark_reports_fractions(trained, source, monkeypatch, tmp_path):
     assert any(what.startswith("most memory of this process, ") for what in named)
     assert all(what in result.output for what in named)
     assert commands[:2] == ["-m hwdiff --help", "-c import torch"]
-    for command, model in zip(commands[2:4], BUNDLED, strict=True):
+    for command, model in zip(commands[2:5], BUNDLED, strict=True):
         assert command.startswith("-m hwdiff write hello world ")
         assert command.endswith(f" --model {model}")
-    for model in ("pretrained, 60 steps, guidance 2", "small, 60 steps, guidance 2.5"):
+    for model in (
+        "pretrained, 60 steps, guidance 2",
+        "fast, 12 steps, guidance 1",
+        "small, 60 steps, guidance 2.5",
+    ):
         assert f"a page of 1 lines in 1 pieces, model {model}" in named
 
 

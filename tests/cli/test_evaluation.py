@@ -14,7 +14,7 @@ from hwdiff.cli import app
 from hwdiff.data.dataset import Dataset
 from hwdiff.diffusion.samplers import published_levels, schedule
 from hwdiff.evaluation import attention
-from hwdiff.evaluation.bench import Bench
+from hwdiff.evaluation.bench import Bench, table1_evaluations
 from hwdiff.evaluation.error_rates import legibility
 from hwdiff.model.checkpoint import load_model, save_model
 from hwdiff.utils.tensors import fingerprint_of
@@ -57,6 +57,8 @@ def test_evaluate_makes_the_table(data, untrained, student, tmp_path):
     assert bench.guidance != 1 == bench._settings(bench.table1_rows)["rows"]["student"]["guidance"]
     assert bench.writer(bench.table1_rows["student"]).args[0] is bench.student
     assert bench.writer(bench.table1_rows["eq12"]).args[0] is bench.network
+    # Without guidance 60 for Eq. 12 and Eq. 9 and in foreign styles, twice as many with it, and 2.
+    assert table1_evaluations(bench.network, student=bench.student) == 60 * 7 + 2
     result = hwdiff("evaluate", "--data", data, *given, *options, "-o", tmp_path / "out")
     assert result.exit_code == 0, result.output
     assert "are not FID: for FID give --inception-weights download" in result.output

@@ -10,10 +10,12 @@ from safetensors.torch import save_file
 
 from hwdiff import HwdiffError, load_model
 from hwdiff.diffusion.generate import writing_settings
+from hwdiff.evaluation.bench import STUDENTS
 from hwdiff.evaluation.recognizer import load_recognizer
 from hwdiff.model.checkpoint import BUNDLED, find_device, read_metadata, save_model
 from hwdiff.model.config import STYLE_SHAPE, ModelConfig
 from hwdiff.model.style_encoder import load_style_extractor
+from hwdiff.utils.tensors import fingerprint_of
 from tests.model.test_unet import inputs
 
 
@@ -60,18 +62,23 @@ def test_a_model_is_loaded_without_pytorchs_compiler():
 
 
 def test_the_bundled_models_have_names():
-    """The network of the paper's size, trained without guided attention, and the small one."""
-    published, small = load_model("pretrained", "cpu"), load_model("small", "cpu")
+    """The network of the paper's size, trained without guided attention, its student, and the small one."""
+    published, fast, small = (load_model(name, "cpu") for name in ("pretrained", "fast", "small"))
     assert published.config == ModelConfig()
     assert sum(weight.numel() for weight in published.parameters()) == 10_028_451
     assert published.metadata["training"]["guided_attention"] == 0
     assert small.metadata["training"]["guided_attention"] > 0
-    assert [writing_settings(network)["guidance"] for network in (published, small)] == [2, 2.5]
-    for network in (published, small):
+    assert STUDENTS == {"pretrained": "fast"}
+    assert fast.metadata["teacher"] == fingerprint_of(published.state_dict())
+    assert torch.equal(fast.default_style, published.default_style)
+    assert fast.gallery is None  # its styles are those of its teacher
+    assert len(writing_settings(fast)["levels"]) == 12
+    assert [writing_settings(network)["guidance"] for network in (published, fast, small)] == [2, 1, 2.5]
+    for network in (published, fast, small):
         assert network.default_style.shape == STYLE_SHAPE
         assert network.metadata["style_weights"] == small.metadata["style_weights"]
         assert network.metadata["dataset"] == small.metadata["dataset"]
-    assert set(BUNDLED) == {"pretrained", "small"}
+    assert set(BUNDLED) == {"pretrained", "fast", "small"}
 
 
 @pytest.mark.parametrize("keep", [0, 6, 500, 0.5, 0.999])

@@ -71,6 +71,7 @@ def test_all_files_come_out(run):
             "small-styles.safetensors",
             "small.safetensors",
             "pretrained.safetensors",
+            "fast.safetensors",
         }
     assert set(manifest["notebooks"]["02_training"]["inputs"]) == {"data/lines.npz"}
     table = json.loads((run / "tables" / "05-table1.json").read_text())

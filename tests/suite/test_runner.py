@@ -425,7 +425,7 @@ def test_many_hours_are_told_before_they_begin(source, tmp_path, monkeypatch):
     assert result.exit_code == 0, result.output
     # Without guidance 60 for Eq. 12, also in foreign styles, as many for Eq. 9; twice as many with guidance.
     assert (
-        f"evaluates the network {10 * 3 * 120 + 5 * 2 * 420:,} times for the lines of its tables: "
+        f"evaluates its networks {10 * 3 * 120 + 5 * 2 * 420:,} times for the lines of its tables: "
         in result.output
     )
 
