@@ -98,6 +98,38 @@ def test_table_1_of_the_documentation_is_what_was_measured(name):
             assert _has_row(page, f"{table.title(row)} less {table.title(other)}", cells)
 
 
+def test_the_table_of_few_evaluations_is_what_was_measured():
+    table = Table(**json.loads((RESULTS / "measurements" / "few-evaluations" / "table1.json").read_text()))
+    page = (RESULTS.parent / "docs" / "samplers.md").read_text()
+    titles = {
+        "ground_truth": ("real lines", ""),
+        "eq12_60": ("`pretrained`: Eq. 12, 60 steps, guidance 2", ""),
+        "eq12_12_time": ("the same in 12 steps evenly in t", "the same in 12 steps"),
+        "student": ("`fast`", "`fast`"),
+    }
+    for row, (title, less) in titles.items():
+        cells = [] if row == "ground_truth" else [str(table.evaluations(row))]
+        for key, factor, digits, unit in (
+            ("cer", 100, 1, " %"),
+            ("right", 100, 1, " %"),
+            ("kernel_distance", 1000, 2, ""),
+            ("form_top10", 100, 1, " %"),
+        ):
+            values = np.array(table.values[row][key]) * factor
+            cells.append(f"{values.mean():.{digits}f} ± {values.std(ddof=1):.{digits}f}{unit}")
+        assert _has_row(page, title, cells), row
+        if less:
+            found = table.differences[row]["eq12_60"]
+            kernel, cer = (
+                np.array(found[key]) * factor for key, factor in (("kernel_distance", 1000), ("cer", 100))
+            )
+            cells = [
+                f"{kernel[0]:+.2f} ({kernel[1]:.2f} to {kernel[2]:.2f})",
+                f"{cer[0]:+.1f} ({cer[1]:.1f} to {cer[2]:.1f})",
+            ]
+            assert _has_row(page, less, cells), row
+
+
 def test_the_table_of_diversity_is_what_was_measured():
     kept = json.loads((RESULTS / "measurements" / "diversity.json").read_text())
     found = Diversity(**kept, inks={})

@@ -104,10 +104,10 @@ def test_intervals_are_drawn_where_they_are():
 def test_the_second_table_is_of_unseen_lines(own, seeds):
     seen = []
     names = {"unseen_lines": 600, "unseen_seeds": own, "seeds": 3, "data": "d", "model": "m"}
-    names |= {"inception_weights": "i", "device": "cpu", "table1": lambda *given: seen.append(given)}
+    names |= {"options": {"student": "s", "device": "cpu"}, "table1": lambda *given: seen.append(given)}
     names["Bench"] = lambda *given, **options: (*given, options)
     exec(source_of("05_evaluation", "if unseen_lines:"), names)
-    bench = ("d", "m", "test", {"lines": 600, "inception_weights": "i", "device": "cpu"})
+    bench = ("d", "m", "test", {"lines": 600, "student": "s", "device": "cpu"})
     assert seen == [(bench, "table1-unseen", seeds)]
 
 

@@ -25,7 +25,8 @@ EXPECTED = {
         03-lines 03-attention 03-attention-worst 03-every-head 03-characters 03-by-step 03-against-truth
         04-interpolation 04-similarity 04-four-styles 04-strength 04-several-images
         05-corrupted 05-table1 05-differences 05-row-pictures 05-row-features 05-diversity 05-diversity-lines
-        06-styles 06-writers 06-eq12-eq9 06-film 06-samplers 06-measured 06-quiz 06-wrong-level
+        06-styles 06-writers 06-eq12-eq9 06-film 06-samplers 06-measured 06-few-evaluations 06-quiz
+        06-wrong-level
         07-network 07-conditioning 07-style-attention 08-photo 08-letter
         """,
     "tables": """
