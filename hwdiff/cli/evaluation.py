@@ -220,8 +220,8 @@ Repetitions = Annotated[
 Student = Annotated[
     str | None,
     typer.Option(
-        help="fast, of pretrained, or a checkpoint from hwdiff distil-steps whose teacher the model was: a "
-        "row of its own."
+        help="fast (the student of pretrained), or a checkpoint from hwdiff distil-steps, if the model was "
+        "its teacher: a row of its own."
     ),
 ]
 TableFolder = Annotated[

@@ -67,13 +67,11 @@ class Sampler(StrEnum):
     dpm = "dpm"
 
 
-SamplerName = Annotated[
-    Sampler,
-    typer.Option(
-        help="eq12: the paper's; eq12-released: as in the authors' program; eq9: the paper's ablation; "
-        "ddim, dpm: without added noise."
-    ),
-]
+SAMPLER_HELP = (
+    "eq12: the paper's; eq12-released: as in the authors' program; eq9: the paper's ablation; ddim, dpm: "
+    "without added noise."
+)
+SamplerName = Annotated[Sampler, typer.Option(help=SAMPLER_HELP)]
 Steps = Annotated[
     int | None,
     typer.Option(help="Sampling steps; by default 60; of fast, and others from distil-steps, their own."),

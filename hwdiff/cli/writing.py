@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from hwdiff.cli.options import (
+    SAMPLER_HELP,
     Device,
     Guidance,
     Model,
@@ -45,7 +46,7 @@ def write(
         str | None,
         typer.Option(
             help="fast (the default: 12 network evaluations a line), pretrained (its teacher: 120; the "
-            "default with --sampler, --steps or any guidance, which fast has not learnt), small, a "
+            "default where --sampler, --steps or a guidance is given, which fast has not learnt), small, a "
             "checkpoint (.safetensors), or weights of the authors' program (.h5)."
         ),
     ] = None,
@@ -58,7 +59,7 @@ def write(
         ),
     ] = None,
     style_encoder: StyleEncoder = "bundled",
-    sampler: SamplerName = Sampler.eq12,
+    sampler: Annotated[Sampler | None, typer.Option(help=f"{SAMPLER_HELP} By default eq12.")] = None,
     steps: Steps = None,
     seed: Annotated[int, typer.Option(help="Another seed gives another version of the same text.")] = 0,
     guidance: Guidance = None,
@@ -148,10 +149,10 @@ def write(
     if file is None and "\n" in text.strip():
         raise HwdiffError("the text has several lines; put it in a file and give --file FILE")
     if model is None:
-        is_plain = sampler == Sampler.eq12 and steps is None and guidance is None and style_guidance == 1
+        is_plain = sampler is None and steps is None and guidance is None and style_guidance == 1
         model = "fast" if is_plain else "pretrained"
     options = {
-        "sampler": sampler.value,
+        "sampler": (sampler or Sampler.eq12).value,
         "steps": steps,
         "guidance": guidance,
         "style_guidance": style_guidance,

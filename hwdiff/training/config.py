@@ -133,7 +133,8 @@ class StepDistillationConfig:
     guidance: float | None = setting(None, "The teacher's guidance, by default its own.", low=0, below=100)
     temperature: float = setting(
         1.0,
-        "The teacher's noise is divided by it: below 1 the student writes the more probable of its lines.",
+        "The noise that the teacher predicts is divided by it, but for the last steps: below 1 the student "
+        "writes more probable, less varied lines.",
         above=0,
         below=10,
     )

@@ -40,7 +40,7 @@ from hwdiff.utils.progress import Progress
 from hwdiff.utils.tensors import fingerprint_of
 
 POWER = 0.7  # of the first levels: closer together in much noise than evenly in t
-LITTLE_NOISE = 16  # t from which on the student predicts what the teacher does
+LITTLE_NOISE = 16  # at this t and below the student predicts what the teacher does
 SIZES = range(6, 40, 4)  # characters of the texts of a batch, which are about alike
 PEN_WEIGHT = 0.3
 CLIP_NORM = 1.0

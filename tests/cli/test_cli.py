@@ -63,7 +63,8 @@ def test_write(trained, style_weights):
     ("options", "model"),
     [
         ((), "fast"),
-        (("--sampler", "eq12", "--style-guidance", 1), "fast"),
+        (("--style-guidance", 1), "fast"),
+        (("--sampler", "eq12"), "pretrained"),
         (("--sampler", "eq9"), "pretrained"),
         (("--steps", 60), "pretrained"),
         (("--guidance", 1), "pretrained"),
