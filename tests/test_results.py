@@ -130,6 +130,27 @@ def test_the_table_of_few_evaluations_is_what_was_measured():
             assert _has_row(page, less, cells), row
 
 
+def test_the_card_of_the_student_has_what_was_measured():
+    table = Table(**json.loads((RESULTS / "measurements" / "few-evaluations" / "table1.json").read_text()))
+    card = (RESULTS.parent / "hwdiff" / "weights" / "README.md").read_text().split("## fast.safetensors")[1]
+    [told] = [line for line in card.split("## ")[0].splitlines() if line.startswith("- **How good**")]
+    for key, factor, digits, unit, before in (
+        ("cer", 100, 1, " %", "CER "),
+        ("kernel_distance", 1000, 2, "", "kernel distance x 1000 "),
+        ("form_top10", 100, 1, " %", "by hand-made features "),
+    ):
+        of = {}
+        for row in ("student", "eq12_60", "ground_truth"):
+            values = np.array(table.values[row][key]) * factor
+            of[row] = f"{values.mean():.{digits}f} ± {values.std(ddof=1):.{digits}f}{unit}"
+        assert f"{before}{of['student']}, its teacher {of['eq12_60']}" in told
+        assert f"real lines {of['ground_truth']}" in told or key == "form_top10"
+    cer = {row: 100 * np.mean(table.values[row]["cer"]) for row in ("student", "eq12_60")}
+    readme = " ".join((RESULTS.parent / "README.md").read_text().split())
+    assert f"validation lines CER {cer['student']:.1f} ± " in readme
+    assert f"instead of {cer['eq12_60']:.1f} %)" in readme
+
+
 def test_the_table_of_diversity_is_what_was_measured():
     kept = json.loads((RESULTS / "measurements" / "diversity.json").read_text())
     found = Diversity(**kept, inks={})

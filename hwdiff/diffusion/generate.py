@@ -43,7 +43,7 @@ WRITING = {"guidance": 1.0, "points_per_character": 16.0}
 MIN_POINTS = 10
 BATCH_SIZE = 64
 MAX_NAMED = 10  # characters that cannot be written
-_WARNED_OF = WeakSet()  # networks whose guidance was warned of
+_WARNED_OF = WeakSet()  # networks whose guidance, or a student's other steps, were warned of
 
 
 class TextWarning(UserWarning):
@@ -128,11 +128,12 @@ def sample(
     counted = isinstance(seed, Integral)
     seeds = [int(seed) + i for i in range(len(texts))] if counted else list(map(int, seed))
     _check_numbers(len(texts), seeds, length, guidance, style_guidance, end_tokens)
-    _check_guidance(network, guidance, style_guidance)
     denoise = find_sampler(sampler)
     alpha_bar = (signal_levels(network, sampler, steps) if alpha_bar is None else alpha_bar).to(torch.float32)
     if len(alpha_bar) < 2:
         raise HwdiffError(f"alpha_bar: {len(alpha_bar)} signal levels; at least two are needed, for one step")
+    _check_student(network, sampler, alpha_bar, guidance, style_guidance)
+    _check_guidance(network, guidance, style_guidance)
 
     # Prepare what the network sees.
     styles = style_features(network, style, len(texts), style_extractor=style_extractor, padded=padded_style)
@@ -195,6 +196,18 @@ def _check_numbers(count, seeds, length, guidance, style_guidance, end_tokens):
             raise HwdiffError(f"{name} = {weight}: must be at least 0 and below 100")
     if not 1 <= end_tokens <= 8:
         raise HwdiffError(f"end_tokens = {end_tokens}: must be between 1 and 8")
+
+
+def _check_student(network, sampler, alpha_bar, guidance, style_guidance):
+    """Warns, once of a network, when a student writes otherwise than it has learnt."""
+    levels = writing_settings(network).get("levels")
+    if levels is None or network in _WARNED_OF:
+        return
+    is_own = torch.equal(alpha_bar, published_levels(levels).to(alpha_bar))
+    if sampler != "eq12" or not is_own or guidance != 1 or style_guidance != 1:
+        _WARNED_OF.add(network)
+        learnt = f"it has learnt to write by eq12 in its own {len(levels)} steps without guidance"
+        warnings.warn(f"this network is a student: {learnt}; otherwise take its teacher", stacklevel=3)
 
 
 def _check_guidance(network, guidance, style_guidance):

@@ -55,6 +55,7 @@ def plot_comparison(table: Table) -> Figure:
     samplers = {row: row if row == "student" else about["sampler"] for row, about in rows.items()}
     spacing_of = {row: spacing_of_row(row) for row in samplers}
     spacings = list(filter(None, dict.fromkeys(spacing_of.values()))) or [""]
+    middle = (len(spacings) - 1) / 2
     for number, sampler in enumerate(dict.fromkeys(samplers.values())):
         of_sampler = sorted((row for row in samplers if samplers[row] == sampler), key=table.evaluations)
         spaced = any(spacing_of[row] for row in of_sampler)
@@ -62,7 +63,7 @@ def plot_comparison(table: Table) -> Figure:
             own = [row for row in of_sampler if spacing_of[row] in ("", spacing)]
             rates = np.array([mean_sd(table.values[row]["cer"]) for row in own])
             # Spacings are a little apart, so that their bars can be told from one another.
-            apart = [1.015 ** (kind - 1) if spacing_of[row] else 1.0 for row in own]
+            apart = [1.015 ** (kind - middle) if spacing_of[row] else 1.0 for row in own]
             evaluations = np.array([table.evaluations(row) for row in own]) * apart
             axes.errorbar(
                 evaluations,

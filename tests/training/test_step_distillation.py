@@ -146,8 +146,19 @@ def test_a_student_writes_in_its_own_levels_without_guidance(whole, network):
     chosen = published_levels(student_levels(3))
     [same] = sample(student, "a fox", network.default_style, alpha_bar=chosen, guidance=1)
     np.testing.assert_allclose(ink.offsets, same.offsets, atol=1e-4)  # attention is kept for a callback only
-    sample(student, "a fox", network.default_style, steps=2, callback=seen.append)
+    with pytest.warns(UserWarning, match="eq12 in its own 3 steps without guidance; otherwise take its"):
+        sample(student, "a fox", network.default_style, steps=2, callback=seen.append)
     assert len(seen) == 5
+
+
+@pytest.mark.parametrize(
+    "options", [{"sampler": "eq9"}, {"steps": 60}, {"guidance": 2}, {"style_guidance": 2}, {}]
+)
+def test_what_a_student_has_not_learnt_is_warned_of(whole, network, recwarn, options):
+    student = load_model(whole / "model.safetensors")
+    for _ in range(2):
+        sample(student, "a fox", network.default_style, **options)
+    assert sum("is a student" in str(one.message) for one in recwarn) == bool(options)
 
 
 def test_commands_take_a_student_for_what_it_is(whole, teacher, dataset, style_weights, tmp_path):
