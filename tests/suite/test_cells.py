@@ -17,6 +17,7 @@ from hwdiff.evaluation.spread import spread
 from hwdiff.evaluation.tables import Table
 from hwdiff.evaluation.writer_retrieval import place_between
 from hwdiff.suite.runner import NOTEBOOKS
+from hwdiff.suite.verdicts import measured_table, network_title
 
 
 def source_of(name, beginning):
@@ -173,3 +174,29 @@ def test_where_the_linear_predictor_is_beaten_is_told(tmp_path):
     exec(source_of("02_training", "validated = ["), names)
     told = names["outputs"].figure.call_args.kwargs["takeaway"]
     assert told.endswith("at t = 1, and worse at t = 60.")
+
+
+def test_what_was_measured_of_few_evaluations_stands_under_its_name():
+    figure, drawn = MagicMock(), []
+    names = {"measured_table": measured_table, "network_title": network_title, "np": np}
+    names |= {"outputs": SimpleNamespace(figure=figure), "display": MagicMock()}
+    names["plot_comparison"] = lambda table: drawn.append(table) or "figure"
+    exec(source_of("06_sampling", "for name, drawn in"), names)
+    assert ["student" in table.settings["rows"] for table in drawn] == [False, True]
+    [small, few] = figure.call_args_list
+    assert [one.args[1] for one in (small, few)] == ["06-measured", "06-few-evaluations"]
+    assert "guidance 2.5, 20 validation lines" in small.args[2] and "network: small, " in small.args[2]
+    assert "guidance 2, the student without, 240 validation lines" in few.args[2]
+    assert "with 12 (student)." in few.kwargs["takeaway"]
+
+
+@pytest.mark.parametrize(("checkpoint", "student"), [("pretrained", "fast"), ("small", None)])
+def test_a_bundled_student_has_a_row_beside_its_teacher(monkeypatch, tmp_path, checkpoint, student):
+    opened = MagicMock(side_effect=HwdiffError("enough"))
+    monkeypatch.setattr("hwdiff.evaluation.bench.Bench", opened)
+    monkeypatch.setattr("hwdiff.suite.outputs.Outputs", lambda run, name: SimpleNamespace(run=run))
+    names = {"run": tmp_path, "checkpoint": checkpoint, "split": "train", "lines": 6, "device": None}
+    with pytest.raises(HwdiffError, match="enough"):
+        exec(source_of("05_evaluation", "from functools import"), names | {"inception_weights": None})
+    assert opened.call_args.args[1] == checkpoint
+    assert opened.call_args.kwargs["student"] == student
