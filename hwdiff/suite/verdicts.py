@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
+from math import isnan
 from pathlib import Path
 
 from hwdiff.diffusion.process import STEPS
@@ -143,12 +144,13 @@ def _about(table, command, better=None, *, is_skill=False):
     settings = table.settings
     row = next(iter(settings.get("rows", {}).values()), {})  # the first is that of Eq. 12
     guidance, model = row.get("guidance", settings["writing"]["guidance"]), settings["model"]
+    seeds = len(settings["seeds"])
     return {
-        "lines": f"{settings['lines']} of the {settings['split']} split, {len(settings['seeds'])} seeds",
+        "lines": f"{settings['lines']} of the {settings['split']} split, {seeds} seed{'s' * (seeds > 1)}",
         "guidance": f"{guidance:g}",
         "network": network_title(model),
         "verdict": _judge(model, guidance, better, is_skill=is_skill),
-        "command": _command(f"{command} --lines {settings['lines']} --seeds {len(settings['seeds'])}", model),
+        "command": _command(f"{command} --lines {settings['lines']} --seeds {seeds}", model),
     }
 
 
@@ -197,8 +199,10 @@ def _below_margin(table, row, other):
 
 
 def _spread(table, row, key, factor=1.0, digits=2):
+    """Mean ± standard deviation over the seeds; of one seed its value."""
     mean, sd = mean_sd(table.values[row][key])
-    return f"{factor * mean:.{digits}f} ± {factor * sd:.{digits}f}"
+    deviation = "" if isnan(sd) else f" ± {factor * sd:.{digits}f}"
+    return f"{factor * mean:.{digits}f}{deviation}"
 
 
 def _distances(table):

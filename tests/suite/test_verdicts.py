@@ -200,6 +200,13 @@ def test_geometry_scores_stand_beside_the_papers(tmp_path, of_papers):
     )
     assert row["verdict"] == OPEN  # how much a score varies with the lines is not known
     assert row["command"] == "hwdiff evaluate --data iam.npz --rows eq12,eq9 --lines 4500 --seeds 2"
+    for row in rows:
+        values[row] = {key: scores[:1] for key, scores in values[row].items()}
+    settings["seeds"] = [0]
+    (tmp_path / "evaluate-4500" / "table1.json").write_text(json.dumps(table))
+    [row] = verdicts(tmp_path)
+    assert row["here"].startswith("x 1000: Eq. 12 1.00, Eq. 9 2.00, real lines 3.00; without pen flag ")
+    assert row["lines"] == "4500 of the train split, 1 seed"
 
 
 def test_a_measurement_is_read_by_its_name(tmp_path):
