@@ -141,7 +141,7 @@ def test_without_measurements_there_are_no_verdicts(tmp_path):
 
 def test_the_projects_own_measurements_have_verdicts():
     rows = verdicts()
-    assert len(rows) == 8
+    assert len(rows) == 9
     small = [row for row in rows if row["network"].startswith("small")]
     assert small and all(row["verdict"] == OPEN for row in small)
 
@@ -185,14 +185,19 @@ def test_diversity_and_spelling_have_intervals(tmp_path, of_papers, low, high, v
 def test_geometry_scores_stand_beside_the_papers(tmp_path, of_papers):
     rows = ("eq12", "eq9", "ground_truth")
     values = {
-        row: {"geometry_score": [0.001 * n, 0.003 * n], "geometry_score_offsets": [0.005] * 2}
+        row: {
+            "geometry_score": [0.001 * n, 0.003 * n],
+            "geometry_score_offsets": [0.005] * 2,
+            "kernel_distance": [0.007, 0.009],
+        }
         for n, row in enumerate(rows, 1)
     }
     settings = of_papers | {"writing": {"guidance": 1.0}, "lines": 4500, "split": "train", "seeds": [0, 1]}
     table = {"distance": "Fréchet distance (MobileNetV2)", "settings": settings, "values": values}
+    settings["rows"] = {"eq12": {"guidance": 1.0}, "eq9": {"guidance": 1.0}}
     (tmp_path / "evaluate-4500").mkdir()
     (tmp_path / "evaluate-4500" / "table1.json").write_text(json.dumps(table))
-    [row] = verdicts(tmp_path)
+    _, _, row = verdicts(tmp_path)
     assert row["paper"] == "x 1000: Eq. 12 3.30, Eq. 9 2.70, real lines 0.54"
     assert row["here"] == (
         "x 1000: Eq. 12 2.00 ± 1.41, Eq. 9 4.00 ± 2.83, real lines 6.00 ± 4.24; without pen flag "
@@ -204,9 +209,28 @@ def test_geometry_scores_stand_beside_the_papers(tmp_path, of_papers):
         values[row] = {key: scores[:1] for key, scores in values[row].items()}
     settings["seeds"] = [0]
     (tmp_path / "evaluate-4500" / "table1.json").write_text(json.dumps(table))
-    [row] = verdicts(tmp_path)
+    _, _, row = verdicts(tmp_path)
     assert row["here"].startswith("x 1000: Eq. 12 1.00, Eq. 9 2.00, real lines 3.00; without pen flag ")
     assert row["lines"] == "4500 of the train split, 1 seed"
+
+
+def test_what_the_paper_measures_on_training_lines_is_judged_by_them(measurements, of_papers, tmp_path):
+    claim = "Eq. 12 draws better than Eq. 9"
+    before = measurements()
+    values = {"kernel_distance": [0.001], "geometry_score": [0.001], "geometry_score_offsets": [0.001]}
+    table = {
+        "distance": "Fréchet distance (MobileNetV2)",
+        "settings": of_papers | {"writing": {"guidance": 1.0}, "lines": 4500, "split": "train", "seeds": [0]},
+        "values": dict.fromkeys(("ground_truth", "eq12", "eq9"), values),
+        "differences": {"eq9": {"eq12": {"kernel_distance": (-3, -4, -2), "cer": (0.1, 0.09, 0.11)}}},
+    }
+    (tmp_path / "evaluate-4500").mkdir()
+    (tmp_path / "evaluate-4500" / "table1.json").write_text(json.dumps(table))
+    after = {row["claim"]: row for row in verdicts(tmp_path)}
+    assert (before[claim]["verdict"], after[claim]["verdict"]) == (REPRODUCED, DIFFERS)
+    assert "4500 of the train split" in after["Table 1, Eq. 12"]["lines"]
+    for skill in ("the text can be read", "the style of an image is followed"):
+        assert after[skill] == before[skill]
 
 
 def test_a_measurement_is_read_by_its_name(tmp_path):
