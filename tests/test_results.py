@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from hwdiff.cli import app
 from hwdiff.evaluation.diversity import DIVERSITY, Diversity
 from hwdiff.evaluation.tables import PAPER, Table
+from hwdiff.model.checkpoint import path_of_model
 from hwdiff.suite.page import FOLDERS
 from hwdiff.suite.verdicts import RULE, verdicts
 from hwdiff.utils.files import sha256_of
@@ -73,6 +74,10 @@ def test_the_report_has_the_verdicts_of_the_measurements():
 
 def test_table_1_as_the_paper_measures_it_is_what_was_measured():
     table = Table(**json.loads((RESULTS / "measurements" / "evaluate-4500" / "table1.json").read_text()))
+    settings, network = table.settings, path_of_model("pretrained")
+    assert (settings["split"], settings["lines"], settings["seeds"]) == ("train", 4500, [0])
+    assert {name: row["guidance"] for name, row in settings["rows"].items()} == {"eq12": 1, "eq9": 1}
+    assert settings["model"]["sha256"] == sha256_of(network)
     page = (RESULTS.parent / "docs" / "evaluation.md").read_text()
     first, second = (
         (("distance", 1, 2, ""), ("geometry_score", 1000, 2, ""), ("geometry_score_offsets", 1000, 2, "")),
@@ -103,6 +108,31 @@ def test_table_1_as_the_paper_measures_it_is_what_was_measured():
                 value, low, high = (factor * number for number in found[key])
                 cells.append(f"{value:+.1f} ({low:.1f} to {high:.1f})")
             assert f"| {' | '.join(cells)} |\n" in page, cells
+
+    # What is told of it elsewhere.
+    readme, report = ((RESULTS.parent / name).read_text() for name in ("README.md", "docs/report.md"))
+    _, low, high = (1000 * number for number in table.differences["eq9"]["eq12"]["kernel_distance"])
+    for text in (readme, report):
+        assert f"by {-high:.1f} to {-low:.1f}" in text
+        assert all(f"{100 * table.values[row]['cer'][0]:.1f} %" in text for row in ("eq12", "eq9"))
+    for row in ("eq12", "eq9", "ground_truth"):
+        for key in ("geometry_score", "geometry_score_offsets"):
+            [value] = table.values[row][key]
+            assert f"{1000 * value:.1f}e-3" in report, (row, key)
+
+
+def test_the_geometry_scores_of_real_lines_are_what_was_measured():
+    floor = json.loads((RESULTS / "measurements" / "geometry-floor.json").read_text())["rows"]
+    page = (RESULTS.parent / "docs" / "evaluation.md").read_text()
+    for points in ("offsets and pen flag", "offsets alone"):
+        cells = [points]
+        for count in (100, 300, 1000):
+            rows = [row for row in floor if (row["points"], row["repetitions"]) == (points, count)]
+            scores = 1000 * np.array([row["score"] for row in rows])
+            cells.append(f"{scores.mean():.2f} ± {scores.std(ddof=1):.2f}")
+        cells[-1] += f" ({scores.min():.2f} to {scores.max():.2f})"
+        cells.append(f"{1000 * np.mean([row['by_landmarks'] for row in rows]):.2f}")
+        assert f"| {' | '.join(cells)} |\n" in page
 
 
 def test_the_table_of_the_small_network_is_what_was_measured():

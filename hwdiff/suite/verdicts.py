@@ -70,9 +70,8 @@ def verdicts(measurements: str | Path = MEASUREMENTS) -> list[dict]:
     with _measured(papers if papers.exists() else test, _table) as table:
         if table:
             found += [_distances(table), _eq12_or_eq9(table)]
-    with _measured(papers, _table) as table:
-        if table:
-            found.append(_geometry(table))
+            if "geometry_score" in table.values["eq12"]:
+                found.append(_geometry(table))
     with _measured(test, _table) as table:
         if table:
             found += [_legible(table), _style(table)]
@@ -142,7 +141,7 @@ def _evaluate(table):
     """The command that measured a table of `hwdiff evaluate`, without lines and seeds."""
     split, rows = table.settings["split"], table.settings.get("rows", {})
     chosen = f" --rows {','.join(rows)}" if set(rows) == {"eq12", "eq9"} else ""
-    return f"hwdiff evaluate --data iam.npz{'' if split == 'train' else f' --split {split}'}{chosen}"
+    return f"hwdiff evaluate --data iam.npz --split {split}{chosen}"
 
 
 def _about(table, command, better=None, *, is_skill=False):

@@ -204,7 +204,9 @@ def test_geometry_scores_stand_beside_the_papers(tmp_path, of_papers):
         "Eq. 12 5.00 ± 0.00, Eq. 9 5.00 ± 0.00, real lines 5.00 ± 0.00"
     )
     assert row["verdict"] == OPEN  # how much a score varies with the lines is not known
-    assert row["command"] == "hwdiff evaluate --data iam.npz --rows eq12,eq9 --lines 4500 --seeds 2"
+    assert row["command"] == (
+        "hwdiff evaluate --data iam.npz --split train --rows eq12,eq9 --lines 4500 --seeds 2"
+    )
     for row in rows:
         values[row] = {key: scores[:1] for key, scores in values[row].items()}
     settings["seeds"] = [0]
@@ -231,6 +233,8 @@ def test_what_the_paper_measures_on_training_lines_is_judged_by_them(measurement
     assert "4500 of the train split" in after["Table 1, Eq. 12"]["lines"]
     for skill in ("the text can be read", "the style of an image is followed"):
         assert after[skill] == before[skill]
+        assert " --split test --lines 60 " in after[skill]["command"]
+    assert " --split train --lines 4500 --seeds 1" in after[claim]["command"]
 
 
 def test_a_measurement_is_read_by_its_name(tmp_path):
@@ -241,7 +245,9 @@ def test_a_measurement_is_read_by_its_name(tmp_path):
 @pytest.mark.parametrize(
     "content", ["", "[]", "3", "[" * 100_000, "{}", '{"distance": "a", "settings": {}}', "\ud800"]
 )
-@pytest.mark.parametrize("name", ["evaluate-test/table1.json", "attention/alignment-000100.json"])
+@pytest.mark.parametrize(
+    "name", ["evaluate-test/table1.json", "evaluate-4500/table1.json", "attention/alignment-000100.json"]
+)
 def test_a_damaged_measurement_is_named(tmp_path, name, content):
     (tmp_path / name).parent.mkdir(parents=True)
     (tmp_path / name).write_text(content, errors="surrogatepass")

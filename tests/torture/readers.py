@@ -402,7 +402,7 @@ def read_training_run(folder, file, out):
 
 
 def make_measurements(folder):
-    for name in ("evaluate-test", "samplers-fewer"):
+    for name in ("evaluate-test", "evaluate-4500", "samplers-fewer"):
         (folder / name).mkdir()
         shutil.copy(MEASUREMENTS / name / "table1.json", folder / name)
     shutil.copytree(MEASUREMENTS / "attention", folder / "attention")
