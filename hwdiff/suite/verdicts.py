@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hwdiff.diffusion.process import STEPS
 from hwdiff.evaluation.spread import mean_sd
-from hwdiff.evaluation.tables import FID, PAPER, TOP, Table
+from hwdiff.evaluation.tables import FID, PAPER, PAPER_LINES, TOP, Table
 from hwdiff.model.checkpoint import BUNDLED
 from hwdiff.utils.errors import HwdiffError
 from hwdiff.utils.json_values import parse_json
@@ -67,7 +67,7 @@ def verdicts(measurements: str | Path = MEASUREMENTS) -> list[dict]:
     found = []
     test, papers = folder / "evaluate-test" / "table1.json", folder / "evaluate-4500" / "table1.json"
     # The paper measures on training lines. What a network can do shows on lines that it has not seen.
-    with _measured(papers if papers.exists() else test, _table) as table:
+    with _measured(papers, _table_of_papers_size) if papers.exists() else _measured(test, _table) as table:
         if table:
             found += [_distances(table), _eq12_or_eq9(table)]
             if "geometry_score" in table.values["eq12"]:
@@ -135,6 +135,14 @@ def _measured(path: Path, kind: Callable[[object], object]) -> Iterator[object]:
 
 def _table(content):
     return Table(**content)
+
+
+def _table_of_papers_size(content):
+    table = _table(content)
+    found = (table.settings["split"], table.settings["lines"])
+    if found != ("train", PAPER_LINES):
+        raise ValueError(f"of {found[1]} lines of the split {found[0]}, not of {PAPER_LINES} of train")
+    return table
 
 
 def _evaluate(table):

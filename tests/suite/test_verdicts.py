@@ -235,6 +235,10 @@ def test_what_the_paper_measures_on_training_lines_is_judged_by_them(measurement
         assert after[skill] == before[skill]
         assert " --split test --lines 60 " in after[skill]["command"]
     assert " --split train --lines 4500 --seeds 1" in after[claim]["command"]
+    table["settings"]["lines"] = 60
+    (tmp_path / "evaluate-4500" / "table1.json").write_text(json.dumps(table))
+    with pytest.raises(HwdiffError, match="of 60 lines of the split train, not of 4500 of train"):
+        verdicts(tmp_path)
 
 
 def test_a_measurement_is_read_by_its_name(tmp_path):
