@@ -319,7 +319,8 @@ def lines(request):
     return [dataset.ink(index).trimmed() for index in dataset.split("test")[::16]]
 
 
-# Files whose tests run notebooks, browsers, commands or whole trainings.
+# Files whose tests run notebooks, browsers, commands or trainings, or read many pictures or damaged files;
+# the slowest first.
 SLOW = (
     "suite/test_notebooks.py",
     "suite/test_same_seed.py",
@@ -334,28 +335,27 @@ SLOW = (
     "training/test_pipeline.py",
     "data/test_iam.py",
     "evaluation/test_speed.py",
-)
-# Of the others, those that take longest.
-LONG = (
     "training/test_loop.py",
     "training/test_step_distillation.py",
     "ink/test_photos.py",
     "torture/test_fuzz.py",
     "evaluation/test_corruption.py",
     "torture/test_published.py",
+    "suite/test_widgets.py",
+    "test_packaging.py",
+    "suite/test_release.py",
 )
 
 
 def pytest_collection_modifyitems(items):
     """Mark the tests of slow files and of many lines, and begin with the slowest.
 
-    So two processes end at about the same time.
+    So the processes end at about the same time.
     """
 
     def place(item):
         name = Path(item.fspath).relative_to(Path(__file__).parent).as_posix()
-        order = SLOW + LONG
-        return order.index(name) if name in order else len(order)
+        return SLOW.index(name) if name in SLOW else len(SLOW)
 
     items.sort(key=place)
     for item in items:
