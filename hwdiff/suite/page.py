@@ -153,7 +153,7 @@ def _about(manifest):
             evaluations = len(writing_settings(network)["levels"])
             trained = f"a student that writes in {evaluations} steps, {step:,} batches of distillation"
         else:
-            before = " from other weights" if training.get("init") else ""
+            before = " from earlier weights" if training.get("init") else ""
             trained = f"{step:,} steps of training{before}"
         taught = f"guided attention of weight {guided:g}, which the paper does not use" if guided else ""
         networks.append(

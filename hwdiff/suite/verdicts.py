@@ -16,7 +16,7 @@ from hwdiff.utils.json_values import parse_json
 MEASUREMENTS = Path(__file__).parents[2] / "results" / "measurements"
 COMPARE = "hwdiff compare-samplers --data iam.npz --sampler eq12 --steps 40,30,20 --spacing time"
 REPRODUCED, PARTLY, DIFFERS, OPEN = "reproduced", "partly", "differs", "can't tell yet"
-PAPERS = "the paper's"
+PAPERS = "the paper's network"
 PAPER_PARAMETERS, PAPER_STEPS = 10_028_451, 60_000
 ALIGNED = 0.9  # monotonicity and coverage above which attention counts as a diagonal
 MARGIN = 0.05  # by which the CER may exceed that of real lines, or of 60 steps
@@ -107,7 +107,7 @@ def network_title(model: dict) -> str:
     if model.get("student"):
         return f"a student, {step:,} batches"
     steps = f"{step:,} of {planned:,} steps" if planned and planned > step else f"{step:,} steps"
-    before = " from other weights" if model.get("init") else ""
+    before = " from earlier weights" if model.get("init") else ""
     size = "of the paper's size" if model.get("parameters") == PAPER_PARAMETERS else "small"
     return f"{PAPERS if _is_papers(model) else size}, {steps}{before}"
 

@@ -138,7 +138,7 @@ def test_the_page_calls_a_network_by_its_files_name(run, tmp_path):
             {"step": 400, "teacher": "a hash", "writing": {"levels": [60, 1]}},
             "a student that writes in 2 steps, 400 batches of distillation",
         ),
-        ({"step": 7, "training": {"init": "small"}}, "7 steps of training from other weights, no guided"),
+        ({"step": 7, "training": {"init": "small"}}, "7 steps of training from earlier weights, no guided"),
         ({"step": 7, "teacher": "a hash", "training": {}}, "7 steps of training, no guided attention"),
         ({}, "a checkpoint of the authors&#39; program, no guided attention"),
     ],

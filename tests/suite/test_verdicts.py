@@ -126,7 +126,7 @@ def test_attention_must_go_forward_in_every_line_once_training_has_ended(
     assert row["verdict"] == verdict
     planned = helped.get("planned", 60_000) or 0
     steps = f"{step:,} of {planned:,} steps" if planned > step else f"{step:,} steps"
-    assert row["network"].endswith(f", {steps}{' from other weights' if 'init' in helped else ''}")
+    assert row["network"].endswith(f", {steps}{' from earlier weights' if 'init' in helped else ''}")
 
 
 def test_a_student_is_called_one_by_its_batches():
