@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from hwdiff.cli.options import SplitScheme, StyleEncoder, Variant, command, require_figure
+from hwdiff.cli.options import SplitScheme, StyleEncoder, Variant, command, require_figure, require_output
+from hwdiff.utils.errors import HwdiffError
 
 
 @command
@@ -21,9 +22,12 @@ def prepare(
         ),
     ] = None,
     split_scheme: Annotated[
-        SplitScheme,
-        typer.Option(help="authors: as the paper trains; official: as the IAM database recommends."),
-    ] = SplitScheme.authors,
+        SplitScheme | None,
+        typer.Option(
+            help="Of IAM's lines. authors, the default: as the paper trains; official: as the IAM database "
+            "recommends."
+        ),
+    ] = None,
     long_offsets: Annotated[
         Variant,
         typer.Option(
@@ -31,25 +35,37 @@ def prepare(
             "(released)."
         ),
     ] = Variant.paper,
-    seed: Annotated[int, typer.Option(help="Seed of the built-in writers.")] = 0,
-    writers: Annotated[int, typer.Option(help="How many built-in writers write, 40 lines each.")] = 64,
+    seed: Annotated[int | None, typer.Option(help="Seed of the built-in writers, by default 0.")] = None,
+    writers: Annotated[
+        int | None, typer.Option(help="How many built-in writers write, 40 lines each; by default 64.")
+    ] = None,
 ):
     """Make a dataset file.
 
     Its lines come from the IAM On-Line archives, from your own recordings, or from the built-in writers.
     """
+    from hwdiff.data.iam import holds_strokes
     from hwdiff.data.lines import Limits
     from hwdiff.data.preparation import prepare as prepare_dataset
+    from hwdiff.data.synthetic import WRITERS
     from hwdiff.utils.progress import Progress
 
+    require_output(out)
+    for name, value in (("seed", seed), ("writers", writers)):
+        if source is not None and value is not None:
+            raise HwdiffError(f"--{name} {value}: only the built-in writers have it; leave it out")
+    is_iam = source is not None and (not source.is_dir() or holds_strokes(source))
+    if split_scheme and not is_iam:
+        found = f"--split-scheme {split_scheme.value}: only IAM's lines have one"
+        raise HwdiffError(f"{found}; other lines are split by writer or form; leave it out")
     with Progress("preparing", unit="lines") as bar:
         prepared = prepare_dataset(
             source,
             out,
-            split_scheme.value,
+            (split_scheme or SplitScheme.authors).value,
             Limits(long_offsets=long_offsets.value),
-            seed,
-            writers,
+            seed or 0,
+            WRITERS if writers is None else writers,
             progress=bar.update,
         )
     if prepared.existed:

@@ -132,7 +132,8 @@ def write(
         more = "; with --file FILE pages are saved as .pdf" if out.suffix.lower() == ".pdf" else ""
         raise HwdiffError(f"{out}: {what} saved as {or_list(suffixes)}; choose such a name{more}")
     chosen = mixture(style)
-    require_output(out, inputs=[file or "", *(chosen if isinstance(chosen, dict) else [chosen or ""])])
+    read = [file or "", *(chosen if isinstance(chosen, dict) else [chosen or ""])]
+    require_output(out, inputs=read)
     of_pages = {
         "paper": paper,
         "margin": margin,
@@ -169,7 +170,7 @@ def write(
         return
 
     from hwdiff.diffusion.pages import count_pieces, write_pages
-    from hwdiff.ink.page import Layout, save_pages
+    from hwdiff.ink.page import Layout, numbered, save_pages
     from hwdiff.utils.progress import Progress
 
     tries = of_pages.pop("check", 0)
@@ -180,6 +181,10 @@ def write(
         raise HwdiffError(f"{file}: cannot be read as text ({error}); give a UTF-8 text file") from error
     if strict:
         require_writable(content, str(file))
+    pieces = count_pieces(content, layout)
+    if out.suffix.lower() != ".pdf":
+        for number in range(1, pieces + 1):  # there are no more pages
+            require_output(numbered(out, number), inputs=read)
     is_right = None
     if tries:
         from hwdiff.evaluation.error_rates import reads_right
@@ -187,7 +192,7 @@ def write(
 
         is_right = partial(reads_right, recognizer=load_recognizer(device=device))
     network = load_model(model, device)
-    with Progress("writing", count_pieces(content, layout), unit="pieces of lines") as progress:
+    with Progress("writing", pieces, unit="pieces of lines") as progress:
         options |= {"layout": layout, "seed": seed, "tries": tries, "is_right": is_right}
         written = write_pages(network, content, chosen, progress=progress.update, **options)
     paths = save_pages(written.pages, out)

@@ -226,6 +226,11 @@ def _straightened(ink):
     return strokes, float(max(stroke[:, 0].max() for stroke in strokes))
 
 
+def numbered(path: Path, number: int) -> Path:
+    """The file of one of several pages, the first of which has the number 1."""
+    return path.with_stem(f"{path.stem}-{number}")
+
+
 def save_pages(pages: Sequence[Page], path: str | Path) -> list[Path]:
     """Write pages: into one .pdf, or an .svg, .png or .inkml for each, numbered if there are several.
 
@@ -246,9 +251,7 @@ def save_pages(pages: Sequence[Page], path: str | Path) -> list[Path]:
     if suffix not in PAGE_FORMATS:
         found = path.suffix or "a file without a suffix"
         raise HwdiffError(f"{path}: pages are saved as {or_list(PAGE_FORMATS)}, not as {found}")
-    paths = [path]
-    if len(pages) > 1:
-        paths = [path.with_stem(f"{path.stem}-{number}") for number in range(1, len(pages) + 1)]
+    paths = [path] if len(pages) == 1 else [numbered(path, page + 1) for page in range(len(pages))]
     for page, one in zip(pages, paths, strict=True):
         with atomic_write(one) as temporary, matplotlib.rc_context({"path.simplify": False}):
             if suffix == ".png":

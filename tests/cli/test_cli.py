@@ -744,9 +744,13 @@ def test_options_of_writing_reach_the_sampler(trained, monkeypatch, tmp_path):
 
 def test_a_folder_that_cannot_be_written_is_told_before_anything_is_measured(trained, monkeypatch, tmp_path):
     monkeypatch.setattr("os.access", lambda path, mode: not mode & os.W_OK)
-    out = tmp_path / "new" / "floor.json"
-    result = hwdiff("geometry-floor", "--data", trained / "data" / "lines.npz", "-o", out)
-    assert result.output == f"error: --out {out}: cannot be written; choose another path\n"
+    out, data = tmp_path / "new" / "floor.json", trained / "data" / "lines.npz"
+    for given in (
+        ("geometry-floor", "--data", data, "-o", out),
+        ("prepare", "--out", out.with_suffix(".npz")),
+    ):
+        result = hwdiff(*given)
+        assert result.output == f"error: --out {given[-1]}: cannot be written; choose another path\n"
 
 
 def test_what_is_read_is_not_replaced(trained, tmp_path):
@@ -768,6 +772,12 @@ def test_what_is_read_is_not_replaced(trained, tmp_path):
         assert result.exit_code == 1
         assert f"error: --out {arguments[-1]}: is read, and would be replaced" in result.output
     assert (photo.read_bytes(), line.read_bytes()) == before
+
+    letter, page = tmp_path / "letter.txt", photo.rename(tmp_path / "page-2.png")
+    letter.write_text("two\nlines")
+    result = hwdiff("write", "--file", letter, "--style", page, *model, "-o", tmp_path / "page.png")
+    assert f"error: --out {page}: is read, and would be replaced" in result.output
+    assert page.read_bytes() == before[0]
 
 
 @pytest.mark.parametrize("command", ["show", "recognize", "styles"])
@@ -829,9 +839,30 @@ def test_options_of_preparing_reach_it(monkeypatch):
         raise HwdiffError("seen")
 
     monkeypatch.setattr("hwdiff.data.preparation.prepare", spied)
-    asked = ("--split-scheme", "official", "--long-offsets", "released", "--seed", 3, "--writers", 7)
-    hwdiff("prepare", "--source", "s", "--out", "a.npz", *asked)
-    assert seen == [Path("s"), Path("a.npz"), "official", Limits(long_offsets="released"), 3, 7]
+    asked = ("--out", "a.npz", "--long-offsets", "released")
+    hwdiff("prepare", "--source", "s", "--split-scheme", "official", *asked)
+    hwdiff("prepare", "--seed", 3, "--writers", 7, *asked)
+    limits = Limits(long_offsets="released")
+    assert seen[:6] == [Path("s"), Path("a.npz"), "official", limits, 0, 64]
+    assert seen[6:] == [None, Path("a.npz"), "authors", limits, 3, 7]
+
+
+@pytest.mark.parametrize(
+    ("source", "option", "found"),
+    [
+        (True, ("--seed", 5), "--seed 5: only the built-in writers have it"),
+        (True, ("--writers", 0), "--writers 0: only the built-in writers have it"),
+        (True, ("--split-scheme", "official"), "--split-scheme official: only IAM's lines have one"),
+        (False, ("--split-scheme", "authors"), "--split-scheme authors: only IAM's lines have one"),
+    ],
+)
+def test_options_of_other_lines_are_refused_by_prepare(tmp_path, source, option, found):
+    lines, out = tmp_path / "mine", tmp_path / "lines.npz"
+    lines.mkdir()
+    result = hwdiff("prepare", *(("--source", lines) if source else ()), *option, "--out", out)
+    assert result.exit_code == 1
+    assert result.output.startswith(f"error: {found}; ")
+    assert not out.exists()
 
 
 def test_options_of_reproducing_reach_the_run(monkeypatch, tmp_path):
