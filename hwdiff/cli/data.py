@@ -113,9 +113,8 @@ def compare_images(
     from hwdiff.model.style_encoder import load_style_extractor
 
     require_figure(out)
-    report = Report()
-    pairs = read_pairs(Source(source), report)
-    figure, cosines = compare_line_images(pairs, load_style_extractor(style_encoder))
+    report, extractor = Report(), load_style_extractor(style_encoder)
+    figure, cosines = compare_line_images(read_pairs(Source(source), report), extractor)
     save_figure(figure, out)
     for line_id, cosine in cosines.items():
         print(f"{line_id}  cosine of style features {cosine:.3f}")

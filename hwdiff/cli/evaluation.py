@@ -22,6 +22,7 @@ from hwdiff.cli.options import (
     require_figure,
     require_output,
     require_output_folder,
+    require_picture,
 )
 from hwdiff.utils.errors import HwdiffError, require_choice
 
@@ -55,7 +56,7 @@ def recognize(
     from hwdiff.ink.plot import save_figure
 
     require_figure(out, inputs=[file])
-    if (file.suffix == ".npz") != (line is not None):
+    if (file.suffix.lower() == ".npz") != (line is not None):
         raise HwdiffError(f"{file}: give --line with a dataset file (.npz), and only with one")
     if line is None:
         ink = Ink.load(file)
@@ -233,7 +234,6 @@ TableFolder = Annotated[
         "and the lines that are written. A stopped command resumes from them.",
     ),
 ]
-SPACINGS = "log-snr, time, karras"
 
 
 @command
@@ -287,6 +287,12 @@ def evaluate(
     wanted = chosen_rows(
         bench.table1_rows, None if rows is None else [name.strip() for name in rows.split(",")]
     )
+    unused = {
+        "--guidance": guidance not in (None, 1) and all(row.guidance is not None for row in wanted.values()),
+        "--student": student is not None and not any(row.student for row in wanted.values()),
+    }
+    for option in (option for option, is_unused in unused.items() if is_unused):
+        raise HwdiffError(f"{option}: none of --rows {rows} has it; leave it out, or write other rows")
     _finish(bench, _measure(bench, wanted, seeds, out, repetitions=repetitions), out)
 
 
@@ -311,10 +317,8 @@ def compare_samplers(
     ] = "60,30,20,12,8,5",
     spacing: Annotated[
         str,
-        typer.Option(
-            help=f"How noise levels are spaced, one or more of {SPACINGS}; for 60 steps as in the paper."
-        ),
-    ] = SPACINGS,
+        typer.Option(help="How noise levels are spaced, separated by commas; for 60 steps as in the paper."),
+    ] = "log-snr,time,karras",
     student: Student = None,
     lines: SetSize = None,
     seeds: Seeds = 5,
@@ -337,7 +341,7 @@ def compare_samplers(
     --margin in CER and below 0.0005 in kernel distance. With --out there is a figure too, of CER against
     network evaluations.
     """
-    from hwdiff.diffusion.samplers import SAMPLERS
+    from hwdiff.diffusion.samplers import SAMPLERS, SPACINGS
     from hwdiff.evaluation.bench import Bench
     from hwdiff.evaluation.figures import plot_comparison
     from hwdiff.evaluation.sampler_comparison import BASE, comparison_text, sampler_rows
@@ -352,6 +356,8 @@ def compare_samplers(
         raise HwdiffError(f"--steps {steps}: must be numbers separated by commas, such as 60,20")
     for name in samplers:
         require_choice("sampler", name, SAMPLERS)
+    for name in spacings:
+        require_choice("spacing", name, SPACINGS)
     rows = sampler_rows(samplers, list(map(int, counts)), spacings, student is not None)
     bench = Bench(
         data,
@@ -492,6 +498,7 @@ def attention(
     from hwdiff.utils.files import write_json
 
     require_output_folder(out)
+    require_picture(style, {"--style-encoder": style_encoder != "bundled"})
     maps, record = watch_attention(load_model(model, device), style, style_encoder)
     name = f"{record['step'] or 0:06}"
     save_npz(out / f"attention-{name}.npz", maps)
@@ -553,6 +560,8 @@ def alignment(
     judge = load_recognizer(recognizer, device)
     features = StyleFeatures(dataset, load_style_extractor(style_encoder, next(network.parameters()).device))
     indices = subsample_lines(dataset, split.value, lines)
+    if len(indices) < 3:
+        raise HwdiffError(f"{data}: {len(indices)} lines; a correlation takes at least 3")
     options = {"seed": seed, "sampler": sampler.value, "steps": steps, "guidance": guidance, "block": block}
     with Progress("writing", len(indices), unit="lines") as progress:
         rows = regenerate_aligned(

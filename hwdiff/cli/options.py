@@ -122,6 +122,19 @@ def require_figure(path: Path | None, *, inputs: Iterable[str | Path] = ()) -> N
     require_output(path, inputs=inputs)
 
 
+def require_picture(style: str | dict[str, float] | None, given: dict[str, bool]) -> None:
+    """Raises HwdiffError when options of a picture of handwriting are given, and none of the styles is one.
+
+    given: {option: whether it was given}.
+    """
+    from hwdiff.diffusion.generate import is_style_name
+
+    styles = style if isinstance(style, dict) else [style]
+    if all(one is None or is_style_name(one) for one in styles):
+        for option in (option for option, is_given in given.items() if is_given):
+            raise HwdiffError(f"{option}: only a picture of handwriting has it; give one with --style")
+
+
 def require_output_folder(folder: Path, path: Path | None = None) -> None:
     """Raises HwdiffError when no files can be written into a folder, which need not be there yet.
 

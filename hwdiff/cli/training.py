@@ -236,9 +236,13 @@ def compare_encoders(
     from hwdiff.data.line_images import LineImages
     from hwdiff.model.checkpoint import find_device
     from hwdiff.model.style_encoder import load_style_extractor
+    from hwdiff.training.distillation import lines_to_judge
 
     extractors = [load_style_extractor(weights, find_device(device)) for weights in (style_encoder, teacher)]
-    for dataset in map(Dataset, data):
+    datasets = [Dataset(path) for path in data]
+    for dataset in datasets:
+        lines_to_judge(dataset)  # fails at once without any
+    for dataset in datasets:
         _print_agreement(dataset, LineImages(dataset), *extractors)
 
 

@@ -22,6 +22,7 @@ from hwdiff.cli.options import (
     require_figure,
     require_output,
     require_output_folder,
+    require_picture,
 )
 from hwdiff.utils.errors import HwdiffError
 
@@ -134,6 +135,9 @@ def write(
     chosen = mixture(style)
     read = [file or "", *(chosen if isinstance(chosen, dict) else [chosen or ""])]
     require_output(out, inputs=read)
+    require_picture(
+        chosen, {"--style-encoder": style_encoder != "bundled", "--no-padded-style": not padded_style}
+    )
     of_pages = {
         "paper": paper,
         "margin": margin,

@@ -17,7 +17,8 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from joblib import delayed
 
-from hwdiff.data.lines import Limits, Line, Report, drawable_strokes, within_limits
+from hwdiff.data.characters import spell
+from hwdiff.data.lines import NOTHING_TO_WRITE, Limits, Line, Report, drawable_strokes, within_limits
 from hwdiff.ink import images, strokes
 from hwdiff.ink.formats import parse_points
 from hwdiff.utils.arrays import most_bytes
@@ -278,6 +279,8 @@ def read_lines(
                 report.leave_out("line file without a text line", name)
             elif not texts[line_id].strip():
                 report.leave_out("empty text", name)
+            elif spell(texts[line_id]).is_empty:
+                report.leave_out(NOTHING_TO_WRITE, name)
             else:
                 names.append((line_id, line_id.rpartition("-")[0]))
                 batch.append((content, texts[line_id], official.pop(line_id, None)))

@@ -7,6 +7,7 @@ import numpy as np
 
 from hwdiff.ink import images, strokes
 
+NOTHING_TO_WRITE = "text in which nothing can be written"  # why a line is left out
 MAX_POINTS, MAX_TOKENS = 488, 50  # of a line, to which the authors pad every one
 
 

@@ -93,7 +93,7 @@ def prepare(
     source and parameters.
     """
     limits, out = limits or Limits(), Path(out)
-    if out.suffix != ".npz":
+    if out.suffix.lower() != ".npz":
         raise HwdiffError(f"{out}: a dataset file must be named *.npz")
     require_choice("split scheme", split_scheme, SPLIT_SCHEMES)
     if not 0 <= seed < 2**32:

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
+from hwdiff.data.characters import spell
 from hwdiff.data.iam import MAX_FILE
-from hwdiff.data.lines import Limits, Line, Report, within_limits
+from hwdiff.data.lines import NOTHING_TO_WRITE, Limits, Line, Report, within_limits
 from hwdiff.ink import strokes
 from hwdiff.ink.formats import UNREADABLE, parse_inkml, parse_json, printable
 from hwdiff.ink.ink import TABLET_UNITS
@@ -89,9 +90,12 @@ def read_recording(path: Path, limits: Limits) -> tuple[str, np.ndarray, np.ndar
         raise ValueError("file that cannot be read") from error
     except UNREADABLE as error:
         raise ValueError("file that is no InkML or JSON of ink") from error
-    text = " ".join(printable(text).split())
+    spelling = spell(printable(text))
+    text = " ".join(spelling.shown.split())  # as it will be written, with plain quotes and dashes
     if not text:
         raise ValueError("ink without a text (InkML: an annotation of the type truth)")
+    if spelling.is_empty:
+        raise ValueError(NOTHING_TO_WRITE)
     count = sum(map(len, parts))
     if count < 2:
         raise ValueError("strokes without extent")

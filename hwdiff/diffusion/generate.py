@@ -41,6 +41,7 @@ from hwdiff.utils.errors import HwdiffError
 WRITING = {"guidance": 1.0, "points_per_character": 16.0}
 # Per character, once a text needs more points than any line of the training has, or the model's own if fewer.
 MIN_POINTS = 10
+LEAST_POINTS = 32  # of a line in training, with its padding
 BATCH_SIZE = 64
 MAX_NAMED = 10  # characters that cannot be written
 _WARNED_OF = WeakSet()  # networks whose guidance, or a student's other steps, were warned of
@@ -243,21 +244,22 @@ def writing_settings(network: UNet) -> dict[str, Any]:
 def signal_levels(network: UNet, sampler: str | Sampler = "eq12", steps: int | None = None) -> Tensor:
     """The signal levels (T + 1,) that a network writes with.
 
-    Those of `steps`; without, for eq12 after a distillation of steps the network's own, else the published.
+    Those of `steps`; without, the published. For eq12 after a distillation of steps the network's own,
+    without `steps` or with as many.
     """
-    settings = writing_settings(network)
-    if steps is None and sampler == "eq12" and "levels" in settings:
-        return published_levels(settings["levels"])
+    own = writing_settings(network).get("levels")
+    if sampler == "eq12" and own is not None and steps in (None, len(own)):
+        return published_levels(own)
     return schedule() if steps is None else schedule(steps)
 
 
 def default_length(text: str, points_per_character: float) -> int:
     """The points to write for `text`, a multiple of 8.
 
-    Networks are trained on at most 488 points. Only texts that need more get more.
+    Networks are trained on 32 to 488 points. Only texts that need more get more.
     """
     least = min(points_per_character, MIN_POINTS)
-    points = max(min(points_per_character * len(text), MAX_POINTS), least * len(text))
+    points = max(LEAST_POINTS, min(points_per_character * len(text), MAX_POINTS), least * len(text))
     return int(-(-points // LENGTH_UNIT) * LENGTH_UNIT)
 
 
@@ -335,7 +337,7 @@ def style_features(
             raise HwdiffError(f"style: this model has no default style; {advice}")
     elif isinstance(style, Tensor) or is_array:
         features = torch.as_tensor(style)
-    elif isinstance(style, str) and not Path(style).suffix and not os.path.isfile(style):
+    elif is_style_name(style):
         features = named_styles(network, "give a picture of handwriting and those weights")[style]
     else:
         # torchvision takes seconds to load, and only images need it.
@@ -354,6 +356,11 @@ def style_features(
         wanted = f"finite ones of shape (S, 1280) or ({count}, S, 1280) are needed"
         raise HwdiffError(f"style: features of shape {tuple(features.shape)}; {wanted}")
     return features
+
+
+def is_style_name(style: object) -> bool:
+    """Whether what is given as a style is the name of one, and no picture."""
+    return isinstance(style, str) and not Path(style).suffix and not os.path.isfile(style)
 
 
 def named_styles(network: UNet, advice: str = "") -> Styles:

@@ -72,7 +72,8 @@ def save_styles(path: str | Path, styles: dict[str, Tensor], **metadata) -> None
     """Write styles to the safetensors file `path`.
 
     styles: {name: (14, 1280)}.
-    metadata: what else the file should say, in JSON types.
+    metadata: "style_weights", the `StyleExtractor.identity` of theirs, and what else the file should say, in
+        JSON types.
     """
     save_tensors(path, styles, {"format": FORMAT, "names": list(styles), **metadata})
 
@@ -85,7 +86,7 @@ def load_styles(path: str | Path = BUNDLED) -> Styles:
     is_bundled = Path(path) == BUNDLED
     advice = "install hwdiff again" if is_bundled else "copy it again, or make it with hwdiff release"
     metadata, tensors = load_tensors(path, FORMAT, what="file of styles", advice=advice)
-    wanted = {"names": [str], "style_weights?": {"name": str, "fingerprint": str}}
+    wanted = {"names": [str], "style_weights": {"name": str, "fingerprint": str, "padding": str}}
     require(metadata, wanted, name=path, what="a whole file of styles", advice=advice)
     for name in metadata["names"]:
         style = tensors.get(name)

@@ -126,7 +126,7 @@ class Bench:
     inception_weights: of `Measures`.
     guidance: None for what the model's metadata says.
     student: of `load_model`, a network of `training.step_distillation` whose teacher the model is.
-    Raises HwdiffError when something cannot be loaded, the split is too small, or the student is another's.
+    Raises HwdiffError when something cannot be loaded, or the student is another's.
     """
 
     def __init__(
@@ -147,9 +147,6 @@ class Bench:
         device = next(self.network.parameters()).device
         most = PAPER_LINES if device.type == "cuda" else CPU_LINES
         self.lines = lines or min(most, len(self.dataset.split(split)) // 2)
-        Sets.draw(
-            self.dataset, split, count=self.lines, seed=0
-        )  # fails at once, not after minutes, with too few lines
         self.recognizer = load_recognizer(recognizer, device)
         self.features = StyleFeatures(self.dataset, load_style_extractor(style_encoder, device))
         self.inception_weights, self._measures = inception_weights, {}
@@ -250,7 +247,10 @@ class Bench:
         rows, compared: by default `table1_rows` and the `compared_rows` of the rows.
         repetitions: of the Geometry Score.
         seeds, canvases, folder: of `table1`.
+        Raises HwdiffError when the split is too small.
         """
+        # Fails at once, not after minutes, with too few lines.
+        Sets.draw(self.dataset, self.split, count=self.lines, seed=0)
         rows = self.table1_rows if rows is None else rows
         if compared is None:
             compared = compared_rows(rows)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from hwdiff.diffusion.process import STEPS
-from hwdiff.diffusion.samplers import schedule
+from hwdiff.diffusion.samplers import SPACINGS, schedule
 from hwdiff.evaluation.bench import STUDENT, Rows, RowSettings
 from hwdiff.evaluation.tables import KERNEL_DISTANCE, Table, sampler_row
 
@@ -25,7 +25,7 @@ def sampler_rows(
     for sampler in samplers:
         for count in counts:
             for spacing in ("",) if count == STEPS else spacings:
-                levels = schedule(count, spacing or "log-snr")
+                levels = schedule(count, spacing or SPACINGS[0])
                 rows[sampler_row(sampler, count, spacing)] = RowSettings(sampler, levels)
     return rows | ({"student": STUDENT} if student else {})
 

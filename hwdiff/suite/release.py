@@ -147,8 +147,9 @@ def release(
     another's are.
     """
     for setting, number in writing.items():
-        if not 0 < number < 1000:
-            raise HwdiffError(f"{setting} = {number}: must be above 0 and below 1000")
+        most = 100 if setting == "guidance" else 1000
+        if not 0 < number < most:
+            raise HwdiffError(f"{setting} = {number}: must be above 0 and below {most}")
     if os.path.exists(Path(out) / "config.json"):
         raise HwdiffError(f"{out}: holds a training run, whose checkpoint might be replaced; choose another")
     path = Path(out) / f"{name}.safetensors"

@@ -67,23 +67,27 @@ def draw_texts(
 ) -> tuple[list[str], np.ndarray]:
     """Texts of about one length: whole consecutive words of some of `texts`, drawn at random.
 
-    Returns the texts, and which of `texts` each is from (count,).
+    Returns the texts, and which of `texts` each is from (count,). Raises HwdiffError when they have no words.
     """
-    size = min(int(generator.choice(SIZES)), max(map(len, texts)))
-    drawn, numbers = [], []
-    for _ in range(1000 * count):
-        number = int(generator.integers(len(texts)))
-        words = texts[number].split()
-        first = int(generator.integers(max(1, len(words))))
-        text = " ".join(words[first:])
-        while len(text) > size:
-            text = text.rpartition(" ")[0]
-        if text and size - 4 < len(text):
-            drawn.append(text)
-            numbers.append(number)
-        if len(drawn) == count:
-            return drawn, np.array(numbers)
-    raise HwdiffError(f"the data have too few texts of {size} characters; take larger data")
+    sizes, longest = list(SIZES), max(map(len, texts))
+    while sizes:
+        chosen = int(generator.choice(sizes))
+        sizes.remove(chosen)
+        size = min(chosen, longest)
+        drawn, numbers = [], []
+        for _ in range(1000 * count):
+            number = int(generator.integers(len(texts)))
+            words = texts[number].split()
+            first = int(generator.integers(max(1, len(words))))
+            text = " ".join(words[first:])
+            while len(text) > size:
+                text = text.rpartition(" ")[0]
+            if text and size - 4 < len(text):
+                drawn.append(text)
+                numbers.append(number)
+            if len(drawn) == count:
+                return drawn, np.array(numbers)
+    raise HwdiffError("the data have too few words; take larger data")
 
 
 def distil_steps(

@@ -280,6 +280,14 @@ def test_preparing_twice_says_so(trained, source):
         ),
         ("recognize none.svg", "none.svg: cannot be read"),
         ("recognize {data}", "lines.npz: give --line with a dataset file"),
+        ("recognize LINES.NPZ", "LINES.NPZ: give --line with a dataset file"),
+        ("alignment --data {data} --lines 2", "lines.npz: 2 lines; a correlation takes at least 3"),
+        (
+            "write hi --style ada:0.5 --style ben:0.5 --style-encoder f -o a.svg",
+            "--style-encoder: only a picture",
+        ),
+        ("write hi --no-padded-style -o a.svg", "--no-padded-style: only a picture of handwriting has it"),
+        ("attention --style-encoder f", "--style-encoder: only a picture of handwriting has it"),
         ("recognize {data} --line z", "lines.npz: no line 'z' in it; its first is a01-000u-01"),
         ("recognize {run}/config.json", "config.json: holds no ink"),
         (
@@ -693,7 +701,7 @@ def test_options_of_writing_reach_the_sampler(trained, monkeypatch, tmp_path):
     monkeypatch.setattr("hwdiff.diffusion.generate.sample", spied)
     model = ("--model", trained / "run" / "model.safetensors")
     options = {
-        "--style": "ada",
+        "--style": "line.png",
         "--sampler": "dpm",
         "--steps": 4,
         "--seed": 5,
@@ -706,7 +714,7 @@ def test_options_of_writing_reach_the_sampler(trained, monkeypatch, tmp_path):
     result = hwdiff("write", "hi", *model, *given, "--no-padded-style", "-o", tmp_path / "hi.svg")
     assert result.exit_code == 0, result.output
     of_a_line = {
-        "style": "ada",
+        "style": "line.png",
         "sampler": "dpm",
         "steps": 4,
         "seed": 5,

@@ -92,6 +92,13 @@ def test_evaluate_makes_the_table(data, untrained, student, tmp_path):
     result = hwdiff("evaluate", "--data", data, *options, "--rows", "eq12, none")
     assert result.exit_code == 1
     assert "row: no such row as 'none'; choose one of eq12, eq9, " in result.output
+    for option, found in (
+        (("--guidance", 2), "--guidance: none of --rows eq12,eq9 has it"),
+        (("--student", student), "--student: none of --rows eq12,eq9 has it"),
+    ):
+        result = hwdiff("evaluate", "--data", data, "--model", untrained, *option, "--rows", "eq12,eq9")
+        assert result.exit_code == 1
+        assert f"error: {found}; leave it out" in result.output
     result = hwdiff("evaluate", "--data", data, "--lines", 5000)
     assert result.exit_code == 1
     assert "two sets of 5000 lines of the split train" in result.output
@@ -139,6 +146,9 @@ def test_compare_samplers_tells_which_are_as_good(data, untrained, student, tmp_
     result = hwdiff("compare-samplers", "--data", data, "--sampler", "eq13", "--steps", 5)
     assert result.exit_code == 1
     assert "no such sampler as 'eq13'" in result.output
+    result = hwdiff("compare-samplers", "--data", data, "--steps", 60, "--spacing", "even")
+    assert result.exit_code == 1
+    assert "no such spacing as 'even'" in result.output
 
 
 def test_diversity_compares_the_samplers(data, untrained, tmp_path):

@@ -107,6 +107,13 @@ def test_a_stroke_without_points_is_nothing(tmp_path):
     assert lines["a01-000u-01"].pen_up.sum() == 2
 
 
+def test_a_line_in_which_nothing_can_be_written_is_left_out(tmp_path):
+    texts = {"ascii/a01/a01-000/a01-000u.txt": make_transcript(["one", "+ %"])}
+    lines, report = read(make_source(tmp_path, texts=texts))
+    assert list(lines) == ["a01-000u-01"]
+    assert report.left_out["text in which nothing can be written"] == 1
+
+
 def test_text_and_strokes_are_paired_exactly(tmp_path):
     texts = {
         "ascii/a01/a01-000/a01-000u.txt": make_transcript(["one", "  ", "three " + "x" * 50]),

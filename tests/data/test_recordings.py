@@ -142,6 +142,18 @@ def test_files_in_no_folder_are_of_a_writer_of_their_own(lines, tmp_path):
     assert writers == {"lines", "./lines"}
 
 
+def test_a_text_is_kept_as_it_will_be_written(lines, tmp_path):
+    folder = tmp_path / "mine"
+    as_ink(lines[0]).save(folder / "good.json")
+    strokes = json.loads((folder / "good.json").read_text())["strokes"]
+    for name, text in (("quotes", "don’t – “café”"), ("russian", "Привет")):
+        (folder / f"{name}.json").write_text(json.dumps({"text": text, "strokes": strokes}))
+    manifest = prepare(folder, tmp_path / "mine.npz", workers=1).manifest
+    dataset = Dataset(tmp_path / "mine.npz")
+    assert dataset.texts[dataset.index_of("quotes.json")] == 'don\'t - "café"'
+    assert manifest["left_out"] == {"text in which nothing can be written": 1}
+
+
 def test_a_text_of_nothing_that_can_be_seen_is_none(lines, tmp_path):
     folder = tmp_path / "mine"
     as_ink(lines[0]).save(folder / "good.json")

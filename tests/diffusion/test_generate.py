@@ -25,7 +25,7 @@ def test_a_sample_is_ink(tame):
 
 
 @pytest.mark.parametrize(
-    ("characters", "points"), [(3, 48), (30, 480), (31, 488), (48, 488), (49, 496), (60, 600)]
+    ("characters", "points"), [(1, 32), (3, 48), (30, 480), (31, 488), (48, 488), (49, 496), (60, 600)]
 )
 def test_long_texts_get_no_more_points_than_were_trained_on_unless_they_need_them(characters, points):
     assert default_length("x" * characters, 16.0) == points

@@ -55,6 +55,9 @@ def test_a_text_is_written_in_a_named_style(gallery, network, monkeypatch):
 def test_what_is_no_file_of_styles_is_refused(tmp_path):
     with pytest.raises(HwdiffError, match="not a whole file of styles"):
         style_gallery.load_styles(tmp_path / "none.safetensors")
+    style_gallery.save_styles(tmp_path / "bare.safetensors", FOUND)
+    with pytest.raises(HwdiffError, match="not a whole file of styles"):
+        style_gallery.load_styles(tmp_path / "bare.safetensors")
     save_file({"a": torch.zeros(1)}, tmp_path / "other.safetensors")
     with pytest.raises(HwdiffError, match="not a file of styles; copy it again, or make"):
         style_gallery.load_styles(tmp_path / "other.safetensors")
@@ -89,7 +92,7 @@ def test_names_without_styles_are_refused(tmp_path, metadata, message):
         "flat": torch.zeros(1280),
         "nan": torch.full((14, 1280), torch.nan),
     }
-    about = {"format": style_gallery.FORMAT, **metadata}
+    about = {"format": style_gallery.FORMAT, "style_weights": identity("1" * 64), **metadata}
     save_file(tensors, tmp_path / "a.safetensors", metadata={"hwdiff": json.dumps(about)})
     with pytest.raises(HwdiffError, match=rf"a\.safetensors: {message}"):
         style_gallery.load_styles(tmp_path / "a.safetensors")

@@ -163,6 +163,8 @@ def test_a_release_without_styles_of_its_own_takes_the_bundled_ones(opened, give
         return np.repeat([[2, 4], [1, 4]], len(texts.TRIAL_TEXTS), axis=0)
 
     monkeypatch.setattr(release, "edits_of", judge)
+    with pytest.raises(HwdiffError, match="guidance = 100: must be above 0 and below 100"):
+        release.release(opened, "other", tmp_path, {"guidance": 100}, **FEW)
     assert release.release(opened, "other", tmp_path, {"guidance": 1.5}, **FEW) == "two"
     assert [path.name for path in tmp_path.iterdir()] == ["other.safetensors"]
     released = load_model(tmp_path / "other.safetensors", "cpu")

@@ -22,7 +22,7 @@ from hwdiff.data.line_images import LineImages
 from hwdiff.data.lines import MAX_POINTS, Report
 from hwdiff.data.preparation import prepare
 from hwdiff.data.style_features import StyleFeatures
-from hwdiff.diffusion.generate import sample
+from hwdiff.diffusion.generate import named_styles, sample
 from hwdiff.diffusion.style_gallery import by_likeness, load_styles, save_styles
 from hwdiff.evaluation.pictures import Canvas
 from hwdiff.evaluation.recognizer import Recognizer, RecognizerConfig, load_recognizer, save_recognizer
@@ -243,13 +243,19 @@ def read_recognizer(folder, file, out):
 def make_styles(folder):
     torch.manual_seed(0)
     styles = {name: torch.rand(14, 1280) for name in ("ann", "bob")}
-    save_styles(folder / "styles.safetensors", styles)
+    save_styles(
+        folder / "styles.safetensors",
+        styles,
+        style_weights={"name": "some", "padding": "both", "fingerprint": "0" * 64},
+    )
 
 
 def read_styles(folder, file, out):
     styles = load_styles(file)
     by_likeness(torch.zeros(14, 1280), styles)
     network = fill(UNet(TINY))
+    network.gallery = file
+    named_styles(network)
     for style in styles.values():
         sample(network, "a", style, steps=1, length=8)
 

@@ -44,8 +44,14 @@ def test_texts_are_words_of_a_line_and_about_alike():
         assert max(map(len, drawn)) - min(map(len, drawn)) < 4
         assert all(text in texts[number] for text, number in zip(drawn, numbers, strict=True))
         assert all(set(text.split()) <= set(" ".join(texts).split()) for text in drawn)
-    with pytest.raises(HwdiffError, match="too few texts of"):
+    with pytest.raises(HwdiffError, match="too few words"):
         draw_texts(["", " "], 5, np.random.default_rng(0))
+
+
+def test_texts_that_lack_a_length_give_those_of_another():
+    for seed in range(20):
+        drawn, _ = draw_texts(["handwriting"], 5, np.random.default_rng(seed))
+        assert drawn == ["handwriting"] * 5
 
 
 def test_without_guidance_there_is_nothing_to_learn_at_first(teacher, dataset, features, tmp_path):
@@ -145,8 +151,10 @@ def test_a_student_writes_in_its_own_levels_without_guidance(whole, network):
     [ink] = sample(student, "a fox", network.default_style, callback=seen.append)
     assert [step.t for step in seen] == [3, 2, 1]
     chosen = published_levels(student_levels(3))
-    [same] = sample(student, "a fox", network.default_style, alpha_bar=chosen, guidance=1)
-    np.testing.assert_allclose(ink.offsets, same.offsets, atol=1e-4)  # attention is kept for a callback only
+    for options in ({"alpha_bar": chosen, "guidance": 1}, {"steps": 3}):
+        [same] = sample(student, "a fox", network.default_style, **options)
+        # attention is kept for a callback only
+        np.testing.assert_allclose(ink.offsets, same.offsets, atol=1e-4)
     with pytest.warns(UserWarning, match="eq12 in its own 3 steps without guidance; otherwise take its"):
         sample(student, "a fox", network.default_style, steps=2, callback=seen.append)
     assert len(seen) == 5
@@ -159,6 +167,7 @@ def test_a_student_writes_in_its_own_levels_without_guidance(whole, network):
         {"steps": 60},
         {"guidance": 2},
         {"style_guidance": 2},
+        {"sampler": "eq9", "steps": 3},
         {},
     ],
 )
