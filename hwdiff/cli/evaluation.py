@@ -288,7 +288,8 @@ def evaluate(
         bench.table1_rows, None if rows is None else [name.strip() for name in rows.split(",")]
     )
     unused = {
-        "--guidance": guidance not in (None, 1) and all(row.guidance is not None for row in wanted.values()),
+        "--guidance": guidance not in (None, 1)
+        and all(row.student or row.guidance is not None for row in wanted.values()),
         "--student": student is not None and not any(row.student for row in wanted.values()),
     }
     for option in (option for option, is_unused in unused.items() if is_unused):
@@ -568,6 +569,13 @@ def alignment(
             network, dataset, features, indices, judge, progress=progress.update, **options
         )
     inked = [(index, row) for index, row in zip(indices, rows, strict=True) if row]
+    if out:
+        with atomic_write(out) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+            table = csv.writer(file)
+            table.writerow(["line", *(inked[0][1].scores if inked else ()), "cer", "real_cer"])
+            for index, row in inked:
+                values = (*row.scores.values(), row.cer, row.real_cer)
+                table.writerow([dataset.ids[index], *(f"{value:.6f}" for value in values)])
     found = relations([row for _, row in inked])
     print(
         f"{data}, split {split.value}: {len(inked)} of {len(indices)} lines with ink; "
@@ -579,12 +587,6 @@ def alignment(
             f"{one.given_text:6.2f} ({one.given_low:.2f} to {one.given_high:.2f}); {one.differing} differ"
         )
     if out:
-        with atomic_write(out) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-            table = csv.writer(file)
-            table.writerow(["line", *found, "cer", "real_cer"])
-            for index, row in inked:
-                values = (*row.scores.values(), row.cer, row.real_cer)
-                table.writerow([dataset.ids[index], *(f"{value:.6f}" for value in values)])
         settings = {
             **options,
             "steps": len(signal_levels(network, sampler.value, steps)) - 1,
@@ -595,6 +597,11 @@ def alignment(
             "lines": len(indices),
             "with_ink": len(inked),
         }
-        relations_by_score = {name: asdict(one) for name, one in found.items()}
+        relations_by_score = {name: _without_nan(asdict(one)) for name, one in found.items()}
         write_json(out.with_suffix(".json"), {"settings": settings, "relations": relations_by_score})
         print(f"wrote {out} and {out.with_suffix('.json').name}")
+
+
+def _without_nan(values):
+    """{name: number}, None for NaN, which JSON has not."""
+    return {name: None if number != number else number for name, number in values.items()}

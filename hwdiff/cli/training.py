@@ -95,6 +95,12 @@ def train(
         return
     if data is None:
         raise HwdiffError("--data: give the dataset file; hwdiff prepare --out FILE.npz makes one")
+    if branch and is_run and resume:
+        ours, theirs = (run_dir.read_config(path) for path in (out, branch))
+        if any(ours.get(key) != theirs.get(key) for key in ("dataset", "seed", "model", "init")):
+            raise HwdiffError(
+                f"--branch {branch}: {out} holds another run, no copy of it; choose another --out"
+            )
     device = find_device(device)
     _warn_of_precision(config, device)
     count = default_count(config.batch_size, device) if processes is None else processes

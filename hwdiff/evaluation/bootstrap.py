@@ -12,11 +12,12 @@ COVERED = 0.95  # by an interval
 class Bootstrap:
     """Resamples of lines. Whole groups are drawn, as many as there are.
 
-    groups: (n,) what belongs together, such as the form.
+    groups: how many there are.
     counts: (resamples, n) int, how often each line is drawn in each resample.
     """
 
     def __init__(self, groups: Sequence | np.ndarray, resamples: int = RESAMPLES, seed: int = 0):
+        """groups: (n,) what belongs together, such as the form."""
         names, members = np.unique(np.asarray(groups), return_inverse=True)
         self.groups, fractions = len(names), np.full(len(names), 1 / len(names))
         drawn = np.random.default_rng(seed).multinomial(self.groups, fractions, size=resamples)

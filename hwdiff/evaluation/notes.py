@@ -20,7 +20,8 @@ ON_RATES = (
 ON_INTERVALS = (
     "an interval is one of 95 %, of a paired bootstrap over forms: what is compared has the same sets, texts "
     "and, where both were written, noise. A difference is of the lines of all seeds together; in the CER it "
-    "may be a little other than that of the rows, which are means over the seeds"
+    "may be a little other than that of the rows, which are means over the seeds. The forms of one person, "
+    "whom the archives do not name, count as independent, so that it is somewhat narrow"
 )
 ON_RETRIEVAL = (
     "forms are looked for, since the archives name no writers. By style features this is circular: the "

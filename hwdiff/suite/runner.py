@@ -102,8 +102,11 @@ KINDS = {"int": int, "float": float, "str": str, "list": list}
 PATHS = ("source", "inception_weights", "checkpoint", "photo")  # parameters that may name a file or folder
 # What they may be else, even where there is a file of that name.
 WORDS = {"checkpoint": ("trained", *BUNDLED), "inception_weights": ("download",)}
-# The code on which a state that is resumed depends, such as a half-trained network.
-STATE_CODE = ("utils", "ink", "data", "model", "diffusion", "training")
+# The code on which a state that is resumed depends, such as a half-trained network, and the weights.
+STATE_CODE = (
+    *("utils", "ink", "data", "model", "diffusion", "training"),
+    *("weights/style-encoder.safetensors", "weights/small.safetensors"),
+)
 
 
 @dataclass

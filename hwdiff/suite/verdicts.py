@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
-from math import isnan
+from math import isnan, nan
 from pathlib import Path
 
 from hwdiff.diffusion.process import STEPS
@@ -308,7 +308,11 @@ def _diversity(of):
 
 
 def _spelling(of):
-    settings, found = of["settings"], of["relations"]["monotonicity"]
+    settings = of["settings"]
+    found = {
+        key: nan if number is None else number  # where no two lines differ
+        for key, number in of["relations"]["monotonicity"].items()
+    }
     low, high = -found["given_high"], -found["given_low"]  # the further it goes forward, the fewer errors
     is_papers_way = (settings["sampler"], settings["steps"], settings["block"]) == ("eq12", STEPS, -1)
     return Verdict(

@@ -1,5 +1,6 @@
 """Training the network: Algorithm 1 of Luhman & Luhman (2020) in a loop, in one process or several."""
 
+import os
 from contextlib import nullcontext
 from dataclasses import asdict
 from itertools import chain
@@ -23,7 +24,7 @@ from hwdiff.training.config import TrainingConfig
 from hwdiff.training.distributed import Processes
 from hwdiff.training.objective import Draws, accumulate_gradients, draw, training_objective
 from hwdiff.training.optimizers import Ema, clip_gradients, make_optimizers
-from hwdiff.training.run_dir import RunDirectory
+from hwdiff.training.run_dir import RunDirectory, read_config
 from hwdiff.training.steps import Steps
 from hwdiff.training.validation import validation_loss
 from hwdiff.utils.errors import HwdiffError
@@ -102,7 +103,9 @@ def run_directory(
     """
     about = {"dataset": dataset.fingerprint, "style_weights": style_weights, "device": device.type}
     # Without an EMA the state has none either, from which one could go on.
-    changeable = set(CHANGEABLE) - (set() if config.ema else {"ema"})
+    is_run = os.path.exists(Path(path) / "config.json")
+    has_ema = config.ema and (not is_run or read_config(path).get("ema"))
+    changeable = set(CHANGEABLE) - (set() if has_ema else {"ema"})
     return RunDirectory(path, {"kind": "network", **asdict(config), **about}, changeable=changeable)
 
 

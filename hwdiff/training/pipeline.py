@@ -1,5 +1,6 @@
 """The whole way from a dataset to samples in one call, step after step."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -46,8 +47,8 @@ def run_chain(
     distillation_steps: of its first part, instead of the preset's.
     stop: looked at in and between steps, except while line images are drawn, which takes a minute.
     Returns the name of the step in which it was stopped, or None at the end.
-    Raises HwdiffError when there are fewer lines than a batch needs, or a teacher for a network that starts
-    from others.
+    Raises HwdiffError when there are fewer lines than a batch needs, a teacher for a network that starts
+    from others, or a run in `out` that cannot be resumed.
     """
     # These would end the training, after an hour of distillation.
     out, dataset = Path(out), Dataset(data)
@@ -55,6 +56,13 @@ def run_chain(
     if teacher and config.init:
         found = f"training starts from {config.init}, which has a style encoder of its own"
         raise HwdiffError(f"teacher: {found}; leave the teacher out, or choose another preset")
+    if os.path.exists(out / "training" / "config.json"):
+        encoder = out / "encoder" / "style.safetensors" if teacher else "bundled"
+        if teacher and not os.path.exists(encoder):
+            found = "holds a training that was given no teacher"
+            raise HwdiffError(f"{out}: {found}; leave the teacher out, or choose another directory")
+        identity = load_style_extractor(encoder, device).identity
+        loop.run_directory(out / "training", config, dataset, identity, torch.device(device)).find_step(True)
     with Progress("drawing line images", len(dataset), unit="lines") as progress:
         lines = LineImages(dataset, progress=progress.update)
     if stop.reason:

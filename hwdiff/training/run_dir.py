@@ -33,7 +33,8 @@ _ABOUT = {
     "what": "state of a run",
     "advice": "nothing can be resumed from it: start again in another directory",
 }
-_CHANGE = {"after": int, "guided_attention?": [(float, None)]}
+_LARGEST = ("guided_attention?", "drop_text?", "drop_style?")  # of whose changes the largest counts
+_CHANGE = {"after": int, **{name: [(float, None)] for name in _LARGEST}}
 # Of settings, what is looked at whatever is trained.
 _SETTINGS = {"kind?": (str, None), "steps?": int, "cooldown?": int, "changes?": [_CHANGE]}
 
@@ -222,7 +223,9 @@ def branch(run: str | Path, out: str | Path) -> None:
     settings = _saved_settings(run)
     # A copy that was interrupted has the state of this run, and is made again.
     begun = os.path.exists(out / "state.safetensors") and _saved_settings(out) == settings
-    if not begun and not os.path.exists(out / "config.json"):
+    if not begun and os.path.exists(out / "config.json"):
+        raise HwdiffError(f"{out}: holds another run; choose another directory")
+    if not begun:
         _refuse_to_overwrite(out)
     try:
         out.mkdir(parents=True, exist_ok=True)

@@ -594,6 +594,12 @@ def test_a_dry_run_of_a_branch_tells_its_configuration_and_makes_nothing(trained
     # Nor does one that fails.
     options = ("--out", tmp_path / "branch", "--data", tmp_path / "none.npz")
     assert "none.npz: no such file" in hwdiff("train", "--branch", trained / "run", *options).output
+    # Nor is another run taken for the copy of one.
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "config.json").write_text(json.dumps(run | {"seed": 1}))
+    options = ("--out", trained / "run", "--data", trained / "data" / "lines.npz", "--resume")
+    result = hwdiff("train", "--branch", tmp_path / "other", *options)
+    assert "run holds another run, no copy of it; choose another --out" in result.output
     assert not (tmp_path / "branch").exists()
 
 

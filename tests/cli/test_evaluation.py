@@ -95,8 +95,10 @@ def test_evaluate_makes_the_table(data, untrained, student, tmp_path):
     for option, found in (
         (("--guidance", 2), "--guidance: none of --rows eq12,eq9 has it"),
         (("--student", student), "--student: none of --rows eq12,eq9 has it"),
+        (("--student", student, "--guidance", 2), "--guidance: none of --rows eq12,student has it"),
     ):
-        result = hwdiff("evaluate", "--data", data, "--model", untrained, *option, "--rows", "eq12,eq9")
+        chosen = found.split()[4]
+        result = hwdiff("evaluate", "--data", data, "--model", untrained, *option, "--rows", chosen)
         assert result.exit_code == 1
         assert f"error: {found}; leave it out" in result.output
     result = hwdiff("evaluate", "--data", data, "--lines", 5000)

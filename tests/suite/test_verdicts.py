@@ -177,9 +177,13 @@ def test_diversity_and_spelling_have_intervals(tmp_path, of_papers, low, high, v
     )
     assert diverse["command"] == "hwdiff diversity --data iam.npz --split test --texts 3 --repeats 5"
     assert spelt["command"].endswith(" --split test --lines 120 --guidance 1 -o alignment.csv")
-    content["settings"]["sampler"] = "dpm"
-    (tmp_path / "alignment.json").write_text(json.dumps(content))
-    assert verdicts(tmp_path)[1]["verdict"] == OPEN
+    way = content["settings"]
+    for other in (
+        {"settings": way | {"sampler": "dpm"}},
+        {"relations": {"monotonicity": dict.fromkeys(given)}},
+    ):
+        (tmp_path / "alignment.json").write_text(json.dumps(content | other))
+        assert verdicts(tmp_path)[1]["verdict"] == OPEN
 
 
 def test_geometry_scores_stand_beside_the_papers(tmp_path, of_papers):

@@ -636,6 +636,11 @@ def test_a_branch_cools_down_and_leaves_the_run_alone(until, tmp_path):
     assert ends["branch"] < ends["run"]
     with pytest.raises(HwdiffError, match=r"it has ema = 0.9, not 0"):
         until("run", replace(config, ema=0.0), 6)
+    until("plain", replace(config, ema=0.0), 2)
+    with pytest.raises(HwdiffError, match=r"it has ema = 0.0, not 0.9"):
+        until("plain", config, 4)
+    with pytest.raises(HwdiffError, match="plain: holds another run"):
+        run_dir.branch(tmp_path / "run", tmp_path / "plain")
     assert same_weights(until("run", config, 6), whole)
     with pytest.raises(HwdiffError, match="no configuration of a training run"):
         run_dir.branch(tmp_path / "none", tmp_path / "other")

@@ -47,6 +47,16 @@ def test_the_chain_resumes_from_every_step(dataset, style_weights, tmp_path, few
     # All is done: nothing is trained again.
     assert run_chain(*arguments, Stop()) is None
     assert (tmp_path / "figures" / "loss.png").read_bytes() == figure
+    # What the run there does not allow is said before anything is done.
+    for config, teacher, found in (
+        (replace(CONFIG, batch_size=3), style_weights, "it has batch_size = 4, not 3"),
+        (CONFIG, None, "it has style_weights = "),
+    ):
+        with pytest.raises(HwdiffError, match=found):
+            run_chain(dataset.path, tmp_path, config, "smoke", teacher, 4, "cpu", StopAfter(0))
+    (tmp_path / "encoder" / "style.safetensors").unlink()
+    with pytest.raises(HwdiffError, match="holds a training that was given no teacher; leave"):
+        run_chain(*arguments, StopAfter(0))
 
 
 def test_what_the_training_refuses_is_refused_at_once(dataset, style_weights, tmp_path):
