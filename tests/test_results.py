@@ -150,6 +150,19 @@ def test_table_1_on_lines_never_seen_is_what_was_measured(model):
         assert table.settings["model"]["sha256"] == sha256_of(path_of_model(model))
         seeds = len(table.settings["seeds"])
         assert f"--lines {table.settings['lines']} --seeds {seeds} --student fast" in page
+        for name, rows, keys in (
+            ("README.md", ("eq12", "ground_truth", "eq12_guided"), ("cer",)),
+            ("README.md", ("eq12", "ground_truth", "eq12_foreign"), ("form_top10",)),
+            ("docs/report.md", ("eq12", "ground_truth", "eq12_guided"), ("cer",)),
+            ("docs/report.md", ("eq12", "ground_truth", "eq12_foreign"), ("form_top10",)),
+            ("hwdiff/weights/README.md", ("student", "eq12_guided", "ground_truth"), ("cer",)),
+        ):
+            told = (RESULTS.parent / name).read_text()
+            assert all(_spread(table.values[row][key], 100, 1, " %") in told for row in rows for key in keys)
+        low, high = (
+            f"{100 * number:.1f}" for number in table.differences["student"]["eq12_guided"]["cer"][1:]
+        )
+        assert f"({low} to {high})" in (RESULTS.parent / "docs" / "samplers.md").read_text()
     for row, values in table.values.items():
         cells = [str(table.evaluations(row))] if row in table.settings["rows"] else []
         for key, factor, digits, unit in (
