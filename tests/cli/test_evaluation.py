@@ -153,6 +153,12 @@ def test_compare_samplers_tells_which_are_as_good(data, untrained, student, tmp_
     assert "no such spacing as 'even'" in result.output
 
 
+def test_a_bench_draws_sets_for_its_table_only(data, untrained):
+    bench = Bench(data, untrained, split="train", lines=10_000)  # diversity needs none
+    with pytest.raises(HwdiffError, match="two sets of 10000 lines of the split train are asked for"):
+        bench.table()
+
+
 def test_diversity_compares_the_samplers(data, untrained, tmp_path):
     options = ("--split", "train", "--texts", 2, "--repeats", 2, "--guidance", 1, "-o", tmp_path / "d.json")
     result = hwdiff("diversity", "--data", data, "--model", untrained, *options)

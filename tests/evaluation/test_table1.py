@@ -573,8 +573,9 @@ def test_rows_are_chosen_by_name_and_compared_with_those_that_there_are():
         bench_module.chosen_rows(rows, ["eq12", "eq13"])
 
 
-def test_a_bench_writes_in_as_many_processes_as_there_are_threads(monkeypatch):
+def test_a_bench_writes_in_as_many_processes_as_there_are_threads(written, monkeypatch):
     bench = bench_module.Bench.__new__(bench_module.Bench)
+    bench.dataset = written
     bench.network, bench.split, bench.lines = torch.nn.Linear(1, 1), "train", 4
     bench.guidance, bench.student = 1.0, None
     for name in ("measures", "writer", "_settings"):
