@@ -140,6 +140,7 @@ def test_the_geometry_scores_of_real_lines_are_what_was_measured():
 def test_table_1_on_lines_never_seen_is_what_was_measured(model):
     folder = RESULTS / "measurements" / f"evaluate-test{'-small' if model == 'small' else ''}"
     table = Table(**json.loads((folder / "table1.json").read_text()))
+    times = json.loads((folder / "timings.json").read_text())["seconds_per_line"]
     assert table.settings["split"] == "test"
     page = (RESULTS.parent / "docs" / "evaluation.md").read_text()
     start, end = (
@@ -159,6 +160,9 @@ def test_table_1_on_lines_never_seen_is_what_was_measured(model):
         ):
             told = (RESULTS.parent / name).read_text()
             assert all(_spread(table.values[row][key], 100, 1, " %") in told for row in rows for key in keys)
+        for row in ("ground_truth", "eq12", "eq9", "student"):
+            found = [_spread(table.values[row][f"geometry_score{end}"], 1000, 0) for end in ("", "_offsets")]
+            assert " and ".join(found) in page, row
         low, high = (
             f"{100 * number:.1f}" for number in table.differences["student"]["eq12_guided"]["cer"][1:]
         )
@@ -174,6 +178,7 @@ def test_table_1_on_lines_never_seen_is_what_was_measured(model):
             ("style_top10", 100, 1, " %"),
         ):
             cells += [_spread(values[key], factor, digits, unit)] if key in values else []
+        cells += [f"{np.mean(times[row]):.2f}"] if model == "small" and row in times else []
         assert _has_row(page, _title_in_docs(table, row), cells), row
     for row, others in table.differences.items():
         for other, found in others.items():

@@ -54,6 +54,7 @@ def prepare(
     for name, value in (("seed", seed), ("writers", writers)):
         if source is not None and value is not None:
             raise HwdiffError(f"--{name} {value}: only the built-in writers have it; leave it out")
+    # A folder that is not there is left to `prepare`, which says so.
     is_iam = source is not None and (not source.is_dir() or holds_strokes(source))
     if split_scheme and not is_iam:
         found = f"--split-scheme {split_scheme.value}: only IAM's lines have one"

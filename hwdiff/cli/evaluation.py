@@ -292,8 +292,9 @@ def evaluate(
         and all(row.student or row.guidance is not None for row in wanted.values()),
         "--student": student is not None and not any(row.student for row in wanted.values()),
     }
-    for option in (option for option, is_unused in unused.items() if is_unused):
-        raise HwdiffError(f"{option}: none of --rows {rows} has it; leave it out, or write other rows")
+    for option, is_unused in unused.items():
+        if is_unused:
+            raise HwdiffError(f"{option}: none of --rows {rows} has it; leave it out, or write other rows")
     _finish(bench, _measure(bench, wanted, seeds, out, repetitions=repetitions), out)
 
 
@@ -553,6 +554,7 @@ def alignment(
     from hwdiff.model.checkpoint import load_model
     from hwdiff.model.style_encoder import load_style_extractor
     from hwdiff.utils.files import atomic_write, write_json
+    from hwdiff.utils.json_values import number_or_none
     from hwdiff.utils.progress import Progress
 
     require_output(out, ".csv")
@@ -597,11 +599,9 @@ def alignment(
             "lines": len(indices),
             "with_ink": len(inked),
         }
-        relations_by_score = {name: _without_nan(asdict(one)) for name, one in found.items()}
+        relations_by_score = {
+            name: {key: number_or_none(value) for key, value in asdict(one).items()}
+            for name, one in found.items()
+        }
         write_json(out.with_suffix(".json"), {"settings": settings, "relations": relations_by_score})
         print(f"wrote {out} and {out.with_suffix('.json').name}")
-
-
-def _without_nan(values):
-    """{name: number}, None for NaN, which JSON has not."""
-    return {name: None if number != number else number for name, number in values.items()}

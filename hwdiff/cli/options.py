@@ -130,8 +130,9 @@ def require_picture(style: str | dict[str, float] | None, given: dict[str, bool]
     from hwdiff.diffusion.generate import is_style_name
 
     styles = style if isinstance(style, dict) else [style]
-    if all(one is None or is_style_name(one) for one in styles):
-        for option in (option for option, is_given in given.items() if is_given):
+    has_none = all(one is None or is_style_name(one) for one in styles)
+    for option, is_given in given.items():
+        if is_given and has_none:
             raise HwdiffError(f"{option}: only a picture of handwriting has it; give one with --style")
 
 

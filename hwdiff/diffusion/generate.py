@@ -41,7 +41,7 @@ from hwdiff.utils.errors import HwdiffError
 WRITING = {"guidance": 1.0, "points_per_character": 16.0}
 # Per character, once a text needs more points than any line of the training has, or the model's own if fewer.
 MIN_POINTS = 10
-LEAST_POINTS = 32  # of a line in training, with its padding
+LEAST_POINTS = 32  # of a line in training, with its padding (`batches.BUCKET_UNIT`)
 BATCH_SIZE = 64
 MAX_NAMED = 10  # characters that cannot be written
 _WARNED_OF = WeakSet()  # networks whose guidance, or a student's other steps, were warned of

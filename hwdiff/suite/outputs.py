@@ -18,6 +18,7 @@ from hwdiff.evaluation.spread import MEAN, SD
 from hwdiff.ink.plot import save_figure
 from hwdiff.utils.errors import HwdiffError
 from hwdiff.utils.files import atomic_write, write_json, write_text
+from hwdiff.utils.json_values import number_or_none
 
 SHOWN_WIDTH = 900  # of figures in a notebook, in pixels
 RUNS = Path(__file__).parents[2] / "results" / "runs"
@@ -253,6 +254,5 @@ def shows_people(dataset: Dataset | None) -> bool:
 
 
 def _plain(value):
-    """NumPy's numbers as Python's; NaN and infinities, for which JSON has no number, as None."""
-    value = value.item() if isinstance(value, np.generic) else value
-    return None if isinstance(value, float) and not np.isfinite(value) else value
+    """NumPy's numbers as Python's, as `number_or_none`."""
+    return number_or_none(value.item() if isinstance(value, np.generic) else value)

@@ -71,23 +71,29 @@ def draw_texts(
     """
     sizes, longest = list(SIZES), max(map(len, texts))
     while sizes:
-        chosen = int(generator.choice(sizes))
-        sizes.remove(chosen)
-        size = min(chosen, longest)
-        drawn, numbers = [], []
-        for _ in range(1000 * count):
-            number = int(generator.integers(len(texts)))
-            words = texts[number].split()
-            first = int(generator.integers(max(1, len(words))))
-            text = " ".join(words[first:])
-            while len(text) > size:
-                text = text.rpartition(" ")[0]
-            if text and size - 4 < len(text):
-                drawn.append(text)
-                numbers.append(number)
-            if len(drawn) == count:
-                return drawn, np.array(numbers)
+        size = int(generator.choice(sizes))
+        sizes.remove(size)
+        if drawn := _draw_of_size(texts, min(size, longest), count, generator):
+            return drawn
     raise HwdiffError("the data have too few words; take larger data")
+
+
+def _draw_of_size(texts, size, count, generator):
+    """`draw_texts` of at most `size` characters, and at most 3 fewer; None where there are hardly any."""
+    drawn, numbers = [], []
+    for _ in range(1000 * count):
+        number = int(generator.integers(len(texts)))
+        words = texts[number].split()
+        first = int(generator.integers(max(1, len(words))))
+        text = " ".join(words[first:])
+        while len(text) > size:
+            text = text.rpartition(" ")[0]
+        if text and size - 4 < len(text):
+            drawn.append(text)
+            numbers.append(number)
+        if len(drawn) == count:
+            return drawn, np.array(numbers)
+    return None
 
 
 def distil_steps(

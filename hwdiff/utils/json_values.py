@@ -26,6 +26,11 @@ def parse_json(content: str | bytes) -> object:
     return found
 
 
+def number_or_none(value: object) -> object:
+    """A value as it is, but None for NaN and infinities, for which JSON has no number."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def misfit(value: object, wanted: object, name: str = "") -> str | None:
     """The first part of a JSON value that is not as it should be, such as "rows[2].file = 3"; None if all is.
 

@@ -92,15 +92,14 @@ def test_evaluate_makes_the_table(data, untrained, student, tmp_path):
     result = hwdiff("evaluate", "--data", data, *options, "--rows", "eq12, none")
     assert result.exit_code == 1
     assert "row: no such row as 'none'; choose one of eq12, eq9, " in result.output
-    for option, found in (
-        (("--guidance", 2), "--guidance: none of --rows eq12,eq9 has it"),
-        (("--student", student), "--student: none of --rows eq12,eq9 has it"),
-        (("--student", student, "--guidance", 2), "--guidance: none of --rows eq12,student has it"),
+    for option, rows, unused in (
+        (("--guidance", 2), "eq12,eq9", "--guidance"),
+        (("--student", student), "eq12,eq9", "--student"),
+        (("--student", student, "--guidance", 2), "eq12,student", "--guidance"),
     ):
-        chosen = found.split()[4]
-        result = hwdiff("evaluate", "--data", data, "--model", untrained, *option, "--rows", chosen)
+        result = hwdiff("evaluate", "--data", data, "--model", untrained, *option, "--rows", rows)
         assert result.exit_code == 1
-        assert f"error: {found}; leave it out" in result.output
+        assert f"error: {unused}: none of --rows {rows} has it; leave it out" in result.output
     result = hwdiff("evaluate", "--data", data, "--lines", 5000)
     assert result.exit_code == 1
     assert "two sets of 5000 lines of the split train" in result.output
@@ -200,6 +199,26 @@ def test_alignment_prints_correlations_and_keeps_the_lines(data, recognizer, tmp
     assert kept["settings"]["model"]["file"] == "small.safetensors"
     assert set(kept["relations"]) == set(rows[0]) - {"line", "cer", "real_cer"}
     assert f"{kept['relations']['monotonicity']['correlation']:6.2f} (" in result.output
+
+
+def test_alignment_keeps_what_it_has(data, tmp_path, monkeypatch):
+    scores = {"coverage": 1.0, "monotonicity": 0.5}
+    line = attention.AlignedLine(text="a fox", scores=scores, by_step=[], cer=0.5, real_cer=0.0)
+    fake = SimpleNamespace(**vars(attention))
+    monkeypatch.setitem(sys.modules, "hwdiff.evaluation.attention", fake)
+    options = ("--data", data, "--model", "small", "--lines", 3, "-o", tmp_path / "lines.csv")
+    # Lines alike have no correlation.
+    fake.regenerate_aligned = lambda *given, **options: [line] * 3
+    result = hwdiff("alignment", *options)
+    assert result.exit_code == 0, result.output
+    kept = json.loads((tmp_path / "lines.json").read_text(), parse_constant=pytest.fail)
+    assert kept["relations"]["coverage"]["correlation"] is None
+    # Of too few with ink there is none either; they are kept.
+    fake.regenerate_aligned = lambda *given, **options: [line, None, None]
+    result = hwdiff("alignment", *options)
+    assert "alignment: 1 lines; a correlation takes at least 3" in result.output
+    [row] = csv.DictReader((tmp_path / "lines.csv").open(newline=""))
+    assert (row["coverage"], row["cer"]) == ("1.000000", "0.500000")
 
 
 @pytest.mark.parametrize("command", ["evaluate", "compare-samplers", "diversity"])

@@ -14,15 +14,24 @@ from typer.testing import CliRunner
 
 from hwdiff import HwdiffError
 from hwdiff.cli import app
+from hwdiff.model import style_encoder
+from hwdiff.model.checkpoint import path_of_model
 from hwdiff.suite import runner
 from hwdiff.suite.page import publish
 from hwdiff.suite.runner import Reproduction, chosen_parameters, find_notebooks, selected
+from hwdiff.training.config import preset
 from tests.suite.conftest import write_notebook
 
 WRITE_NUMBER = """Path(run, "first.txt").write_text(str(size))
 outputs.file(Path(run, "first.txt"), "a number")"""
 ADD_ONE = """rows = [{"number": int(Path(run, "first.txt").read_text()) + 1}]
 outputs.table(rows, "second", "One more")"""
+
+
+def test_a_state_depends_on_the_weights_that_trainings_start_from():
+    started = path_of_model(preset("tune").init)
+    weights = {path.relative_to(runner.PACKAGE).as_posix() for path in (style_encoder.BUNDLED, started)}
+    assert weights <= set(runner.STATE_CODE)
 
 
 def write_suite(folder):

@@ -137,7 +137,16 @@ def test_a_damaged_log_is_named_with_its_line(tmp_path, line):
 
 
 @pytest.mark.parametrize(
-    "content", ["[]", "3", "[" * 100_000, '{"steps": "many"}', '{"changes": [3]}', '{"kind": []}']
+    "content",
+    [
+        "[]",
+        "3",
+        "[" * 100_000,
+        '{"steps": "many"}',
+        '{"changes": [3]}',
+        '{"kind": []}',
+        '{"changes": [{"after": 2, "drop_text": 3}]}',
+    ],
 )
 def test_a_damaged_configuration_is_named(tmp_path, content):
     (tmp_path / "config.json").write_text(content)
